@@ -1,0 +1,55 @@
+"""recgym: Gymnasium environments for recommendation, advertising and pricing, with a known optimum for every task."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, NamedTuple
+
+import gymnasium
+
+from recgym import core
+
+__version__ = "0.1.0"
+__all__ = ["SCENARIOS", "Preset", "make_scenario"]
+
+
+class Preset(NamedTuple):
+    """A registered environment: a scenario with parameters."""
+
+    scenario: str  # module:Name of the scenario class
+    parameters: dict[str, Any]  # what differs from the class's defaults
+    shifted: dict[str, Any]  # parameters of an out-of-distribution test
+
+
+SCENARIOS: dict[str, Preset] = {
+    "RecBandit-v0": Preset("recgym.scenarios.bandit:Bandit", {}, {"prior": (1.0, 3.0)}),
+    "RecBanditDrift-v0": Preset("recgym.scenarios.bandit:DriftBandit", {}, {"drift": 0.1, "change_rate": 0.05}),
+    "RecBanditContextual-v0": Preset("recgym.scenarios.bandit:ContextualBandit", {}, {"taste": 0.35}),
+}
+
+
+def make_scenario(id: str, /, **parameters: Any) -> Any:
+    """The scenario of a registered environment, without the Gymnasium interface around it.
+
+    Args:
+        id: a key of `SCENARIOS`.
+        parameters: fields of the scenario, as `gym.make` takes them.
+
+    Raises:
+        ValueError: unknown id or parameter (names the nearest), or a parameter out of range.
+    """
+    if id not in SCENARIOS:
+        near = difflib.get_close_matches(str(id), SCENARIOS, 1, 0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"no environment {id!r}; {hint}there are {', '.join(SCENARIOS)}")
+    preset = SCENARIOS[id]
+    return core.make_scenario(preset.scenario, {**preset.parameters, **parameters})
+
+
+for _id, _preset in SCENARIOS.items():
+    gymnasium.register(
+        _id,
+        entry_point="recgym.envs:RecEnv",
+        vector_entry_point="recgym.envs:RecVectorEnv",
+        kwargs={"scenario": _preset.scenario, **_preset.parameters},
+    )

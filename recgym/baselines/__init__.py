@@ -1,0 +1,86 @@
+"""Reference policies: NumPy, batched, used through `predict` like any SB3 model.
+
+`baselines_for(scenario)` lists those that fit a scenario, `make_baseline(name, scenario)` builds one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recgym.core import to_numpy
+
+__all__ = ["Baseline", "InformedPolicy", "RandomPolicy", "baselines_for", "make_baseline"]
+
+
+class Baseline(NamedTuple):
+    """A named reference policy."""
+
+    build: Callable[..., Any]  # (scenario, **constants) -> policy
+    kind: str  # "prior-free" or "prior-aware": does it know the task distribution? "informed": it knows the task
+    meaning: str
+    grid: Mapping[str, tuple[float, ...]] = {}  # constants, and the values tried on validation tasks
+    tuned: Mapping[str, Mapping[str, float]] = {}  # per scenario class: the values that did best there
+
+
+class RandomPolicy:
+    """Uniform over the actions."""
+
+    def __init__(self, scenario: Any) -> None:
+        space = scenario.action_space
+        self._shape, self._high = space.shape, space.n if hasattr(space, "n") else space.nvec
+        self.reseed(0)
+
+    def reseed(self, seed: Any) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        rows = np.asarray(observation).shape[:-1]
+        return self._rng.integers(0, self._high, size=(*rows, *self._shape)), state
+
+
+class InformedPolicy:
+    """Knows the task: the scenario's own `informed_action`."""
+
+    sees_state = True
+
+    def __init__(self, scenario: Any) -> None:
+        self._scenario = scenario
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        return to_numpy(self._scenario.informed_action(observation)), state
+
+
+GENERAL = {
+    "random": Baseline(RandomPolicy, "prior-free", "uniform over the candidates"),
+    "informed": Baseline(InformedPolicy, "informed", "knows the task: the ceiling"),
+}
+
+
+def baselines_for(scenario: Any) -> dict[str, Baseline]:
+    """The baselines that fit a scenario, by name."""
+    from recgym.baselines import bandit
+
+    return {**GENERAL, **bandit.BASELINES.get(type(scenario).__name__, {})}
+
+
+def make_baseline(name: str, scenario: Any, **constants: float) -> Any:
+    """Build a baseline with its tuned constants, or with the given ones.
+
+    Raises:
+        ValueError: there is no such baseline for this scenario (names the nearest).
+    """
+    known = baselines_for(scenario)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"no baseline {name!r} for {type(scenario).__name__}; {hint}there are {', '.join(known)}")
+    baseline = known[name]
+    return baseline.build(scenario, **{**baseline.tuned.get(type(scenario).__name__, {}), **constants})

@@ -1,0 +1,211 @@
+"""The Gymnasium interfaces: `RecVectorEnv`, a native batch, and `RecEnv`, its one-row view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from recgym.core import Array, Runner, Seed, make_rng, make_scenario, to_numpy, tree_items
+from recgym.render import Recorder
+
+__all__ = ["RecEnv", "RecVectorEnv"]
+
+RENDER_MODES = ["rgb_array", "ansi"]
+RENDERED_ROWS = 4  # a batch shows its first rows only
+
+
+def check_options(options: Mapping[str, Any] | None, known: tuple[str, ...]) -> Mapping[str, Any]:
+    """Refuse reset options that nothing reads."""
+    unknown = sorted(set(options or {}) - set(known))
+    if unknown:
+        raise ValueError(f"reset options {unknown} are not known; there are {list(known)}")
+    return options or {}
+
+
+def check_render_mode(render_mode: str | None) -> str | None:
+    if render_mode is not None and render_mode not in RENDER_MODES:
+        raise ValueError(f"render_mode must be None or one of {RENDER_MODES}, got {render_mode!r}")
+    return render_mode
+
+
+class RecEnv(gymnasium.Env):
+    """One trial at a time of a scenario: a batch of one, seen through `gymnasium.Env`.
+
+    Args:
+        scenario: `module:Name` of a scenario class, or a built scenario.
+        render_mode: None, "rgb_array" (uint8 [H, W, 3]) or "ansi" (str).
+        parameters: fields of the scenario.
+
+    Raises:
+        ValueError: a parameter is unknown (names the nearest) or out of range.
+    """
+
+    metadata = {"render_modes": RENDER_MODES, "render_fps": 4}
+
+    def __init__(self, scenario: Any, *, render_mode: str | None = None, **parameters: Any) -> None:
+        self.scenario = make_scenario(scenario, parameters)
+        self.render_mode = check_render_mode(render_mode)
+        self.observation_space = self.scenario.observation_space
+        self.action_space = self.scenario.action_space
+        self.runner = Runner(self.scenario, 1, make_rng(), autoreset_mode=AutoresetMode.DISABLED)
+        self._recorder = Recorder(1)
+
+    @property
+    def layout(self) -> Any:
+        """Names of the numbers of an observation."""
+        return self.scenario.layout
+
+    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin a trial.
+
+        Args:
+            seed: int (or ints, folded into one) that starts the random streams anew; None goes on with them.
+            options: `{"task": ...}` plays a given task: a mapping of its fields, for example an earlier `info["task"]`.
+
+        Returns:
+            Observation float32 [D], and `{"task": ...}`: the task as a mapping of lists, which JSON can carry.
+        """
+        task = check_options(options, ("task",)).get("task")
+        super().reset(seed=seed if seed is None or isinstance(seed, int) else int(seed[0]))
+        if seed is not None:
+            self.runner.seed(seed)
+        observation = self.runner.reset(task=task)
+        self._recorder.clear()
+        return observation[0], {"task": {name: leaf[0].tolist() for name, leaf in tree_items(self.runner.state.task)}}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
+        """Show the candidate(s) `action`; `info` holds regret, expected reward, objectives and costs of this decision.
+
+        Raises:
+            ValueError: the action is outside the action space; nothing has changed.
+            gymnasium.error.ResetNeeded: the trial has not begun, or has ended.
+        """
+        observation, reward, ended, info, _ = self.runner.step(np.asarray(action)[None])
+        if self.render_mode is not None:
+            self._recorder.record(info["regret"])
+        return observation[0], float(reward[0]), bool(ended[0]), False, {k: float(v[0]) for k, v in info.items()}
+
+    def render(self) -> Any:
+        """The trial so far: true and estimated rewards of the candidates, what was shown, regret."""
+        if self.render_mode is None:
+            gymnasium.logger.warn("render() needs a render_mode: gym.make(id, render_mode='rgb_array' or 'ansi')")
+            return None
+        if self.runner.state is None:
+            raise gymnasium.error.ResetNeeded("call reset() before render()")
+        return self._recorder.draw(self.runner, self.render_mode)[0]
+
+
+class RecVectorEnv(gymnasium.vector.VectorEnv):
+    """`num_envs` trials at a time, computed as one batch.
+
+    Args:
+        scenario: `module:Name` of a scenario class, or a built scenario.
+        num_envs: number of trials B.
+        device: "cpu" for NumPy arrays, "torch" for torch on the CPU, "cuda" for torch on a GPU; observations, rewards
+            and flags are arrays of that library on that device.
+        autoreset_mode: member of `gymnasium.vector.AutoresetMode`, or its value.
+        render_mode: None, "rgb_array" or "ansi"; the first rows are drawn.
+        parameters: fields of the scenario.
+
+    Raises:
+        ValueError: a parameter is unknown (names the nearest) or out of range.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 4}
+
+    def __init__(
+        self,
+        scenario: Any,
+        *,
+        num_envs: int = 1,
+        device: Any = "cpu",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+        **parameters: Any,
+    ) -> None:
+        self.scenario = make_scenario(scenario, parameters)
+        self.render_mode = check_render_mode(render_mode)
+        self.runner = Runner(self.scenario, num_envs, make_rng(device), autoreset_mode=autoreset_mode)
+        self.num_envs = num_envs
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.runner.autoreset_mode}
+        self.single_observation_space = self.scenario.observation_space
+        self.single_action_space = self.scenario.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._recorder = Recorder(min(num_envs, RENDERED_ROWS))
+
+    @property
+    def layout(self) -> Any:
+        """Names of the numbers of an observation."""
+        return self.scenario.layout
+
+    @property
+    def tasks(self) -> Any:
+        """The tasks now played: the scenario's Task NamedTuple, arrays [B, ...]."""
+        return None if self.runner.state is None else self.runner.state.task
+
+    def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Begin trials.
+
+        Args:
+            seed: int (or ints, folded into one) for the whole batch; None goes on with the random streams.
+            options: `{"task": ...}` plays one task in all rows, or one per row, for this trial;
+                `{"reset_mask": bool [B]}` begins new trials only there.
+        """
+        options = dict(check_options(options, ("task", "reset_mask")))
+        mask = options.get("reset_mask")
+        if mask is not None:
+            self._check_mask(mask)
+        super().reset(seed=seed if seed is None or isinstance(seed, int) else int(seed[0]))
+        if seed is not None:
+            self.runner.seed(seed)
+        everywhere = mask is None or bool(mask.all())
+        xp, device = self.runner.rng.xp, self.runner.rng.device
+        observation = self.runner.reset(None if everywhere else xp.asarray(mask, device=device), options.get("task"))
+        self._recorder.clear(mask)
+        return observation, {}
+
+    def _check_mask(self, mask: Any) -> None:
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise TypeError(f"options['reset_mask'] must be a numpy array of dtype bool, got {type(mask).__name__}")
+        if mask.shape != (self.num_envs,):
+            raise ValueError(f"options['reset_mask'] must have shape ({self.num_envs},), got {mask.shape}")
+        if not mask.any():
+            raise ValueError("options['reset_mask'] must be True for at least one row")
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Show the candidate(s) `actions` [B] or [B, k]; see `RecEnv.step`.
+
+        Where a trial ends under SAME_STEP, `info["final_obs"]` [B, D] and `info["final_info"]` hold what its last step
+        returned, with masks `_final_obs` and `_final_info`; the observation is already the next trial's first.
+        """
+        observation, reward, ended, info, final_observation = self.runner.step(actions)
+        if self.render_mode is not None:
+            self._recorder.record(to_numpy(info["regret"]), to_numpy(ended))
+        if final_observation is not None:
+            final = {"final_info": dict(info), "_final_info": ended, "final_obs": final_observation}
+            info = {**info, **final, "_final_obs": ended}
+        return observation, reward, ended, ended & False, info
+
+    def render(self) -> Any:
+        """Pictures of the first rows, a tuple of what `RecEnv.render` returns."""
+        if self.render_mode is None:
+            gymnasium.logger.warn("render() needs a render_mode: make_vec(id, render_mode='rgb_array' or 'ansi')")
+            return None
+        if self.runner.state is None:
+            raise gymnasium.error.ResetNeeded("call reset() before render()")
+        return self._recorder.draw(self.runner, self.render_mode)
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Look up (and call, where it can be called) `name` on the environment or its scenario, once for all rows."""
+        value = getattr(self if hasattr(self, name) else self.scenario, name)
+        return (value(*args, **kwargs) if callable(value) else value,) * self.num_envs
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """An attribute of the environment or its scenario, once per row."""
+        return (getattr(self if hasattr(self, name) else self.scenario, name),) * self.num_envs

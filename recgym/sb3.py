@@ -1,0 +1,272 @@
+"""The Stable-Baselines3 interface: `RecVecEnv`, `make_vec_env`, and evaluation during training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+try:
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.logger import Figure, HParam
+    from stable_baselines3.common.vec_env import VecEnv
+except ImportError as error:
+    raise ImportError("recgym.sb3 needs Stable-Baselines3: pip install 'recgym[agents]'") from error
+
+import recgym
+from recgym.baselines import make_baseline
+from recgym.core import Array, Runner, Seed, Step, make_rng, to_numpy, tree_items
+from recgym.envs import RENDERED_ROWS, check_options, check_render_mode
+from recgym.evaluation import VALIDATION_SEED, Trials, action_figure, regret_figure, rollout, summarise
+from recgym.render import Recorder
+
+__all__ = ["EvaluationCallback", "RecVecEnv", "make_vec_env"]
+
+RATES = {"clicks": "ctr"}  # what an objective per decision is called
+
+
+def make_vec_env(
+    id: str, n_envs: int = 1, seed: Seed = None, device: Any = "cpu", *, render_mode: str | None = None, **parameters: Any
+) -> RecVecEnv:
+    """A registered environment for SB3, `n_envs` trials computed as one batch.
+
+    Args:
+        id: a key of `recgym.SCENARIOS`.
+        n_envs: number of trials B.
+        seed: for the whole batch; None draws from the system.
+        device: "cpu" for NumPy, "torch" for torch on the CPU, "cuda" for a GPU. SB3 sees NumPy arrays in any case;
+            `RecVecEnv.step_tensor` stays on the device.
+        render_mode: None, "rgb_array" or "ansi".
+        parameters: fields of the scenario.
+
+    Raises:
+        ValueError: unknown id or parameter (names the nearest), or a parameter out of range.
+    """
+    env = RecVecEnv(recgym.make_scenario(id, **parameters), n_envs, device=device, render_mode=render_mode)
+    env.seed(seed)
+    return env
+
+
+class RecVecEnv(VecEnv):
+    """`n_envs` trials of a scenario as an SB3 `VecEnv`.
+
+    `infos` carry regret, expected reward, objectives and costs; where a trial ends also `terminal_observation`,
+    `TimeLimit.truncated` (always False: the horizon is part of the problem) and `episode`, as SB3's Monitor adds it.
+
+    Args:
+        scenario: a built scenario.
+        n_envs: number of trials B.
+        device: see `make_vec_env`.
+        render_mode: None, "rgb_array" or "ansi"; the first rows are drawn.
+    """
+
+    def __init__(self, scenario: Any, n_envs: int, *, device: Any = "cpu", render_mode: str | None = None) -> None:
+        self.scenario = scenario
+        self.layout = scenario.layout
+        self.spec = None
+        self.runner = Runner(scenario, n_envs, make_rng(device))
+        self.render_mode = check_render_mode(render_mode)
+        super().__init__(n_envs, scenario.observation_space, scenario.action_space)
+        self._seed: Seed = None
+        self._recorder = Recorder(min(n_envs, RENDERED_ROWS))
+        self._returns = np.zeros(n_envs, dtype=np.float64)
+        self._started = time.time()
+        self._actions: Any = None
+
+    # --- SB3's interface ---
+    def seed(self, seed: Seed = None) -> list[Any]:
+        """Start the random streams of the whole batch anew at the next reset."""
+        self._seed = seed
+        return [seed] * self.num_envs
+
+    def reset(self) -> np.ndarray:
+        """Begin trials in all rows; options set by `set_options({"task": ...})` hold for these trials only."""
+        observation = to_numpy(self.reset_tensor(task=self._pending_task()))
+        rows = {name: to_numpy(leaf) for name, leaf in tree_items(self.runner.state.task)}
+        self.reset_infos = [{"task": {n: leaf[i].tolist() for n, leaf in rows.items()}} for i in range(self.num_envs)]
+        self._reset_options()
+        return observation
+
+    def _pending_task(self) -> Any:
+        options = [check_options(option, ("task",)) for option in self._options]
+        tasks = [option["task"] for option in options if "task" in option]
+        if not tasks:
+            return None
+        if len(tasks) < self.num_envs:
+            raise ValueError(f"options give a task to {len(tasks)} of {self.num_envs} rows; give one to all or to none")
+        return {name: np.stack([np.asarray(task[name]) for task in tasks]) for name in tasks[0]}
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self._actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        step = self.runner.step(self._actions)
+        reward, ended = to_numpy(step.reward), to_numpy(step.ended)
+        columns = [to_numpy(value).tolist() for value in step.info.values()]
+        infos = [dict(zip(step.info, row, strict=True)) for row in zip(*columns, strict=True)]
+        self._returns += reward
+        if self.render_mode is not None:
+            self._recorder.record(to_numpy(step.info["regret"]), ended)
+        if step.final_observation is not None:
+            final, elapsed = to_numpy(step.final_observation), round(time.time() - self._started, 6)
+            for row in np.flatnonzero(ended):
+                episode = {"r": float(self._returns[row]), "l": self.scenario.horizon, "t": elapsed}
+                infos[row] |= {"terminal_observation": final[row], "TimeLimit.truncated": False, "episode": episode}
+            self._returns[ended] = 0.0
+        return to_numpy(step.observation), reward, ended, infos
+
+    def close(self) -> None:
+        pass
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of the environment or of its scenario, once per row; `task` gives each row its own."""
+        rows = list(self._get_indices(indices))
+        if attr_name == "task":
+            leaves = {name: to_numpy(leaf) for name, leaf in tree_items(self.runner.state.task)}
+            return [{name: leaf[row].tolist() for name, leaf in leaves.items()} for row in rows]
+        return [getattr(self if hasattr(self, attr_name) else self.scenario, attr_name)] * len(rows)
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute for all rows; they share it, so a part of them cannot differ."""
+        if len(list(self._get_indices(indices))) != self.num_envs:
+            raise ValueError(f"the rows of a RecVecEnv share {attr_name!r}: set it for all of them")
+        setattr(self, attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Call a method of the environment or of its scenario once; every row gets the result."""
+        if method_name == "get_wrapper_attr":
+            return self.get_attr(method_args[0], indices)
+        owner = self if hasattr(self, method_name) else self.scenario
+        result = getattr(owner, method_name)(*method_args, **method_kwargs)
+        return [result] * len(list(self._get_indices(indices)))
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
+        return [False] * len(list(self._get_indices(indices)))
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """Pictures of the first rows, uint8 [H, W, 3] each."""
+        return self._recorder.draw(self.runner, "rgb_array")
+
+    # --- staying on the device ---
+    def reset_tensor(self, *, task: Any = None) -> Array:
+        """As `reset`, returning the observations [B, D] on the environment's device."""
+        if self._seed is not None:
+            self.runner.seed(self._seed)
+            self._seed = None
+        self._returns[:] = 0.0
+        self._recorder.clear()
+        return self.runner.reset(task=task)
+
+    def step_tensor(self, action: Array) -> Step:
+        """As `step`, with arrays of the environment's device in and out: no copy, no wait for the device.
+
+        `Step.final_observation` is None except where trials end.
+        """
+        return self.runner.step(action)
+
+    # --- checkpoints ---
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Everything that decides what happens next."""
+        return {**self.runner.snapshot(), "returns": self._returns.copy()}
+
+    def restore(self, arrays: Any) -> None:
+        """Take up a `snapshot`; raises ValueError where it does not fit."""
+        self.runner.restore(arrays)
+        self._returns[:] = arrays["returns"]
+
+
+class EvaluationCallback(BaseCallback):
+    """Evaluates on validation tasks every `every` timesteps and logs figures and pictures to TensorBoard.
+
+    Tags, named alike for every algorithm: `rollout/ctr` (or another objective per decision), `eval/ctr`, `eval/return`,
+    `eval/regret`, `eval/expected_reward`, `eval/normalised_score`, `eval/difference` (to the best baseline), and the
+    images `eval/regret_curves` and `eval/actions`.
+
+    Args:
+        scenario: what is evaluated; seeds are those of validation, the same tasks and luck each time.
+        every: timesteps between evaluations; 0 evaluates at the end only.
+        trials: per evaluation.
+        baselines: names drawn beside the agent; random and informed are added.
+        hyperparameters: shown in TensorBoard's HPARAMS tab.
+    """
+
+    def __init__(
+        self,
+        scenario: Any,
+        *,
+        every: int,
+        trials: int = 1000,
+        baselines: Iterable[str] = (),
+        hyperparameters: dict[str, Any] | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        self.scenario = scenario
+        self.every, self.trials = every, trials
+        self.names = list(dict.fromkeys(("random", *baselines, "informed")))
+        self.hyperparameters = hyperparameters
+        self.last_evaluation = -1  # timesteps; kept in checkpoints
+        self._baselines: dict[str, Trials] = {}
+        self._objectives = np.zeros(len(scenario.objectives))
+        self._decisions = 0
+
+    def _init_callback(self) -> None:
+        if not self._baselines:
+            for name in self.names:
+                policy = make_baseline(name, self.scenario)
+                self._baselines[name] = rollout(policy, self.scenario, trials=self.trials, seed=VALIDATION_SEED)
+
+    def _on_training_start(self) -> None:
+        if self.hyperparameters:
+            shown = {k: v if isinstance(v, int | float | str) else str(v) for k, v in self.hyperparameters.items()}
+            metrics: dict[str, float] = {"eval/normalised_score": 0.0, "eval/regret": 0.0, "rollout/ep_rew_mean": 0.0}
+            self.logger.record("hparams", HParam(shown, metrics), exclude=("stdout", "log", "json", "csv"))
+        if self.last_evaluation < 0:
+            self.evaluate()
+
+    def _on_step(self) -> bool:
+        infos = self.locals["infos"]
+        self._decisions += len(infos)
+        for j, name in enumerate(self.scenario.objectives):
+            self._objectives[j] += sum(info[name] for info in infos)
+        return True
+
+    def _on_rollout_end(self) -> None:
+        for j, name in enumerate(self.scenario.objectives):
+            self.logger.record(f"rollout/{RATES.get(name, name)}", self._objectives[j] / max(self._decisions, 1))
+        self._objectives[:], self._decisions = 0.0, 0
+
+    def _on_rollout_start(self) -> None:  # weights and counters agree here, after an update
+        if self.every and self.num_timesteps - self.last_evaluation >= self.every:
+            self.evaluate()
+
+    def _on_training_end(self) -> None:
+        if self.num_timesteps != self.last_evaluation:
+            self.evaluate()
+
+    def evaluate(self) -> Trials:
+        """Evaluate the current policy, sampled, and log."""
+        trials = rollout(self.model, self.scenario, trials=self.trials, seed=VALIDATION_SEED)
+        results = {**self._baselines, "agent": trials}
+        contenders = [name for name in self.names if name not in ("random", "informed")] or ["random"]
+        reference = max(contenders, key=lambda name: self._baselines[name].returns.mean())
+        summary = summarise(results, self.scenario, reference=reference)["agent"]
+        for name, value in summary.objectives.items():
+            self.logger.record(f"eval/{RATES.get(name, name)}", value.mean / self.scenario.horizon)
+        for name, value in summary.costs.items():
+            self.logger.record(f"eval/{name}", value.mean / self.scenario.horizon)
+        self.logger.record("eval/return", summary.returns.mean)
+        self.logger.record("eval/regret", summary.regret.mean)
+        self.logger.record("eval/expected_reward", float(trials.expected.mean()) / self.scenario.horizon)
+        self.logger.record("eval/normalised_score", summary.normalised.mean)
+        self.logger.record("eval/difference", summary.difference.mean)
+        hidden = ("stdout", "log", "json", "csv")
+        title = f"after {self.num_timesteps:,} timesteps, {self.trials:,} validation trials"
+        curves = regret_figure(results, title=title, emphasise=("agent",))
+        self.logger.record("eval/regret_curves", Figure(curves, close=False), exclude=hidden)
+        self.logger.record("eval/actions", Figure(action_figure(trials, title=title), close=False), exclude=hidden)
+        self.logger.dump(self.num_timesteps)
+        self.last_evaluation = self.num_timesteps
+        return trials

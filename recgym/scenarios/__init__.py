@@ -1,0 +1,1 @@
+"""The decision problems, one module each, as pure functions over a batch."""
