@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import array_api_compat
@@ -38,6 +41,7 @@ __all__ = [
     "namespace",
     "to_numpy",
     "tree_map",
+    "write_atomically",
 ]
 
 Array = Any  # np.ndarray or torch.Tensor: float32, bool or int64
@@ -55,7 +59,7 @@ def namespace(array: Array) -> Any:
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """Apply `function` to the leaves of (nested) NamedTuples of one type."""
     if isinstance(tree, tuple):
-        return type(tree)(*(tree_map(function, *leaves) for leaves in zip(tree, *others, strict=True)))  # type: ignore[call-arg]
+        return type(tree)(*(tree_map(function, *leaves) for leaves in zip(tree, *others, strict=True)))
     return function(tree, *others)
 
 
@@ -211,10 +215,8 @@ def beta(rng: Rng, a: float, b: float, shape: tuple[int, ...]) -> Array:
         return rng.uniform(shape)
 
     def log_gamma_draw(value: float) -> Array:
-        uniform = 1.0 - rng.uniform(shape)  # in (0, 1]
-        return xp.log(rng.gamma(xp.full(shape, value + 1.0, dtype=xp.float32, device=rng.device))) + xp.log(
-            uniform
-        ) / value
+        larger = rng.gamma(xp.full(shape, value + 1.0, dtype=xp.float32, device=rng.device))
+        return xp.log(larger) + xp.log(1.0 - rng.uniform(shape)) / value  # 1 - uniform is in (0, 1]
 
     return 1.0 / (1.0 + xp.exp(xp.clip(log_gamma_draw(b) - log_gamma_draw(a), -80.0, 80.0)))
 
@@ -258,7 +260,7 @@ class Layout:
         return observation[..., :context], rows.reshape((*rows.shape[:-1], self.candidates, candidate))
 
     def get(self, observation: Array, name: str) -> Array:
-        """One field of an observation [B, D]: context [B], candidate [B, K]; with a last axis where its width is > 1."""
+        """One field of an observation [B, D]: context [B], candidate [B, K]; a last axis more where its width is > 1."""
         for fields_, block in zip((self.context, self.candidate), self.split(observation), strict=True):
             start = 0
             for field in fields_:
@@ -584,7 +586,7 @@ class Runner:
             given = sorted(values) if isinstance(values, Mapping) else type(task).__name__
             raise ValueError(f"a task of {type(self.scenario).__name__} has the fields {sorted(spaces)}, got {given}")
         arrays = []
-        for name in kind._fields:  # type: ignore[attr-defined]
+        for name in kind._fields:
             box = spaces[name]
             try:
                 array = np.asarray(to_numpy(values[name]), dtype=box.dtype)
@@ -640,6 +642,23 @@ def _choose(xp: Any, mask: Array, yes: Array, no: Array) -> Array:
 def to_numpy(array: Array) -> np.ndarray:
     """`array`, or any nested sequence, as a NumPy array on the host."""
     return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The whole file or nothing: to a temporary file beside it, flushed to disk, then renamed. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.umask(mask := os.umask(0))
+        os.chmod(temporary, 0o666 & ~mask)  # as any other new file; mkstemp's are private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def _first(array: np.ndarray) -> str:

@@ -15,7 +15,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib import import_module
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
@@ -35,9 +34,9 @@ BLOCK = 8192  # rows converted at a time: 44 columns as strings take about 20 MB
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 class Column(NamedTuple):
-    """One column to read: its accepted names and what its values must be."""
+    """One column to read."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # the spellings accepted
     convert: Callable[[str], float]
     dtype: type
     valid: Callable[[np.ndarray], np.ndarray]  # [N] -> [N] bool; NaN must give False
@@ -67,9 +66,8 @@ def _rows(path: Path) -> Generator[tuple[int, list[str]]]:
     """Line number and fields of each row that is not blank; ValueError where the text cannot be read."""
     line = 0  # the last line read in full
     try:
-        # the second buffer makes the lines of a gzip file as cheap as those of a plain one
+        # a second buffer makes the lines of a gzip file as cheap as plain ones; each is decoded alone to locate errors
         with io.BufferedReader(gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as stream:
-            # decoded line by line, so that an error has its exact line
             reader = csv.reader((text.decode() for text in stream), strict=True)
             for row in reader:
                 line = reader.line_num
@@ -188,10 +186,7 @@ class OpenBanditLog:
     @cached_property
     def prior(self) -> tuple[float, float]:
         """(a, b) of the Beta fitted to the items' click rates; see `fit_beta`."""
-        try:
-            return fit_beta(self.impressions, self.clicks)
-        except ValueError as error:
-            raise ValueError(f"{self.path}: {error}") from error
+        return fit_beta(self.impressions, self.clicks)
 
     def item_rates(self, prior: tuple[float, float] | None = None) -> np.ndarray:
         """[K] posterior mean click rate of each item under the Beta `prior` (default: the fitted one)."""
@@ -238,7 +233,7 @@ def fit_beta(impressions: np.ndarray, clicks: np.ndarray) -> tuple[float, float]
         ImportError: SciPy is missing.
     """
     try:
-        special, optimize = import_module("scipy.special"), import_module("scipy.optimize")
+        from scipy import optimize, special
     except ImportError as error:
         raise ImportError("fitting a prior needs SciPy: pip install recgym[data]") from error
     n, k = np.asarray(impressions, np.float64), np.asarray(clicks, np.float64)
@@ -256,8 +251,8 @@ def fit_beta(impressions: np.ndarray, clicks: np.ndarray) -> tuple[float, float]
         db = (special.psi(n - k + b) - special.psi(b) - total).sum()
         return -value.sum(), -np.array([a * (1.0 - mean) * (da - db), a * da + b * db])
 
-    pooled, bounds = k.sum() / n.sum(), (np.log(0.01), np.log(max(n.sum(), 1.0)))
-    start = np.array([special.logit(pooled), np.mean(bounds)])
+    bounds = (np.log(0.01), np.log(n.sum()))
+    start = np.array([special.logit(k.sum() / n.sum()), np.mean(bounds)])
     fit = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None), bounds])
     mean, size = float(special.expit(fit.x[0])), float(np.exp(fit.x[1]))
     return mean * size, (1.0 - mean) * size

@@ -1,14 +1,17 @@
-"""How good is a policy? The same tasks and luck for everybody, regrets, normalised scores, intervals, pictures."""
+"""How good is a policy? The same tasks and luck for everybody, regrets, normalised scores, intervals."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from recgym.baselines import baselines_for, make_baseline
 from recgym.core import Array, Runner, make_rng, to_numpy
 
 __all__ = [
@@ -19,13 +22,11 @@ __all__ = [
     "Policy",
     "Summary",
     "Trials",
-    "action_figure",
+    "evaluate",
     "interval",
-    "print_table",
-    "regret_figure",
-    "report_json",
     "rollout",
     "summarise",
+    "tune",
 ]
 
 CHUNK = 4096  # trials played at once: a part of the random key, so it must not depend on the machine
@@ -33,7 +34,6 @@ VALIDATION_SEED = 1_000_000  # task seeds: training below, validation from here,
 TEST_SEED = 2_000_000
 RESAMPLES = 1000  # of the bootstrap
 BOOTSTRAP_SEED = 20_240_131
-Z95 = 1.959963984540054
 
 
 class Policy(Protocol):
@@ -128,7 +128,8 @@ def rollout(
         with _own_torch_luck(key):
             parts.append(_play(policy, runner, actions, deterministic, task, on_step, chunk))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Trials(*columns, actions / trials)
+    returns, expected, regret, objectives, costs = columns
+    return Trials(returns, expected, regret, objectives, costs, actions / trials)
 
 
 def _action_limits(scenario: Any) -> np.ndarray:
@@ -209,130 +210,89 @@ def summarise(results: Mapping[str, Trials], scenario: Any, *, reference: str) -
         scenario: names objectives and costs.
         reference: the policy that `difference` compares with.
     """
-    returns = np.stack([r.returns for r in results.values()], axis=1)
-    names = list(results)
-    means, resampled = returns.mean(axis=0), _resampled_means(returns)
+    names, fields = list(results), ("return", "regret", *scenario.objectives, *scenario.costs)
+    table = np.stack([_per_trial(trials) for trials in results.values()], axis=1)  # [N, P, F]
+    means = table.mean(axis=0)
+    resampled = _resampled_means(table.reshape(len(table), -1)).reshape(-1, *means.shape)  # [R, P, F]
     random, informed, base = (names.index(name) for name in ("random", "informed", reference))
 
-    def normalise(rows: np.ndarray, i: int) -> np.ndarray:
-        span = rows[..., informed] - rows[..., random]
-        return (rows[..., i] - rows[..., random]) / np.where(np.abs(span) > 1e-12, span, np.nan)
+    def normalise(returns: np.ndarray, i: int) -> np.ndarray:
+        span = returns[..., informed] - returns[..., random]
+        return (returns[..., i] - returns[..., random]) / np.where(np.abs(span) > 1e-12, span, np.nan)
 
     summaries = {}
-    for i, (name, trials) in enumerate(results.items()):
+    for i, name in enumerate(names):
+        figures = {f: _percentiles(means[i, j], resampled[:, i, j]) for j, f in enumerate(fields)}
+        difference = resampled[:, i, 0] - resampled[:, base, 0]
         summaries[name] = Summary(
-            returns=_percentiles(means[i], resampled[:, i]),
-            regret=interval(trials.regret.sum(axis=1, dtype=np.float64)),
-            normalised=_percentiles(float(normalise(means, i)), normalise(resampled, i)),
-            difference=_percentiles(means[i] - means[base], resampled[:, i] - resampled[:, base]),
-            objectives={key: interval(trials.objectives[:, j]) for j, key in enumerate(scenario.objectives)},
-            costs={key: interval(trials.costs[:, j]) for j, key in enumerate(scenario.costs)},
+            returns=figures["return"],
+            regret=figures["regret"],
+            normalised=_percentiles(float(normalise(means[:, 0], i)), normalise(resampled[:, :, 0], i)),
+            difference=_percentiles(means[i, 0] - means[base, 0], difference),
+            objectives={key: figures[key] for key in scenario.objectives},
+            costs={key: figures[key] for key in scenario.costs},
         )
     return summaries
 
 
-# --- reports ---------------------------------------------------------------------------------------------------------
-def report_json(
-    summaries: Mapping[str, Summary],
+def _per_trial(trials: Trials) -> np.ndarray:
+    """[N, 2 + M + C]: return, regret, objectives and costs of each trial."""
+    regret = trials.regret.sum(axis=1, dtype=np.float64)
+    return np.column_stack([trials.returns, regret, trials.objectives, trials.costs])
+
+
+def evaluate(
+    scenario: Any,
+    policies: Mapping[str, Any],
     *,
-    env: str,
-    parameters: Mapping[str, Any],
     trials: int,
     seed: int,
-    reference: str,
-    kinds: Mapping[str, str],
-) -> dict[str, Any]:
-    """The report as JSON can carry it."""
+    on_step: Callable[[str, int], None] | None = None,
+) -> tuple[dict[str, Trials], dict[str, Summary], str]:
+    """Play the same trials with every policy and compare them.
 
-    def plain(value: Any) -> Any:
-        return {key: item._asdict() for key, item in value.items()} if isinstance(value, dict) else value._asdict()
+    Args:
+        scenario: what is played.
+        policies: by name; None takes the baseline of that name. A name that ends in ":argmax" plays deterministically.
+            "random" and "informed", which scores are normalised by, are added where they are missing.
+        trials: number of trials.
+        seed: of tasks and luck.
+        on_step: called with the policy's name and the decisions made so far (see `rollout`).
 
-    policies = {}
-    for name, summary in summaries.items():
-        figures = {key: plain(value) for key, value in summary._asdict().items()}
-        policies[name] = {"kind": kinds.get(name, "agent"), "return": figures.pop("returns"), **figures}
-    return {
-        "env": env,
-        "parameters": dict(parameters),
-        "trials": trials,
-        "seed": seed,
-        "reference": reference,
-        "policies": policies,
+    Returns:
+        Trials and figures by name, and the name of the reference: the best prior-free baseline among them.
+
+    Raises:
+        ValueError: a name is no baseline of this scenario (names the nearest).
+    """
+    names = list(dict.fromkeys([*policies, "random", "informed"]))
+    built = {
+        name: make_baseline(name.removesuffix(":argmax"), scenario) if policies.get(name) is None else policies[name]
+        for name in names
     }
-
-
-def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
-    """The report as a table on the terminal, best return first."""
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError as error:
-        raise ImportError("tables are drawn with rich: pip install 'recgym[agents]'") from error
-
-    def figure(value: Mapping[str, float], digits: int) -> str:
-        half = max(value["high"] - value["mean"], value["mean"] - value["low"])
-        return f"{value['mean']:.{digits}f} ± {half:.{digits}f}"
-
-    table = Table(title=title or f"{report['env']}: {report['trials']:,} held-out trials, seed {report['seed']}")
-    table.add_column("policy")
-    for heading in ("knows", "return", "regret", "normalised", f"minus {report['reference']}"):
-        table.add_column(heading, justify="right")
-    knows = {"prior-free": "nothing", "prior-aware": "task distribution", "informed": "the task", "agent": "its training"}
-    rows = sorted(report["policies"].items(), key=lambda item: -item[1]["return"]["mean"])
-    for name, policy in rows:
-        low, high = policy["difference"]["low"], policy["difference"]["high"]
-        mark = "  " if low <= 0 <= high else (" +" if low > 0 else " -")
-        table.add_row(
-            name,
-            knows[policy["kind"]],
-            figure(policy["return"], 2),
-            figure(policy["regret"], 2),
-            figure(policy["normalised"], 3),
-            figure(policy["difference"], 2) + mark,
-            style="bold" if policy["kind"] == "agent" else None,
+    results = {}
+    for name, policy in built.items():
+        results[name] = rollout(
+            policy,
+            scenario,
+            trials=trials,
+            seed=seed,
+            deterministic=name.endswith(":argmax"),
+            on_step=None if on_step is None else partial(on_step, name),
         )
-    table.caption = "± 95 % bootstrap interval; + / -: the whole paired interval is above / below 0"
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    known = baselines_for(scenario)
+    free = [name for name in names if policies.get(name) is None and known[name.split(":")[0]].kind == "prior-free"]
+    reference = max(free, key=lambda name: results[name].returns.mean())
+    return results, summarise(results, scenario, reference=reference), reference
 
 
-def regret_figure(results: Mapping[str, Trials], *, title: str = "", emphasise: Sequence[str] = ()) -> Any:
-    """Regret so far over the decisions of a trial, mean per policy with a 95 % band. A matplotlib Figure."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
-    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    ranked = sorted(results.items(), key=lambda item: float(item[1].regret.sum()))
-    for name, trials in ranked:
-        curve = np.cumsum(trials.regret.astype(np.float64), axis=1)
-        mean, half = curve.mean(axis=0), Z95 * curve.std(axis=0) / np.sqrt(len(curve))
-        decisions = np.arange(1, curve.shape[1] + 1)
-        strong = name in emphasise
-        (line,) = axes.plot(
-            decisions, mean, label=f"{name}  {mean[-1]:.1f}", linewidth=2.6 if strong else 1.3, zorder=3 if strong else 2
-        )
-        axes.fill_between(decisions, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel="decision", ylabel="regret so far (reward), lower is better", title=title)
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize=9, frameon=False, title="policy, regret at the end")
-    return figure
+def tune(name: str, scenario: Any, *, trials: int = 2000, seed: int = VALIDATION_SEED) -> dict[str, float]:
+    """Constants of a baseline's grid with the highest mean return on validation tasks; {} where it has none."""
+    grid = baselines_for(scenario)[name].grid
+    choices = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
+    def score(constants: Mapping[str, float]) -> float:
+        policy = make_baseline(name, scenario, **constants)
+        return float(rollout(policy, scenario, trials=trials, seed=seed).returns.mean())
 
-def action_figure(trials: Trials, *, title: str = "") -> Any:
-    """What was chosen, and how often it was the best, over the decisions of a trial. A matplotlib Figure."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
-    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    decisions = np.arange(1, len(trials.actions) + 1)
-    shares = trials.actions / trials.actions.sum(axis=1, keepdims=True)
-    axes.stackplot(decisions, shares.T, alpha=0.6)
-    best = (trials.regret <= 1e-6).mean(axis=0)
-    axes.plot(decisions, best, color="black", linewidth=2, label="share of best choices")
-    axes.set(xlabel="decision", ylabel="share of trials", ylim=(0, 1), title=title)
-    axes.set_xlim(decisions[0], max(decisions[-1], decisions[0] + 1))
-    axes.legend(loc="upper left", fontsize=9)
-    return figure
+    return max(choices, key=score)

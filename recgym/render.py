@@ -88,7 +88,8 @@ class _View:
         canvas = FigureCanvasAgg(figure)
         bars, curve = figure.subplots(1, 2, width_ratios=(2, 1))
         places = np.arange(len(self.rows))
-        bars.bar(places, self.true, color=[ORANGE if c else GREY for c in self.chosen], label="true (orange: shown last)")
+        colors = [ORANGE if chosen else GREY for chosen in self.chosen]
+        bars.bar(places, self.true, color=colors, label="true (orange: shown last)")
         if self.estimate is not None:
             bars.plot(places, self.estimate, "_", color=BLUE, markersize=12, markeredgewidth=3, label="moving average")
         bars.plot(places[np.argmax(self.true)], self.true.max(), "v", color="black", label="best")

@@ -19,8 +19,9 @@ import recgym
 from recgym.baselines import make_baseline
 from recgym.core import Array, Runner, Seed, Step, make_rng, to_numpy, tree_items
 from recgym.envs import RENDERED_ROWS, check_options, check_render_mode
-from recgym.evaluation import VALIDATION_SEED, Trials, action_figure, regret_figure, rollout, summarise
+from recgym.evaluation import VALIDATION_SEED, Trials, rollout, summarise
 from recgym.render import Recorder
+from recgym.report import action_figure, regret_figure
 
 __all__ = ["EvaluationCallback", "RecVecEnv", "make_vec_env"]
 
@@ -28,7 +29,13 @@ RATES = {"clicks": "ctr"}  # what an objective per decision is called
 
 
 def make_vec_env(
-    id: str, n_envs: int = 1, seed: Seed = None, device: Any = "cpu", *, render_mode: str | None = None, **parameters: Any
+    id: str,
+    n_envs: int = 1,
+    seed: Seed = None,
+    device: Any = "cpu",
+    *,
+    render_mode: str | None = None,
+    **parameters: Any,
 ) -> RecVecEnv:
     """A registered environment for SB3, `n_envs` trials computed as one batch.
 

@@ -66,9 +66,10 @@ GENERAL = {
 
 def baselines_for(scenario: Any) -> dict[str, Baseline]:
     """The baselines that fit a scenario, by name."""
-    from recgym.baselines import bandit
+    from recgym.baselines import bandit, contextual
 
-    return {**GENERAL, **bandit.BASELINES.get(type(scenario).__name__, {})}
+    tables = (module.BASELINES.get(type(scenario).__name__, {}) for module in (bandit, contextual))
+    return {**GENERAL, **{name: baseline for table in tables for name, baseline in table.items()}}
 
 
 def make_baseline(name: str, scenario: Any, **constants: float) -> Any:

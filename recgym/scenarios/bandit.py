@@ -236,7 +236,7 @@ class DriftBandit(Bandit):
     ## Arguments
     Those of `Bandit`, and
     * `drift` (logits per square root of a decision, 0 to 10): standard deviation of a step of the random walk.
-    * `change_rate` (probability per decision, 0 to 1): chance that an item is replaced; with both at 0 this is `Bandit`.
+    * `change_rate` (probability per decision, 0 to 1): chance that an item is replaced; both at 0 give `Bandit`.
 
     ## Version History
     * v0: first version.

@@ -1,0 +1,119 @@
+"""What an evaluation shows: JSON, a table on the terminal, figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from recgym.evaluation import Summary, Trials
+
+__all__ = ["action_figure", "print_table", "regret_figure", "report_json"]
+
+KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed": "the task", "agent": "its training"}
+Z95 = 1.959963984540054
+
+
+def report_json(
+    summaries: Mapping[str, Summary],
+    *,
+    env: str,
+    parameters: Mapping[str, Any],
+    trials: int,
+    seed: int,
+    reference: str,
+    kinds: Mapping[str, str],
+) -> dict[str, Any]:
+    """The report as JSON can carry it."""
+
+    def plain(value: Any) -> Any:
+        return {key: item._asdict() for key, item in value.items()} if isinstance(value, dict) else value._asdict()
+
+    policies = {}
+    for name, summary in summaries.items():
+        figures = {key: plain(value) for key, value in summary._asdict().items()}
+        policies[name] = {"kind": kinds.get(name, "agent"), "return": figures.pop("returns"), **figures}
+    return {
+        "env": env,
+        "parameters": dict(parameters),
+        "trials": trials,
+        "seed": seed,
+        "reference": reference,
+        "policies": policies,
+    }
+
+
+def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
+    """The report as a table on the terminal, best return first."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError as error:
+        raise ImportError("tables are drawn with rich: pip install 'recgym[agents]'") from error
+
+    def figure(value: Mapping[str, float], digits: int) -> str:
+        half = max(value["high"] - value["mean"], value["mean"] - value["low"])
+        return f"{value['mean']:.{digits}f} ± {half:.{digits}f}"
+
+    table = Table(title=title or f"{report['env']}: {report['trials']:,} held-out trials, seed {report['seed']}")
+    table.add_column("policy")
+    for heading in ("knows", "return", "regret", "normalised", f"minus {report['reference']}"):
+        table.add_column(heading, justify="right")
+    rows = sorted(report["policies"].items(), key=lambda item: -item[1]["return"]["mean"])
+    for name, policy in rows:
+        low, high = policy["difference"]["low"], policy["difference"]["high"]
+        mark = "  " if low <= 0 <= high else (" +" if low > 0 else " -")
+        table.add_row(
+            name,
+            KNOWS[policy["kind"]],
+            figure(policy["return"], 2),
+            figure(policy["regret"], 2),
+            figure(policy["normalised"], 3),
+            figure(policy["difference"], 2) + mark,
+            style="bold" if policy["kind"] == "agent" else None,
+        )
+    table.caption = "± 95 % bootstrap interval; + / -: the whole paired interval is above / below 0"
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def regret_figure(results: Mapping[str, Trials], *, title: str = "", emphasise: Sequence[str] = ()) -> Any:
+    """Regret so far over the decisions of a trial, mean per policy with a 95 % band. A matplotlib Figure."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    ranked = sorted(results.items(), key=lambda item: float(item[1].regret.sum()))
+    for name, trials in ranked:
+        curve = np.cumsum(trials.regret.astype(np.float64), axis=1)
+        mean, half = curve.mean(axis=0), Z95 * curve.std(axis=0) / np.sqrt(len(curve))
+        decisions = np.arange(1, curve.shape[1] + 1)
+        width, order = (2.6, 3) if name in emphasise else (1.3, 2)
+        (line,) = axes.plot(decisions, mean, label=f"{name}  {mean[-1]:.1f}", linewidth=width, zorder=order)
+        axes.fill_between(decisions, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set(xlabel="decision", ylabel="regret so far (reward), lower is better", title=title)
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=9, frameon=False, title="policy, regret at the end")
+    return figure
+
+
+def action_figure(trials: Trials, *, title: str = "") -> Any:
+    """What was chosen, and how often it was the best, over the decisions of a trial. A matplotlib Figure."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    decisions = np.arange(1, len(trials.actions) + 1)
+    shares = trials.actions / trials.actions.sum(axis=1, keepdims=True)
+    axes.stackplot(decisions, shares.T, alpha=0.6)
+    best = (trials.regret <= 1e-6).mean(axis=0)
+    axes.plot(decisions, best, color="black", linewidth=2, label="share of best choices")
+    axes.set(xlabel="decision", ylabel="share of trials", ylim=(0, 1), title=title)
+    axes.set_xlim(decisions[0], max(decisions[-1], decisions[0] + 1))
+    axes.legend(loc="upper left", fontsize=9)
+    return figure

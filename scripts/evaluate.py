@@ -1,0 +1,132 @@
+"""Compare policies on held-out trials: the same tasks and the same luck for all of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import recgym
+from recgym.baselines import baselines_for
+from recgym.core import write_atomically
+from recgym.evaluation import TEST_SEED, Trials, evaluate
+from recgym.report import print_table, regret_figure, report_json
+
+EXAMPLES = """examples:
+  python scripts/evaluate.py --env RecBandit-v0 --policies ucb1,thompson,gittins --trials 4000
+  python scripts/evaluate.py --env RecBandit-v0 --policies thompson,mine=logs/ppo/RecBandit-v0_1/checkpoint.safetensors
+  python scripts/evaluate.py --env RecBandit-v0 --param arms=20 --param prior=[1,3] --policies greedy --json report.json
+  python scripts/evaluate.py --env RecBanditDrift-v0 --list-policies
+A checkpoint plays as it was trained, sampling its actions; LABEL:argmax=PATH takes the most probable ones.
+"""
+
+
+def parameter(text: str) -> tuple[str, Any]:
+    """name=value, the value as JSON where it is JSON, else as text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not name=value")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def parse_policies(text: str) -> dict[str, str | None]:
+    """Labels to paths, baselines to None: ucb1,label=PATH,PATH.safetensors."""
+    policies: dict[str, str | None] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        label, equals, path = item.partition("=")
+        if not equals and item.removesuffix(":argmax").endswith(".safetensors"):
+            path = item.removesuffix(":argmax")
+            label = Path(path).stem + item[len(path) :]
+        if label in policies:
+            raise ValueError(f"two policies are called {label!r}; name them apart: label=PATH")
+        policies[label] = path or None
+    if not policies:
+        raise ValueError("--policies names none; try --list-policies")
+    return policies
+
+
+def write_json(path: Path, value: Any) -> None:
+    """All or nothing, indented."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def compare(
+    env_id: str, parameters: Mapping[str, Any], policies: Mapping[str, Any], *, trials: int, seed: int
+) -> tuple[dict[str, Trials], dict[str, Any]]:
+    """Evaluate with a progress bar and print the table; returns trials and report."""
+    scenario = recgym.make_scenario(env_id, **parameters)
+    with tqdm(unit=" decisions", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def show(name: str, decisions: int) -> None:
+            bar.set_description(name, refresh=False)
+            bar.update(decisions - bar.n if decisions > bar.n else 0)
+            if decisions == scenario.horizon * -(-trials // 4096):
+                bar.reset()
+
+        results, summaries, reference = evaluate(scenario, policies, trials=trials, seed=TEST_SEED + seed, on_step=show)
+    report = report_json(
+        summaries,
+        env=env_id,
+        parameters=parameters,
+        trials=trials,
+        seed=seed,
+        reference=reference,
+        kinds={name: baseline.kind for name, baseline in baselines_for(scenario).items()},
+    )
+    print_table(report)
+    return results, report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--env", default="RecBandit-v0", metavar="ID", help="environment (default: %(default)s)")
+    parser.add_argument("--param", type=parameter, action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--policies", default="", help="comma-separated: baselines, label=PATH, label:argmax=PATH")
+    parser.add_argument("--trials", type=int, default=4000, help="per policy (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="which held-out tasks (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="write the regret curves (png, pdf, svg)")
+    parser.add_argument("--device", default="auto", help="of checkpoints: auto, cpu, cuda (default: %(default)s)")
+    parser.add_argument("--list-policies", action="store_true", help="list the environment's baselines and stop")
+    options = parser.parse_args(arguments)
+    try:
+        parameters = dict(options.param)
+        scenario = recgym.make_scenario(options.env, **parameters)
+        if options.list_policies:
+            for name, baseline in baselines_for(scenario).items():
+                print(f"{name:24} {baseline.kind:12} {baseline.meaning}")
+            return 0
+        if options.seed < 0 or options.trials < 2:
+            raise ValueError("--seed must be at least 0 and --trials at least 2")
+        policies: dict[str, Any] = dict(parse_policies(options.policies))
+        for label, path in policies.items():
+            if path is not None:
+                from agents.checkpoint import load  # torch and SB3, only where there is something to load
+                from recgym.sb3 import RecVecEnv
+
+                policies[label] = load(path, env=RecVecEnv(scenario, 1), device=options.device)
+        results, report = compare(options.env, parameters, policies, trials=options.trials, seed=options.seed)
+        if options.json:
+            write_json(options.json, report)
+        if options.figure:
+            agents = [name for name, path in policies.items() if path is not None]
+            title = f"{options.env}, {options.trials:,} held-out trials"
+            regret_figure(results, title=title, emphasise=agents).savefig(options.figure)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
