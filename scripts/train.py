@@ -21,10 +21,13 @@ import torch
 from evaluate import compare, parameter, write_json
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
+from tqdm import tqdm
 
 import recgym
 from agents.checkpoint import ALGORITHMS, build, load, read, save, versions
-from recgym.baselines import baselines_for
+from recgym.baselines import baselines_for, make_baseline
+from recgym.data import open_bandit
+from recgym.offpolicy import from_log, off_policy_report, print_off_policy
 from recgym.report import action_figure, regret_figure
 from recgym.sb3 import EvaluationCallback, make_vec_env
 
@@ -166,8 +169,6 @@ def train(options: argparse.Namespace) -> int:
     else:
         parameters = dict(options.param)
         if options.log:
-            from recgym.offpolicy import from_log
-
             parameters = {**from_log(options.log), **parameters}
         values = {**hyperparameters(options.algo, options.env), **dict(options.hyperparam)}
         total, n_envs = options.n_timesteps or values["n_timesteps"], options.n_envs or values["n_envs"]
@@ -244,19 +245,28 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def off_policy(options: argparse.Namespace, model: Any, scenario: Any) -> dict[str, Any]:
+    """What the log says of the agent, beside a few baselines; prints the table."""
+    log = open_bandit(options.log)
+    built = {name: make_baseline(name, scenario) for name in ("random", "greedy", "thompson_prior", "gittins")}
+    built[options.algo] = model
+    with tqdm(unit=" events", disable=not options.progress, leave=False, total=len(built) * len(log.action)) as bar:
+        report = off_policy_report(built, scenario, log, on_event=lambda *_: bar.update())
+    print_off_policy(report)
+    return report
+
+
 def finish(options: argparse.Namespace, parameters: dict[str, Any], model: Any, folder: Path, scenario: Any) -> None:
     """Evaluate on held-out tasks, write the report and the figures, and say how to go on."""
     baselines = dict.fromkeys(n for n, b in baselines_for(scenario).items() if b.kind != "informed")
     agents = {options.algo: model, f"{options.algo}:argmax": model}
     results, report = compare(options.env, parameters, {**baselines, **agents}, trials=options.trials, seed=0)
+    if options.log:
+        report["off_policy"] = off_policy(options, model, scenario)
     write_json(folder / "report.json", report)
     title = f"{options.env}, {options.trials:,} held-out trials"
     regret_figure(results, title=title, emphasise=[options.algo]).savefig(folder / "regret.png")
     action_figure(results[options.algo], title=title).savefig(folder / "actions.png")
-    if options.log:
-        from recgym.offpolicy import print_report
-
-        print_report(options.log, model, scenario)
     python, scripts, file = sys.executable, Path(sys.argv[0]).parent, folder / CHECKPOINT
     given = [part for key, value in parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")]
     names = ",".join([*baselines, f"{options.algo}={file}"])

@@ -318,13 +318,17 @@ def logit_grid(scenario: Any) -> tuple[Floats, Floats, Floats]:
     return logits, prior, (1.0 - scenario.change_rate) * walk + scenario.change_rate * prior
 
 
-def thompson_drift(scenario: Any, sharpness: float = 1.0, quantile: float = 0.0) -> IndexPolicy:
-    """Thompson sampling from the exact posterior of each candidate's click rate now (Bayes filter on a grid).
+def filtering(scenario: Any, index: Callable[[NDArray[np.float32], Any, Seen], Floats]) -> IndexPolicy:
+    """Exact posterior of each candidate's click rate now, from the true prior, random walk and rate of change.
 
-    Knows the prior, the random walk and the rate of change: observe, p(logit) *= likelihood; move, p = p @ transition.
+    Bayes filter on a grid: observe, mass *= likelihood of the click; move, mass = mass @ transition.
+
+    Args:
+        scenario: a `DriftBandit`.
+        index: (logits [G], memory, seen) -> logits [B, K] that serve as scores (their order is that of the rates).
     """
     logits, prior, transition = (array.astype(np.float32) for array in logit_grid(scenario))
-    rates, width = 1.0 / (1.0 + np.exp(-logits)), logits[1] - logits[0]
+    rates = 1.0 / (1.0 + np.exp(-logits))
 
     def start(rows: int) -> Belief:
         return Belief(np.broadcast_to(prior, (rows, scenario.arms, CELLS)).copy())
@@ -343,28 +347,44 @@ def thompson_drift(scenario: Any, sharpness: float = 1.0, quantile: float = 0.0)
         after[played] = mass
         return Belief(after)
 
-    def index(memory: Belief, seen: Seen) -> Floats:
-        mass = memory.mass if sharpness == 1.0 else memory.mass**sharpness
-        below = mass.cumsum(axis=2)
-        if quantile>0:
-            below = memory.mass.cumsum(axis=2)
-            if quantile<1:
-                cell = (below < quantile).sum(axis=2).clip(1, CELLS-1)
-                lo=np.take_along_axis(below, cell[...,None]-1, 2)[...,0]; hi=np.take_along_axis(below, cell[...,None], 2)[...,0]
-                return logits[cell]+width*np.clip((quantile-lo)/np.maximum(hi-lo,1e-9)-1, -1, 0)
-            m=memory.mass@rates; v=memory.mass@rates**2-m*m
-            return m+(quantile-1)*np.sqrt(np.maximum(v,0))
-        luck = seen.rng.random((2, *below.shape[:2]), dtype=np.float32)
-        cell = (below < luck[0, ..., None] * below[..., -1:]).sum(axis=2)
-        return logits[cell] + width * (luck[1] - 0.5)  # anywhere in the cell: no ties; the order is that of the rates
+    return IndexPolicy(scenario, start, learn, partial(index, logits))
 
-    return IndexPolicy(scenario, start, learn, index)
+
+def grid_quantile(logits: NDArray[np.float32], mass: NDArray[np.float32], share: Any) -> Floats:
+    """Logit [B, K] below which `share` [B, K] of the mass [B, K, G] lies; mass is spread evenly over its cell."""
+    below = mass.cumsum(axis=2)
+    target = share * below[..., -1]
+    cell = np.minimum((below < target[..., None]).sum(axis=2), CELLS - 1)[..., None]
+    short, inside = (np.take_along_axis(array, cell, axis=2)[..., 0] for array in (below, mass))
+    within = np.clip((target - short) / np.maximum(inside, 1e-30), -1.0, 0.0)  # from the cell's upper edge, in cells
+    return logits[cell[..., 0]] + (logits[1] - logits[0]) * (within + 0.5)
+
+
+def thompson_drift(scenario: Any) -> IndexPolicy:
+    """Thompson sampling (1933) from the exact posterior of a drifting click rate."""
+
+    def index(logits: NDArray[np.float32], memory: Belief, seen: Seen) -> Floats:
+        return grid_quantile(logits, memory.mass, seen.rng.random(memory.mass.shape[:2]))
+
+    return filtering(scenario, index)
+
+
+def bayes_ucb_drift(scenario: Any, quantile: float = 0.8) -> IndexPolicy:
+    """Bayes-UCB (Kaufmann et al. 2012) on the exact posterior of a drifting click rate, at a fixed quantile.
+
+    Their 1 - 1/t suits a posterior that only narrows; here it widens again, and one quantile does throughout.
+    """
+
+    def index(logits: NDArray[np.float32], memory: Belief, seen: Seen) -> Floats:
+        return grid_quantile(logits, memory.mass, quantile)
+
+    return filtering(scenario, index)
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------
-_BONUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+_BONUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)
 _DISCOUNT = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
-_WINDOW = (5.0, 10.0, 20.0, 30.0, 50.0, 70.0)
+_WINDOW = (10.0, 20.0, 30.0, 50.0, 80.0, 120.0)
 
 EXPERT = Baseline(ExpertPolicy, "informed", "fixed softmax over a noisy copy of the true logits")
 
@@ -440,6 +460,12 @@ _DRIFT = {
     ),
     "thompson_drift": Baseline(
         thompson_drift, "prior-aware", "Thompson sampling from the exact posterior under the true drift"
+    ),
+    "bayes_ucb_drift": Baseline(
+        bayes_ucb_drift,
+        "prior-aware",
+        "upper quantile of the exact posterior under the true drift, quantile tuned",
+        {"quantile": (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)},
     ),
 }
 

@@ -50,6 +50,10 @@ def _shown(offered: Floats, seen: Seen) -> Floats:
     return (seen.chosen[:, None, :] @ offered)[:, 0]
 
 
+def _sigmoid(logit: Floats) -> Floats:
+    return 1.0 / (1.0 + np.exp(-logit))
+
+
 def ridge(scenario: Any, index: Callable[[Ridge, Seen], Floats]) -> IndexPolicy:
     """Ridge regression of the reward on the features and an intercept; the inverse as Sherman & Morrison (1950)."""
     width = scenario.width + 1
@@ -95,8 +99,8 @@ class Gaussian(NamedTuple):
     covariance: Floats  # [B, d, d]
 
 
-def bayes_logistic(scenario: Any, scale: float = 1.0) -> IndexPolicy:
-    """Thompson sampling with a Gaussian posterior N(m, S) of theta, which begins at its prior N(0, taste^2 I).
+def logistic(scenario: Any, index: Callable[[Gaussian, Seen], Floats]) -> IndexPolicy:
+    """Gaussian posterior N(m, S) of theta, which begins at its prior N(0, taste^2 I), under the true base rate.
 
     One step of the extended Kalman filter per click: with p = sigmoid(bias + m . x), s = p (1 - p) and the gain
     k = S x / (1 + s x^T S x): m += k (click - p), S -= s k (S x)^T (Spiegelhalter & Lauritzen 1990, section 5).
@@ -110,19 +114,39 @@ def bayes_logistic(scenario: Any, scale: float = 1.0) -> IndexPolicy:
     def learn(memory: Gaussian, seen: Seen) -> Gaussian:
         x = _shown(memory.offered, seen)
         moved = (memory.covariance @ x[..., None])[..., 0]  # S x; zero where x is
-        p = 1.0 / (1.0 + np.exp(-scenario.bias - (memory.mean * x).sum(axis=1, keepdims=True)))
+        before = scenario.bias + (memory.mean * x).sum(axis=1, keepdims=True)
+        variance = (x * moved).sum(axis=1, keepdims=True)
+        low, high = seen.reward[:, None] - 1.0, seen.reward[:, None]
+        for _ in range(20):  # g = click - sigmoid(logit + g x^T S x) has one root, between click - 1 and click
+            middle = 0.5 * (low + high)
+            above = middle + _sigmoid(before + variance * middle) > seen.reward[:, None]
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
+        p = _sigmoid(before + variance * middle)
         s = p * (1.0 - p)
-        gain = moved / (1.0 + s * (x * moved).sum(axis=1, keepdims=True))
-        covariance = memory.covariance - (s * gain)[:, :, None] * moved[:, None, :]
+        covariance = memory.covariance - (s / (1.0 + s * variance) * moved)[:, :, None] * moved[:, None, :]
         assert seen.features is not None
-        return Gaussian(seen.features, memory.mean + gain * (seen.reward[:, None] - p), covariance)
-
-    def index(memory: Gaussian, seen: Seen) -> Floats:
-        wide = scale * scenario.taste > 0
-        theta = _draw(memory.mean, scale**2 * memory.covariance, seen.rng) if wide else memory.mean
-        return _scores(memory.offered, theta)
+        return Gaussian(seen.features, memory.mean + middle * moved, covariance)
 
     return IndexPolicy(scenario, start, learn, index)
+
+
+def bayes_logistic(scenario: Any) -> IndexPolicy:
+    """Logistic Thompson sampling (Chapelle & Li 2011, algorithm 3, with the full covariance)."""
+
+    def index(memory: Gaussian, seen: Seen) -> Floats:
+        theta = _draw(memory.mean, memory.covariance, seen.rng) if scenario.taste > 0 else memory.mean
+        return _scores(memory.offered, theta)
+
+    return logistic(scenario, index)
+
+
+def bayes_ucb_logistic(scenario: Any, bonus: float = 0.5) -> IndexPolicy:
+    """m . x + bonus sqrt(x^T S x): a fixed posterior quantile of the logit, Bayes-UCB (Kaufmann et al. 2012)."""
+
+    def index(memory: Gaussian, seen: Seen) -> Floats:
+        return _scores(memory.offered, memory.mean) + bonus * _width(memory.offered, memory.covariance)
+
+    return logistic(scenario, index)
 
 
 BASELINES: dict[str, dict[str, Baseline]] = {
@@ -142,6 +166,12 @@ BASELINES: dict[str, dict[str, Baseline]] = {
         ),
         "bayes_logistic": Baseline(
             bayes_logistic, "prior-aware", "Thompson sampling with logistic regression, true prior and base rate"
+        ),
+        "bayes_ucb_logistic": Baseline(
+            bayes_ucb_logistic,
+            "prior-aware",
+            "logistic regression with a confidence bonus, true prior and base rate, bonus tuned",
+            {"bonus": (0.0, 0.2, 0.35, 0.5, 0.7, 1.0)},
         ),
     }
 }

@@ -208,7 +208,7 @@ def _indices(prior: tuple[float, float], prices: NDArray[np.float64], total: int
     # The index is at least the mean, and Q falls by at least 1 per unit of price: rounding may hide both near 0 and 1.
     step = np.diff(x)
     roots = x[:, :-1] + q[:, :-1] * step / np.maximum(-np.diff(q), step)  # [states, 3]
-    upper = (roots[:, 1] + centre).clip(means, prices[-1])
+    upper: NDArray[np.float64] = (roots[:, 1] + centre).clip(means, prices[-1])
     lower = np.maximum(means, np.maximum(roots[:, 0], roots[:, 2]) + centre)
     return (np.minimum(lower, upper) + upper) / 2
 

@@ -242,8 +242,10 @@ class DriftBandit(Bandit):
     * v0: first version.
     """
 
+    arms: int = 5
+    horizon: int = 200
     drift: float = 0.05
-    change_rate: float = 0.02
+    change_rate: float = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
