@@ -280,6 +280,7 @@ def _training_state(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     plain = {
         "param_groups": state["param_groups"],
         "random": [numpy_state[0], *(float(v) for v in numpy_state[2:]), python_version, python_gauss],
+        "action_space": model.action_space.np_random.bit_generator.state,  # DQN explores with it
         "n_updates": model._n_updates,
         "n_calls": getattr(model, "_n_calls", 0),
         "episodes": model._episode_num,
@@ -328,6 +329,7 @@ def _restore_training(
         model.ep_info_buffer = deque(plain["episode_infos"], maxlen=model._stats_window_size)
         model.ep_success_buffer = deque(maxlen=model._stats_window_size)
         kind, position, has_gauss, gauss, python_version, python_gauss = plain["random"]
+        model.action_space.np_random.bit_generator.state = plain["action_space"]
         torch.set_rng_state(tensors["random.torch"])
         if "random.cuda" in tensors and model.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], model.device)
