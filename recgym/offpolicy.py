@@ -131,14 +131,17 @@ def print_off_policy(report: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"off-policy, {report['events']:,} events, {report['items']} items, click rate {report['ctr']:.2%}"
-    table = Table(title=title, caption="95 % bootstrap intervals; the click rate of the log is that of its own policy")
-    for heading in ("policy", "replay: matched", "clicks", "click rate", "IPS", "SNIPS", "effective sample", "verdict (replay / IPS)"):
-        table.add_column(heading, justify="left" if heading in ("policy", "verdict (replay / IPS)") else "right")
+    table = Table(
+        title=f"off-policy, {report['events']:,} events, {report['items']} items, click rate {report['ctr']:.2%}",
+        caption="rates in percent with 95 % bootstrap intervals; the log's own click rate is that of its policy",
+    )
+    for heading in ("policy", "matched", "clicks", "replay", "IPS", "SNIPS", "effective sample"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
 
     def rate(mean: float, low: float, high: float) -> str:
-        return f"{mean:.2%} ({low:.2%}-{high:.2%})"
+        return f"{100 * mean:.2f} ({100 * low:.2f} to {100 * high:.2f})"
 
+    few: dict[str, list[str]] = {}
     for name, row in report["policies"].items():
         played, ips, snips = row["replay"], row["ips"], row["snips"]
         table.add_row(
@@ -149,6 +152,10 @@ def print_off_policy(report: Mapping[str, Any]) -> None:
             rate(ips["value"], ips["low"], ips["high"]),
             rate(snips["value"], snips["low"], snips["high"]),
             f"{ips['effective_sample_size']:,.0f}",
-            " / ".join(dict.fromkeys((played["verdict"], ips["verdict"]))),
         )
-    Console(width=160).print(table)
+        for kind in ("replay", "ips"):
+            few.setdefault(f"{kind}: {row[kind]['verdict']}", []).append(name)
+    console = Console(width=120)
+    console.print(table)
+    for finding, names in few.items():
+        console.print(f"{finding} ({', '.join(names)})", highlight=False)

@@ -173,11 +173,7 @@ def train(options: argparse.Namespace) -> int:
         values = {**hyperparameters(options.algo, options.env), **dict(options.hyperparam)}
         total, n_envs = options.n_timesteps or values["n_timesteps"], options.n_envs or values["n_envs"]
         values = {key: value for key, value in values.items() if key not in ("n_timesteps", "n_envs")}
-        recgym.make_scenario(options.env, **parameters)  # refuse bad parameters before a folder is made
-        folder = new_folder(options.tensorboard_log, options.algo, options.env)
     env = make_vec_env(options.env, n_envs, options.seed, **parameters)
-    print(f"training {options.algo} on {options.env} for {total:,} timesteps on {describe(device)}")
-    print(f"run folder: {folder}")
     if header:
         model = load(options.trained_agent, env=env, device=device, resume=True)
     else:
@@ -185,6 +181,7 @@ def train(options: argparse.Namespace) -> int:
             model = build(options.algo, env, values, device=device, seed=options.seed)
         except TypeError as error:
             raise ValueError(f"hyperparameters of {options.algo}: {error}") from None
+        folder = new_folder(options.tensorboard_log, options.algo, options.env)  # nothing is left behind before this
         arguments = {
             "command": shlex.join(sys.argv),
             "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
@@ -197,6 +194,8 @@ def train(options: argparse.Namespace) -> int:
             "commit": commit(),
         }
         write_json(folder / "args.json", arguments)
+    print(f"training {options.algo} on {options.env} for {total:,} timesteps on {describe(device)}")
+    print(f"run folder: {folder}")
     model.set_logger(configure(str(folder), ["tensorboard"]))
 
     evaluation = EvaluationCallback(

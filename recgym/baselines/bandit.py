@@ -391,10 +391,10 @@ def bayes_ucb_drift(scenario: Any, quantile: float = 0.8) -> IndexPolicy:
 
 
 # --- the tables ------------------------------------------------------------------------------------------------------
-_BONUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)
+_BONUS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 _PSEUDO = (0.0, 1.0)
-_DISCOUNT = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
-_WINDOW = (10.0, 20.0, 30.0, 50.0, 80.0, 120.0)
+_DISCOUNT = (0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+_WINDOW = (5.0, 10.0, 20.0, 30.0, 50.0, 80.0)
 
 EXPERT = Baseline(ExpertPolicy, "informed", "fixed softmax over a noisy copy of the true logits")
 
@@ -418,7 +418,7 @@ _STATIONARY = {
         lambda scenario, epsilon=0.02: counting(scenario, partial(epsilon_greedy, epsilon=epsilon)),
         "prior-free",
         "highest posterior mean, now and then uniform, epsilon tuned",
-        {"epsilon": (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)},
+        {"epsilon": (0.01, 0.02, 0.05, 0.1, 0.2)},
     ),
     "ucb1": Baseline(
         lambda scenario: counting(scenario, partial(ucb1, bonus=math.sqrt(2.0))), "prior-free", "UCB1, untuned"

@@ -156,13 +156,13 @@ BASELINES: dict[str, dict[str, Baseline]] = {
             linucb,
             "prior-free",
             "ridge regression with a confidence bonus (LinUCB), alpha tuned",
-            {"alpha": (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)},
+            {"alpha": (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)},
         ),
         "lints": Baseline(
             lints,
             "prior-free",
             "Thompson sampling with ridge regression (LinTS), v tuned",
-            {"v": (0.0, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)},
+            {"v": (0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)},
         ),
         "bayes_logistic": Baseline(
             bayes_logistic, "prior-aware", "Thompson sampling with logistic regression, true prior and base rate"
@@ -171,7 +171,7 @@ BASELINES: dict[str, dict[str, Baseline]] = {
             bayes_ucb_logistic,
             "prior-aware",
             "logistic regression with a confidence bonus, true prior and base rate, bonus tuned",
-            {"bonus": (0.0, 0.2, 0.35, 0.5, 0.7, 1.0)},
+            {"bonus": (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)},
         ),
     }
 }

@@ -242,10 +242,8 @@ class DriftBandit(Bandit):
     * v0: first version.
     """
 
-    arms: int = 5
-    horizon: int = 200
     drift: float = 0.05
-    change_rate: float = 0.05
+    change_rate: float = 0.03
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,0 +1,175 @@
+"""The command lines: a whole small run, interrupting, killing, resuming, and what is refused."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents.checkpoint import read
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--param", "arms=3", "--param", "horizon=10", "--n-envs", "8", "--eval-trials", "50", "--trials", "200"]
+TINY += ["--hyperparam", "n_steps=10", "--hyperparam", "batch_size=40"]
+
+
+def start(script: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "scripts" / script), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def run(script: str, *arguments: str, code: int = 0) -> str:
+    process = start(script, *arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, out + err
+    return out + err
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Until training has written `path`."""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+
+
+def tags(folder: Path) -> dict[str, list[str]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return events.Tags()
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def test_a_whole_run_and_its_evaluation(algo: str, tmp_path: Path) -> None:
+    small = [] if algo == "ppo" else ["--hyperparam", "learning_starts=50", "--hyperparam", "buffer_size=500"]
+    chosen = TINY if algo == "ppo" else TINY[: TINY.index("--hyperparam")]
+    printed = run("train.py", "--algo", algo, "-n", "800", *chosen, *small, "--tensorboard-log", str(tmp_path))
+    folder = tmp_path / algo / "RecBandit-v0_1"
+    left = {"args.json", "checkpoint.safetensors", "report.json", "regret.png", "actions.png"}
+    assert left < {path.name for path in folder.iterdir()}
+    assert "training" in printed and "on cpu" in printed
+    for line in ("evaluate:", "inspect:", "resume:"):
+        assert line in printed
+    arguments = json.loads((folder / "args.json").read_text())
+    assert arguments["environment"]["parameters"]["arms"] == 3
+    assert arguments["threads"] >= 1 and "torch" in arguments["versions"] and "commit" in arguments
+    seen = tags(folder)
+    wanted = ["rollout/ctr", "rollout/ep_rew_mean", "eval/ctr", "eval/regret", "eval/normalised_score", "time/fps"]
+    assert set(wanted) <= set(seen["scalars"])
+    assert set(seen["images"]) == {"eval/regret_curves", "eval/actions"}
+    assert "_hparams_/session_start_info" in seen["hparams"] if "hparams" in seen else True
+
+    file, again = folder / "checkpoint.safetensors", tmp_path / "again.json"
+    given = ["--param", "arms=3", "--param", "horizon=10", "--policies", f"ucb1,agent={file},agent:argmax={file}"]
+    run("evaluate.py", *given, "--trials", "200", "--json", str(again))
+    report = json.loads(again.read_text())
+    trained = json.loads((folder / "report.json").read_text())
+    assert report["policies"]["agent"] | {"difference": 0} == trained["policies"][algo] | {"difference": 0}
+    assert set(report) >= {"env", "parameters", "trials", "seed", "policies"}
+    assert set(report["policies"]) == {"ucb1", "agent", "agent:argmax", "random", "informed"}
+    for figures in report["policies"].values():
+        assert set(figures) >= {"return", "regret", "normalised", "objectives", "costs"}
+        assert set(figures["return"]) == {"mean", "low", "high"} and set(figures["objectives"]) == {"clicks"}
+
+
+def weights(path: Path) -> tuple[int, dict[str, Any]]:
+    header, tensors = read(path)
+    return header["num_timesteps"], tensors
+
+
+def same(left: Path, right: Path) -> None:
+    (steps, ours), (other_steps, theirs) = weights(left), weights(right)
+    assert steps == other_steps and set(ours) == set(theirs)
+    assert not [name for name in ours if not torch.equal(ours[name], theirs[name])]
+
+
+def test_killed_and_interrupted_runs_resume_bit_identical(tmp_path: Path) -> None:
+    common = ["-n", "4000", "--save-freq", "400", "--eval-freq", "0", *TINY, "--tensorboard-log"]
+    run("train.py", *common, str(tmp_path / "whole"))
+    ends = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT}
+    for name, sent in ends.items():
+        process = start("train.py", *common, str(tmp_path / name))
+        file = tmp_path / name / "ppo" / "RecBandit-v0_1" / "checkpoint.safetensors"
+        wait_for(file, process)
+        process.send_signal(sent)
+        out, err = process.communicate(timeout=120)
+        if sent == signal.SIGINT:
+            assert process.returncode == 130 and "resume:" in out and str(file) in out, out + err
+        assert 0 < weights(file)[0] < 4000
+        run("train.py", "-i", str(file), "--trials", "200", "--eval-trials", "50")
+        same(tmp_path / "whole" / "ppo" / "RecBandit-v0_1" / "checkpoint.safetensors", file)
+
+
+def test_log_of_a_real_policy_trains_and_reports(tmp_path: Path) -> None:
+    rows = ["timestamp,item_id,position,click,propensity_score"]
+    rows += [f"2019-11-24 00:{i // 60:02d}:{i % 60:02d},{i % 4},1,{int(i % 7 == 0)},0.25" for i in range(400)]
+    log = tmp_path / "log.csv"
+    log.write_text("\n".join(rows) + "\n")
+    small = [*TINY[2:], "--tensorboard-log", str(tmp_path)]
+    printed = run("train.py", "--log", str(log), "-n", "400", *small)
+    assert "off-policy, 400 events, 4 items" in printed and "replay: too few clicks to compare" in printed
+    report = json.loads((tmp_path / "ppo" / "RecBandit-v0_1" / "report.json").read_text())
+    assert report["parameters"]["arms"] == 4
+    assert set(report["off_policy"]["policies"]["ppo"]) == {"replay", "ips", "snips"}
+
+
+REFUSED = {
+    "unknown environment": (["train.py", "--env", "RecBandid-v0"], "did you mean 'RecBandit-v0'"),
+    "unknown parameter": (["train.py", "--param", "armz=3"], "did you mean 'arms'"),
+    "bad parameter": (["train.py", "--param", "horizon=-5"], "horizon must be a whole number"),
+    "parameter of another preset": (["train.py", "--param", "drift=0.1"], "has no parameter 'drift'"),
+    "unknown hyperparameter": (["train.py", "--hyperparam", "n_stepz=3"], "n_stepz"),
+    "missing log": (["train.py", "--log", "nowhere.csv"], "nowhere.csv"),
+    "missing checkpoint": (["train.py", "-i", "nowhere.safetensors"], "no such checkpoint"),
+    "no checkpoint": (["train.py", "-i", "README.md"], "not a checkpoint"),
+    "no GPU": (["train.py", "--device", "cuda"], "finds no GPU"),
+    "unwritable logs": (["train.py", "--tensorboard-log", "/proc/nowhere"], "/proc/nowhere"),
+    "seed of the test tasks": (["train.py", "--seed", "2000000"], "--seed must be in"),
+    "negative timesteps": (["train.py", "-n", "-1"], "--n-timesteps must be at least 1"),
+    "unknown policy": (["evaluate.py", "--policies", "tompson"], "did you mean 'thompson'"),
+    "no policies": (["evaluate.py"], "--policies names none"),
+    "same label": (["evaluate.py", "--policies", "a=x,a=y"], "two policies are called 'a'"),
+    "evaluate a file that is none": (["evaluate.py", "--policies", "a=README.md"], "not a checkpoint"),
+    "few trials": (["evaluate.py", "--policies", "ucb1", "--trials", "1"], "--trials at least 2"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_gets_one_error_and_leaves_nothing(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if case == "no GPU" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    (script, *arguments), message = REFUSED[case]
+    if script == "train.py" and "--tensorboard-log" not in arguments:
+        arguments += ["--tensorboard-log", str(tmp_path / "logs")]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    try:
+        code = importlib.import_module(script.removesuffix(".py")).main(arguments)
+    except SystemExit as error:  # of argparse
+        code = error.code
+    assert code == 2 and message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "a run folder was left behind"
+
+
+def test_lists_and_help() -> None:
+    assert "RecBanditDrift-v0" in run("train.py", "--list-envs")
+    listed = run("evaluate.py", "--list-policies")
+    assert "thompson" in listed and "prior-aware" in listed
+    for script in ("train.py", "evaluate.py"):
+        assert "examples:" in run(script, "--help")
