@@ -27,7 +27,7 @@ import recgym
 from recgym.core import Layout, write_atomically
 from recgym.sb3 import make_vec_env
 
-__all__ = ["ALGORITHMS", "build", "load", "read", "save", "versions"]
+__all__ = ["ALGORITHMS", "build", "load", "load_pretrained", "read", "save", "versions"]
 
 FORMAT = 1  # a newer number is refused
 LONGEST_HEADER = 4 << 20  # bytes
@@ -37,6 +37,7 @@ ALGORITHMS = {  # the classes that a file may name
     "dqn": "stable_baselines3:DQN",
     "recurrent_ppo": "sb3_contrib:RecurrentPPO",
 }
+PRETRAINED = Path(__file__).with_name("pretrained")
 ACTIVATIONS = ("ReLU", "Tanh", "GELU", "SiLU")
 LIBRARIES = ("gymnasium", "numpy", "stable_baselines3", "torch", "safetensors")
 
@@ -227,6 +228,19 @@ def load(path: str | Path, *, env: VecEnv | None = None, device: str = "auto", r
             raise ValueError(f"{path}: holds weights only; resume from a checkpoint that training wrote")
         _restore_training(path, model, header["training"], tensors)
     return model
+
+
+def load_pretrained(env_id: str, *, env: VecEnv | None = None, device: str = "auto") -> Any:
+    """The trained agent that ships for an environment; see `load`.
+
+    Raises:
+        ValueError: none ships for it (names those that do).
+    """
+    path = PRETRAINED / f"{env_id}.safetensors"
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in PRETRAINED.glob("*.safetensors"))) or "none"
+        raise ValueError(f"no trained agent ships for {env_id!r}; there are: {there}")
+    return load(path, env=env, device=device)
 
 
 def _shape(layout: Layout) -> dict[str, int]:

@@ -113,9 +113,8 @@ class NumpyRng:
         self.seed(seed)
 
     def seed(self, seed: Seed) -> None:
-        self._bits = np.random.Philox(np.random.SeedSequence(seed))
-        self._generator = np.random.Generator(self._bits)
-        self._state = self._bits.state
+        self._generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+        self._state = self._generator.bit_generator.state
 
     @property
     def key(self) -> np.ndarray:
@@ -128,7 +127,7 @@ class NumpyRng:
 
     def rekey(self, stream: int, step: int) -> None:
         self._state["state"]["counter"][:] = (0, 0, step, stream)
-        self._bits.state = self._state
+        self._generator.bit_generator.state = self._state
 
     def uniform(self, shape: tuple[int, ...]) -> Array:
         return self._generator.random(shape, dtype=np.float32)
@@ -154,14 +153,25 @@ class TorchRng:
 
         self._torch = torch
         self.xp = array_api_compat.array_namespace(torch.empty(0))
-        self.device = torch.device(device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"device {str(device)!r}: torch {torch.__version__} finds no GPU here; use device='cpu'")
+        try:
+            self.device = torch.device(device)
+        except (RuntimeError, TypeError):
+            raise ValueError(f"device {device!r} is not known; use 'cpu', 'torch', 'cuda' or 'cuda:N'") from None
+        if self.device.type == "cuda" and (self.device.index or 0) >= (found := torch.cuda.device_count()):
+            gpus = f"{found} GPU(s)" if found else "no GPU"
+            raise ValueError(f"device {str(device)!r}: torch {torch.__version__} finds {gpus} here; use device='cpu'")
         self._generator = torch.Generator(self.device)
         self.seed(seed)
 
     def seed(self, seed: Seed) -> None:
         self.key = np.random.SeedSequence(seed).generate_state(2, np.uint64).view(np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:  # neither a module nor a generator can be pickled
+        return {"device": str(self.device), "key": self.key}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        TorchRng.__init__(self, device=state["device"])
+        self.key = state["key"]
 
     def rekey(self, stream: int, step: int) -> None:
         # The CPU engine takes 32 bits of a seed: a bijection of them (the finaliser of MurmurHash3) keeps
@@ -260,7 +270,7 @@ class Layout:
         return observation[..., :context], rows.reshape((*rows.shape[:-1], self.candidates, candidate))
 
     def get(self, observation: Array, name: str) -> Array:
-        """One field of an observation [B, D]: context [B], candidate [B, K]; a last axis more where its width is > 1."""
+        """One field of an observation [B, D]: context [B], candidate [B, K]; with a last axis where its width is > 1."""
         for fields_, block in zip((self.context, self.candidate), self.split(observation), strict=True):
             start = 0
             for field in fields_:
@@ -270,18 +280,21 @@ class Layout:
         raise KeyError(f"observation has no field {name!r}; its fields are {[f.name for f in self]}")
 
     def join(self, context: Mapping[str, Array], candidate: Mapping[str, Array]) -> Array:
-        """The inverse of `get`: arrays per field, [B(, width)] and [B, K(, width)], to one float32 array [B, D]."""
+        """The inverse of `get`: arrays per field, [B(, width)] and [B, K(, width)], to one float32 array [B, D].
+
+        The last axis of a field of width 1 may be there or not.
+        """
         xp, (start, step, total) = namespace(first := context[self.context[0].name]), self.sizes
         observation = xp.empty((first.shape[0], total), dtype=xp.float32, device=getattr(first, "device", "cpu"))
         column = 0
         for field in self.context:
             value = context[field.name]
-            observation[:, column : column + field.width] = value if field.width > 1 else value[:, None]
+            observation[:, column : column + field.width] = value if value.ndim > 1 else value[:, None]
             column += field.width
         for field in self.candidate:
             value = candidate[field.name]
             for j in range(field.width):  # strided columns are views on every backend; a reshaped block need not be
-                observation[:, start + j :: step] = value if field.width == 1 else value[..., j]
+                observation[:, start + j :: step] = value if value.ndim == 2 else value[..., j]
             start += field.width
         return observation
 
@@ -451,11 +464,16 @@ class Runner:
         self._count = 0
 
     # --- the two moves ---
-    def restart(self, mask: Array | None = None, task: Any = None) -> None:
-        """Begin new trials in the rows of `mask` [B] (None: in all), on `task` (see `make_task`) or on drawn tasks."""
+    def restart(self, mask: Array | None = None, task: Any = None, seed: Seed = None) -> None:
+        """Begin new trials in the rows of `mask` [B] (None: in all), on `task` (see `make_task`) or on drawn tasks.
+
+        A `seed` starts the random streams anew first. Where the task is refused, nothing has changed.
+        """
         if self.state is None and mask is not None:
             raise gymnasium.error.ResetNeeded("the first reset starts all rows: call reset() without a reset_mask")
         tasks = None if task is None else self.make_task(task)
+        if seed is not None:
+            self.seed(seed)
         self.rng.rekey(TASK, self._count)
         if tasks is None:
             tasks = self.scenario.sample_task(self.rng, self.rows)
@@ -486,15 +504,15 @@ class Runner:
         self.state = outcome.state
         self._finished = outcome.ended
         columns = [best - outcome.expected, outcome.expected]
-        columns += [outcome.objectives[:, j] for j in range(len(self.scenario.objectives))]
-        columns += [outcome.costs[:, j] for j in range(len(self.scenario.costs))]
+        for block in (outcome.objectives + 0.0, outcome.costs + 0.0):  # copies: what is handed out is the caller's
+            columns += [block[:, j] for j in range(block.shape[1])]
         info = dict(zip(self._names, columns, strict=True))
-        return Step(self.scenario.observe(outcome.state), outcome.reward, outcome.ended, info, None)
+        return Step(self.scenario.observe(outcome.state), outcome.reward + 0.0, outcome.ended | False, info, None)
 
     # --- the three adapters ---
-    def reset(self, mask: Array | None = None, task: Any = None) -> Array:
+    def reset(self, mask: Array | None = None, task: Any = None, seed: Seed = None) -> Array:
         """`restart`, and the observation [B, D] to act on."""
-        self.restart(mask, task)
+        self.restart(mask, task, seed)
         return self.observation()
 
     def observation(self) -> Array:
@@ -539,7 +557,7 @@ class Runner:
             return xp.where(restarted, xp.zeros_like(array), array)
 
         info = {name: blank(value) for name, value in step.info.items()}
-        return Step(self.observation(), blank(step.reward), self._finished, info, None)
+        return Step(self.observation(), blank(step.reward), self._finished | False, info, None)
 
     def _has_finished(self) -> bool:
         if self._together is not None:
@@ -557,11 +575,12 @@ class Runner:
         """
         on_gpu = getattr(self.rng.device, "type", "cpu") != "cpu"
         if on_gpu and not isinstance(action, np.ndarray | list | tuple):
-            if tuple(action.shape) != self._shape or action.is_floating_point():
+            whole = not action.is_floating_point() and not action.is_complex() and action.dtype != self.rng.xp.bool
+            if tuple(action.shape) != self._shape or not whole:
                 raise ValueError(
                     f"actions must be whole numbers of shape {self._shape}, got {action.dtype} {tuple(action.shape)}"
                 )
-            return action
+            return action.to(self.rng.device, self.rng.xp.int64)
         array = to_numpy(action)
         if array.dtype.kind not in "iu":
             raise ValueError(f"actions must be whole numbers, got {array.dtype} {_first(array)}; space {self._space}")
@@ -589,9 +608,13 @@ class Runner:
         for name in kind._fields:
             box = spaces[name]
             try:
-                array = np.asarray(to_numpy(values[name]), dtype=box.dtype)
+                given = to_numpy(values[name])
             except (TypeError, ValueError) as error:
-                raise ValueError(f"task field {name!r} is not numeric: {error}") from None
+                raise ValueError(f"task field {name!r} is not an array: {error}") from None
+            if given.dtype.kind not in {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[box.dtype.kind]:
+                raise ValueError(f"task field {name!r} must hold {box.dtype} numbers, got {given.dtype}")
+            with np.errstate(over="ignore"):  # becomes infinite, which is out of range
+                array = given.astype(box.dtype)
             if array.shape == box.shape:
                 array = np.broadcast_to(array, (self.rows, *box.shape)).copy()
             if array.shape != (self.rows, *box.shape):
@@ -609,6 +632,8 @@ class Runner:
     # --- checkpoints ---
     def snapshot(self) -> dict[str, np.ndarray]:
         """Everything that decides what happens next, as NumPy arrays by name."""
+        if self.state is None:
+            raise gymnasium.error.ResetNeeded("call reset() before snapshot()")
         together = -1 if self._together is None else self._together
         counters = np.asarray([self._count, together], dtype=np.int64)
         arrays = {name: to_numpy(leaf) for name, leaf in tree_items(self.state, "state")}
@@ -618,16 +643,20 @@ class Runner:
         """Take up a `snapshot`.
 
         Raises:
-            ValueError: it was taken from another scenario or another number of rows.
+            ValueError: it was taken from another scenario or another number of rows; nothing has changed.
         """
-        self.restart()  # a state of the right structure
-        template = dict(tree_items(self.state, "state"))
-        for name, leaf in template.items():
-            if name not in arrays or tuple(arrays[name].shape) != tuple(leaf.shape):
-                found = arrays[name].shape if name in arrays else "nothing"
-                raise ValueError(f"environment state {name!r} should have shape {tuple(leaf.shape)}, found {found}")
+        like = self.state  # a state of the right structure
+        if like is None:
+            like = self.scenario.reset(self.scenario.sample_task(self.rng, self.rows), self.rng)
+        template = {name: to_numpy(leaf) for name, leaf in tree_items(like, "state")}
+        two = np.empty(2, dtype=np.int64)
+        expected = {"key": two, "counters": two, "finished": np.empty(self.rows, dtype=np.bool_), **template}
+        for name, leaf in expected.items():
+            found = (arrays[name].dtype, tuple(arrays[name].shape)) if name in arrays else "nothing"
+            if found != (leaf.dtype, leaf.shape):
+                raise ValueError(f"environment state {name!r} should be {leaf.dtype} {leaf.shape}, found {found}")
         leaves = iter([self._to_device(np.array(arrays[name])) for name in template])
-        self.state = tree_map(lambda _: next(leaves), self.state)
+        self.state = tree_map(lambda _: next(leaves), like)
         self.rng.key = np.array(arrays["key"])
         self._count, together = (int(value) for value in arrays["counters"])
         self._together = None if together < 0 else together

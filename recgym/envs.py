@@ -33,6 +33,13 @@ def check_render_mode(render_mode: str | None) -> str | None:
     return render_mode
 
 
+def one_seed(seed: Seed) -> int | None:
+    """The seed of the generator that Gymnasium keeps in every environment: an int, where ours may be several."""
+    if seed is None or isinstance(seed, int):
+        return seed
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
 class RecEnv(gymnasium.Env):
     """One trial at a time of a scenario: a batch of one, seen through `gymnasium.Env`.
 
@@ -71,10 +78,8 @@ class RecEnv(gymnasium.Env):
             Observation float32 [D], and `{"task": ...}`: the task as a mapping of lists, which JSON can carry.
         """
         task = check_options(options, ("task",)).get("task")
-        super().reset(seed=seed if seed is None or isinstance(seed, int) else int(seed[0]))
-        if seed is not None:
-            self.runner.seed(seed)
-        observation = self.runner.reset(task=task)
+        super().reset(seed=one_seed(seed))
+        observation = self.runner.reset(task=task, seed=seed)
         self._recorder.clear()
         return observation[0], {"task": {name: leaf[0].tolist() for name, leaf in tree_items(self.runner.state.task)}}
 
@@ -161,12 +166,10 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
         mask = options.get("reset_mask")
         if mask is not None:
             self._check_mask(mask)
-        super().reset(seed=seed if seed is None or isinstance(seed, int) else int(seed[0]))
-        if seed is not None:
-            self.runner.seed(seed)
-        everywhere = mask is None or bool(mask.all())
+        super().reset(seed=one_seed(seed))
         xp, device = self.runner.rng.xp, self.runner.rng.device
-        observation = self.runner.reset(None if everywhere else xp.asarray(mask, device=device), options.get("task"))
+        rows = None if mask is None or mask.all() else xp.asarray(mask, device=device)
+        observation = self.runner.reset(rows, options.get("task"), seed)
         self._recorder.clear(mask)
         return observation, {}
 

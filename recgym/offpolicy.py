@@ -139,7 +139,7 @@ def print_off_policy(report: Mapping[str, Any]) -> None:
         table.add_column(heading, justify="left" if heading == "policy" else "right")
 
     def rate(mean: float, low: float, high: float) -> str:
-        return f"{100 * mean:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+        return f"{100 * mean:.2f} ({100 * low:.2f}-{100 * high:.2f})"
 
     few: dict[str, list[str]] = {}
     for name, row in report["policies"].items():

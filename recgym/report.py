@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+import recgym
 from recgym.evaluation import Summary, Trials
 
-__all__ = ["action_figure", "print_table", "regret_figure", "report_json"]
+__all__ = ["action_figure", "environments_markdown", "print_table", "regret_figure", "report_json"]
 
 KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed": "the task", "agent": "its training"}
 Z95 = 1.959963984540054
@@ -87,12 +88,13 @@ def regret_figure(results: Mapping[str, Trials], *, title: str = "", emphasise: 
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
     ranked = sorted(results.items(), key=lambda item: float(item[1].regret.sum()))
-    for name, trials in ranked:
+    for place, (name, trials) in enumerate(ranked):
         curve = np.cumsum(trials.regret.astype(np.float64), axis=1)
         mean, half = curve.mean(axis=0), Z95 * curve.std(axis=0) / np.sqrt(len(curve))
         decisions = np.arange(1, curve.shape[1] + 1)
         width, order = (2.6, 3) if name in emphasise else (1.3, 2)
-        (line,) = axes.plot(decisions, mean, label=f"{name}  {mean[-1]:.1f}", linewidth=width, zorder=order)
+        style = {"linewidth": width, "zorder": order, "linestyle": "-" if place < 10 else "--"}  # ten colours
+        (line,) = axes.plot(decisions, mean, label=f"{name}  {mean[-1]:.1f}", **style)
         axes.fill_between(decisions, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(xlabel="decision", ylabel="regret so far (reward), lower is better", title=title)
     axes.set_ylim(bottom=0)
@@ -117,3 +119,30 @@ def action_figure(trials: Trials, *, title: str = "") -> Any:
     axes.set_xlim(decisions[0], max(decisions[-1], decisions[0] + 1))
     axes.legend(loc="upper left", fontsize=9)
     return figure
+
+
+def environments_markdown() -> str:
+    """The registered environments and the fields of their observations, as the README shows them."""
+    lines = ["| id | what it is | candidates | decisions |", "|---|---|---|---|"]
+    built = {env_id: recgym.make_scenario(env_id) for env_id in recgym.SCENARIOS}
+    for env_id, scenario in built.items():
+        first = (type(scenario).__doc__ or "").strip().splitlines()[0]
+        lines.append(f"| `{env_id}` | {first} | {scenario.layout.candidates} | {scenario.horizon} |")
+    for env_id, scenario in built.items():
+        layout, (start, step, total) = scenario.layout, scenario.layout.sizes
+        lines += ["", f"`{env_id}` observes {total} numbers; i counts candidates from 0.", ""]
+        lines += ["| index | name | range | meaning |", "|---|---|---|---|"]
+        column = 0
+        for field in layout.context:
+            index = str(column) if field.width == 1 else f"{column} to {column + field.width - 1}"
+            lines.append(f"| {index} | `{field.name}` | {field.low:.3g} to {field.high:.3g} | {field.meaning} |")
+            column += field.width
+        for field in layout.candidate:
+            index = f"{start} + {step} i" if field.width == 1 else f"{start} to {start + field.width - 1}, + {step} i"
+            lines.append(f"| {index} | `{field.name}` | {field.low:.3g} to {field.high:.3g} | {field.meaning} |")
+            start += field.width
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(environments_markdown())

@@ -1,7 +1,7 @@
 """Measure speed and memory: single environment, batches on NumPy and torch, the SB3 interface, the import.
 
-Resets are included everywhere: every timing covers whole trials. Each figure is the median of several repeats, shown
-with the smallest and the largest. Other processes slow the machine down, so its load is reported beside the figures.
+Every timing covers whole trials, resets included. Each figure is the median of several repeats, shown with the
+smallest and the largest; other processes slow a machine down, so its load is reported beside them.
 """
 
 from __future__ import annotations
@@ -9,60 +9,59 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import gymnasium
+import torch
 from evaluate import write_json
 from gymnasium.vector.utils import batch_space
 from rich.console import Console
 from rich.table import Table
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 import recgym
 from recgym.core import make_rng, tree_items
+from recgym.sb3 import make_vec_env
 
 EXAMPLES = """examples:
   python scripts/benchmark.py --json benchmark.json
   python scripts/benchmark.py --only single
-  python scripts/benchmark.py --only batch --device cuda:0
-  python scripts/benchmark.py --quick
+  python scripts/benchmark.py --only batch --device torch --threads 8
+torch on the CPU runs in one thread unless told otherwise: where other processes use the same cores, several threads
+wait for each other far longer than they compute (OMP_WAIT_POLICY=PASSIVE shortens that).
 """
 ENV = "RecBandit-v0"
 SB3_ENVS, NUMPY_ROWS, TORCH_ROWS, GPU_ROWS, GPU_FEW_ROWS = 256, 4_096, 65_536, 1_048_576, 1_024
 ACTION_SETS = 8  # batches of actions drawn beforehand, used in turn
-LIBRARIES = ("recgym", "gymnasium", "numpy", "array-api-compat", "torch", "stable-baselines3")
+LIBRARIES = ("gymnasium", "numpy", "array-api-compat", "torch", "stable-baselines3")
 MEMORY_PROBE = """
-import sys
-device, rows = sys.argv[1], int(sys.argv[2])
-if device != "cpu":
+import contextlib, sys
+if sys.argv[1] != "cpu":
     import torch
 import gymnasium, recgym
 
-def kilobytes(field):
+def megabytes(field):
     with open("/proc/self/status") as status:
-        return int(next(line.split()[1] for line in status if line.startswith(field)))
+        return next(int(line.split()[1]) for line in status if line.startswith(field)) * 1024 / 1e6
 
-space = gymnasium.spaces.MultiDiscrete([recgym.make_scenario(sys.argv[3]).action_space.n] * rows)
-actions = space.sample()
-try:
-    with open("/proc/self/clear_refs", "w") as peak:
-        peak.write("5")  # the peak of the imports is forgotten
-except OSError:
-    pass  # then the growth is an upper bound
-before = kilobytes("VmRSS")
-env = gymnasium.make_vec(sys.argv[3], num_envs=rows, device=device)
+with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # forget the peak of the imports; where that is refused, the growth is an upper bound
+before = megabytes("VmRSS")
+env = gymnasium.make_vec(sys.argv[3], num_envs=int(sys.argv[2]), device=sys.argv[1])
+actions = env.action_space.sample()
 env.reset(seed=0)
 for _ in range(env.scenario.horizon + 20):
     env.step(actions)
-print((kilobytes("VmHWM") - before) * 1024 / 1e6)
+print(megabytes("VmHWM") - before)
 """
 IMPORT_PROBE = """
 import time
@@ -72,49 +71,41 @@ between = time.perf_counter()
 import recgym
 print(time.perf_counter() - start, between - start)
 """
-Play = Callable[[], int]  # plays one trial in every row, waits for the device, returns the number of steps
+Play = Callable[[], int]  # plays a trial in every row, waits for the device, returns the number of steps
 
 
 class Plan(NamedTuple):
     """How much is measured."""
 
-    seconds: float  # a repeat lasts about this long, and one trial at least
+    seconds: float  # a repeat lasts about this long, and at least one trial
     repeats: int
-    processes: int  # repeats of what needs a process of its own
     shrink: int  # batches have this many times fewer rows
     gpu: str | None
 
 
 class Row(NamedTuple):
-    """One line of the report."""
+    """One line of the report; the figures are None where nothing could be measured."""
 
     name: str
-    value: float | None  # median of `repeats`; None where nothing could be measured
+    value: float | None  # median
+    low: float | None
+    high: float | None
     unit: str
-    repeats: list[float]
     target: str
     met: bool | None
     note: str
 
 
-class Benchmark(NamedTuple):
-    """What --only and --device choose from."""
-
-    name: str
-    device: str
-    run: Callable[[str, Plan], Iterator[Row]]
-
-
-def row(name: str, repeats: list[float], unit: str, *, least: float = 0.0, most: float = 0.0, note: str = "") -> Row:
-    value = statistics.median(repeats) if repeats else None
+def row(name: str, figures: Sequence[float], unit: str, note: str, *, least: float = 0.0, most: float = 0.0) -> Row:
+    value = median(figures) if figures else None
     target = f">= {least:,.0f}" if least else f"< {most:g}" if most else ""
     met = None if value is None or not target else value >= least if least else value < most
-    return Row(name, value, unit, repeats, target, met, note)
+    return Row(name, value, min(figures, default=None), max(figures, default=None), unit, target, met, note)
 
 
 # --- timing ----------------------------------------------------------------------------------------------------------
-def measure(plan: Plan, *plays: Play) -> list[list[float]]:
-    """Steps per second of each play, repeat by repeat; several plays take turns, so that a busy moment hits all."""
+def measure(plan: Plan, *plays: Play) -> list[tuple[float, ...]]:
+    """Steps per second of each play, repeat by repeat; the plays take turns, so that a busy moment hits all."""
 
     def rate(play: Play, trials: int) -> float:
         start = time.perf_counter()
@@ -126,43 +117,42 @@ def measure(plan: Plan, *plays: Play) -> list[list[float]]:
         steps = play()  # warm-up
         trials.append(max(1, round(plan.seconds * rate(play, 1) / steps)))
     repeats = [[rate(play, n) for play, n in zip(plays, trials, strict=True)] for _ in range(plan.repeats)]
-    return [list(rates) for rates in zip(*repeats, strict=True)]
+    return list(zip(*repeats, strict=True))
 
 
 def draw_actions(space: Any, rows: int) -> list[Any]:
-    """Random actions [rows] or [rows, k], a few sets of them."""
+    """A few sets of random actions [rows] or [rows, k]."""
     batch = batch_space(space, rows)
     batch.seed(0)
     return [batch.sample() for _ in range(ACTION_SETS)]
 
 
-def batch_play(env_id: str, rows: int, device: str) -> tuple[Play, Any, list[Any]]:
-    """The play of a native batch, the batch and its actions."""
+def play_trial(step: Callable[[Any], Any], actions: Sequence[Any], horizon: int) -> int:
+    """One trial in every row; returns the number of steps once the device has done them."""
+    for i in range(horizon):
+        step(actions[i % ACTION_SETS])
+    if getattr(actions[0], "is_cuda", False):
+        torch.cuda.synchronize(actions[0].device)
+    return horizon * len(actions[0])
+
+
+def batch_play(env_id: str, rows: int, device: str) -> tuple[Play, Any]:
+    """The play of a native batch, and the batch."""
     env: Any = gymnasium.make_vec(env_id, num_envs=rows, device=device)
     env.reset(seed=0)
     rng = env.runner.rng
     actions = [rng.xp.asarray(action, device=rng.device) for action in draw_actions(env.single_action_space, rows)]
-
-    def play() -> int:
-        for step in range(env.scenario.horizon):
-            env.step(actions[step % ACTION_SETS])
-        if device.startswith("cuda"):
-            import torch
-
-            torch.cuda.synchronize(device)
-        return rows * env.scenario.horizon
-
-    return play, env, actions
+    return partial(play_trial, env.step, actions, env.scenario.horizon), env
 
 
 def run_probe(code: str, *arguments: str) -> list[float]:
-    """The numbers that `code` prints in a fresh interpreter."""
-    root = str(Path(recgym.__file__).parents[1])
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    """The numbers that `code` prints in a fresh process."""
+    paths = [str(Path(recgym.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
     if done.returncode:
-        raise ChildProcessError(f"a process of the benchmark failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+        raise ChildProcessError(f"a process of the benchmark failed: {done.stderr.strip()[-500:]}")
     return [float(number) for number in done.stdout.split()]
 
 
@@ -171,192 +161,135 @@ def single_env(name: str, plan: Plan) -> Iterator[Row]:
     env = gymnasium.make(ENV)
     env.reset(seed=0)
     env.action_space.seed(0)
-    drawn = draw_actions(env.action_space, recgym.make_scenario(ENV).horizon)[0]
+    horizon = recgym.make_scenario(ENV).horizon
+    drawn = draw_actions(env.action_space, horizon)[0]
 
-    def play_drawn() -> int:
+    def play(sampled: bool) -> int:
         env.reset()
-        for action in drawn:
-            env.step(action)
-        return len(drawn)
+        for step in range(horizon):
+            env.step(env.action_space.sample() if sampled else drawn[step])
+        return horizon
 
-    def play_sampled() -> int:
-        env.reset()
-        steps, ended = 0, False
-        while not ended:
-            _, _, ended, _, _ = env.step(env.action_space.sample())
-            steps += 1
-        return steps
-
-    sampled, beforehand = measure(plan, play_sampled, play_drawn)
-    yield row(name, sampled, "steps/s", least=12_000, note="with env.action_space.sample() at each step")
-    yield row(f"{name}, without sampling", beforehand, "steps/s", note="actions drawn beforehand")
+    sampled, beforehand = measure(plan, partial(play, True), partial(play, False))
+    yield row(name, sampled, "steps/s", "gymnasium.make, env.action_space.sample() at each step", least=12_000)
+    yield row(f"{name}, without sampling", beforehand, "steps/s", "actions drawn beforehand")
 
 
 def batch(name: str, plan: Plan, *, env_id: str, rows: int, device: str, least: float = 0.0) -> Iterator[Row]:
     rows //= plan.shrink
     (rates,) = measure(plan, batch_play(env_id, rows, device)[0])
-    yield row(name, rates, "steps/s", least=least, note=f"{rows:,} rows, actions drawn beforehand")
+    threads = f", {torch.get_num_threads()} thread(s)" if device == "torch" else ""
+    yield row(name, rates, "steps/s", f"{rows:,} rows, actions drawn beforehand{threads}", least=least)
 
 
 def gpu_batch(name: str, plan: Plan) -> Iterator[Row]:
     """Throughput, and what limits it: the host that launches kernels, or the device that runs them."""
     if plan.gpu is None:
-        yield row(name, [], "steps/s", note="no GPU here")
+        yield row(name, [], "steps/s", "no GPU here")
         return
     rows = GPU_ROWS // plan.shrink
-    play, env, actions = batch_play(ENV, rows, plan.gpu)
+    play, env = batch_play(ENV, rows, plan.gpu)
     few, many = measure(plan, batch_play(ENV, GPU_FEW_ROWS, plan.gpu)[0], play)
-    yield row(name, many, "steps/s", note=f"{rows:,} rows on {plan.gpu}, synchronised at the end of each trial")
-    few_time, time_ = ([1e6 * n / rate for rate in rates] for n, rates in ((GPU_FEW_ROWS, few), (rows, many)))
-    share = statistics.median(few_time) / statistics.median(time_)
-    yield row(f"{name}: time per step, {GPU_FEW_ROWS:,} rows", few_time, "µs", note="mostly launching kernels (host)")
-    yield row(f"{name}: time per step, {rows:,} rows", time_, "µs", note=f"launching alone is about {share:.0%} of it")
+    few_times, times = [1e6 * GPU_FEW_ROWS / rate for rate in few], [1e6 * rows / rate for rate in many]
+    yield row(name, many, "steps/s", f"{rows:,} rows, actions drawn beforehand, one synchronisation per trial")
+    yield row(f"{name}: step of {GPU_FEW_ROWS:,} rows", few_times, "µs", "mostly the host, which launches kernels")
+    share = f"{median(few_times) / median(times):.0%} of it spent at {GPU_FEW_ROWS:,} rows already"
+    yield row(f"{name}: step of {rows:,} rows", times, "µs", share)
     kernels, busy = kernel_profile(play, env.scenario.horizon)
-    if kernels:
-        note = f"device busy for {busy / statistics.median(time_):.0%} of the time per step"
-        yield row(f"{name}: device time per step", [busy], "µs", note=note)
-        yield row(f"{name}: kernels per step", [kernels], "", note="restarts included")
-    moved = step_bytes(env, actions[0])
-    note = f"{moved / rows:,.0f} bytes per row and step if each array moved once; kernels move more"
-    yield row(f"{name}: useful memory traffic", [moved / t / 1e3 for t in time_], "GB/s", note=note)
+    yield row(f"{name}: kernels per step", [kernels] if kernels else [], "", "restarts included")
+    share = f"{busy / median(times):.0%} of the step"
+    yield row(f"{name}: kernel time per step", [busy] if kernels else [], "µs", share)
+    moved = step_bytes(env)
+    note = f"{moved / rows:,.0f} bytes per row and step if every array moved once; in fact more move"
+    yield row(f"{name}: useful memory traffic", [moved / t / 1e3 for t in times], "GB/s", note)
 
 
 def kernel_profile(play: Play, steps: int) -> tuple[float, float]:
-    """Kernels (and copies) per step, and the microseconds per step in which the device runs them."""
+    """Kernels and copies per step, and the microseconds per step during which the device runs them."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         play()
     events = [event for event in profiler.events() or () if event.device_type.name == "CUDA"]
     return len(events) / steps, sum(event.time_range.elapsed_us() for event in events) / steps
 
 
-def step_bytes(env: Any, action: Any) -> int:
-    """Bytes of the arrays that one step reads and writes: the state before, what is new of it after, the results."""
+def step_bytes(env: Any) -> int:
+    """Bytes that a step reads and writes at least: the state, what is new in the state after, what it returns."""
     before = {leaf.data_ptr(): leaf.nbytes for _, leaf in tree_items(env.runner.state)}
-    observation, reward, _, _, info = env.step(action)
-    results = [observation, reward, info["regret"], info["expected_reward"]]
-    after = {leaf.data_ptr(): leaf.nbytes for leaf in [leaf for _, leaf in tree_items(env.runner.state)] + results}
+    result = env.runner.step(env.runner.scenario.informed_action(env.runner.state))
+    leaves = [leaf for _, leaf in tree_items(env.runner.state)] + [result.observation, *result.info.values()]
+    after = {leaf.data_ptr(): leaf.nbytes for leaf in leaves}
     return sum(before.values()) + sum(size for place, size in after.items() if place not in before)
 
 
 def sb3_envs(name: str, plan: Plan) -> Iterator[Row]:
-    from stable_baselines3.common.vec_env import DummyVecEnv
-
-    from recgym.sb3 import make_vec_env
-
     n_envs = SB3_ENVS // plan.shrink
     ours, theirs = make_vec_env(ENV, n_envs, seed=0), DummyVecEnv([partial(gymnasium.make, ENV)] * n_envs)
     actions = draw_actions(ours.action_space, n_envs)
-
-    def play(env: Any) -> int:
-        for step in range(ours.scenario.horizon):
-            env.step(actions[step % ACTION_SETS])
-        return n_envs * ours.scenario.horizon
-
     ours.reset()
     theirs.reset()
-    fast, slow = measure(plan, partial(play, ours), partial(play, theirs))
-    yield row("SB3 RecVecEnv", fast, "steps/s", note=f"{n_envs} environments, actions drawn beforehand")
-    yield row("SB3 DummyVecEnv", slow, "steps/s", note=f"{n_envs} gymnasium.make environments, without Monitor")
-    ratios = [a / b for a, b in zip(fast, slow, strict=True)]
-    yield row(name, ratios, "times", note="both in turn within one run")
+    fast, slow = measure(plan, *(partial(play_trial, e.step, actions, ours.scenario.horizon) for e in (ours, theirs)))
+    yield row("SB3 RecVecEnv", fast, "steps/s", f"{n_envs} environments, actions drawn beforehand")
+    yield row("SB3 DummyVecEnv", slow, "steps/s", f"{n_envs} gymnasium.make environments, without Monitor")
+    yield row(name, [a / b for a, b in zip(fast, slow, strict=True)], "times", "the two in turn, repeat by repeat")
 
 
 def memory(name: str, plan: Plan, *, device: str) -> Iterator[Row]:
-    if not Path("/proc/self/status").exists():
-        yield row(name, [], "MB", note="needs /proc, which Linux has")
-        return
-    if device != "cpu":
-        import torch  # noqa: F401  (where it is missing, say so here)
-    rows = TORCH_ROWS // plan.shrink
-    growth = [run_probe(MEMORY_PROBE, device, str(rows), ENV)[0] for _ in range(plan.processes)]
-    note = f"{rows:,} rows, growth from after the imports to the peak of one trial and 20 steps of the next"
-    yield row(name, growth, "MB", most=300, note=note)
+    rows, growth = TORCH_ROWS // plan.shrink, []
+    if Path("/proc/self/status").exists():
+        growth = [run_probe(MEMORY_PROBE, device, str(rows), ENV)[0] for _ in range(plan.repeats)]
+    note = f"{rows:,} rows, from after the imports to the peak of 120 steps" if growth else "needs Linux's /proc"
+    yield row(name, growth, "MB", note, most=300)
 
 
 def import_time(name: str, plan: Plan) -> Iterator[Row]:
-    run_probe(IMPORT_PROBE)  # reads the files into memory
-    total, library = zip(*(run_probe(IMPORT_PROBE) for _ in range(max(plan.processes, 5))), strict=True)
-    note = f"of which gymnasium {statistics.median(library):.2f} s; fresh process, without the interpreter's start"
-    yield row(name, list(total), "s", most=0.5, note=note)
+    run_probe(IMPORT_PROBE)  # brings the files into memory
+    total, library = zip(*(run_probe(IMPORT_PROBE) for _ in range(plan.repeats)), strict=True)
+    note = f"fresh process, after the interpreter's start; of it gymnasium {median(library):.2f} s"
+    yield row(name, total, "s", note, most=0.5)
 
 
-def benchmarks() -> list[Benchmark]:
-    numpy_batch = partial(batch, rows=NUMPY_ROWS, device="cpu")
-    torch_batch = partial(batch, rows=TORCH_ROWS, device="torch", env_id=ENV, least=5e6)
-    return [
-        Benchmark(f"{ENV} single env", "cpu", single_env),
-        Benchmark(f"{ENV} batch, NumPy", "cpu", partial(numpy_batch, env_id=ENV, least=5e6)),
-        Benchmark(f"{ENV} batch, torch CPU", "torch", torch_batch),
-        Benchmark(f"{ENV} batch, torch GPU", "cuda", gpu_batch),
-        *(Benchmark(f"{i} batch, NumPy", "cpu", partial(numpy_batch, env_id=i)) for i in recgym.SCENARIOS if i != ENV),
-        Benchmark("SB3 RecVecEnv / DummyVecEnv", "cpu", sb3_envs),
-        Benchmark("memory growth, NumPy", "cpu", partial(memory, device="cpu")),
-        Benchmark("memory growth, torch CPU", "torch", partial(memory, device="torch")),
-        Benchmark("import recgym", "cpu", import_time),
-    ]
+def benchmarks() -> dict[str, tuple[str, Callable[[str, Plan], Iterator[Row]]]]:
+    """Name to device and function: what --only and --device choose from."""
+    on_numpy = partial(batch, rows=NUMPY_ROWS, device="cpu")
+    on_torch = partial(batch, rows=TORCH_ROWS, device="torch", env_id=ENV, least=5e6)
+    return {
+        f"{ENV} single env": ("cpu", single_env),
+        f"{ENV} batch, NumPy": ("cpu", partial(on_numpy, env_id=ENV, least=5e6)),
+        f"{ENV} batch, torch CPU": ("torch", on_torch),
+        f"{ENV} batch, torch GPU": ("cuda", gpu_batch),
+        **{f"{i} batch, NumPy": ("cpu", partial(on_numpy, env_id=i)) for i in recgym.SCENARIOS if i != ENV},
+        "SB3 RecVecEnv / DummyVecEnv": ("cpu", sb3_envs),
+        "memory growth, NumPy": ("cpu", partial(memory, device="cpu")),
+        "memory growth, torch CPU": ("torch", partial(memory, device="torch")),
+        "import recgym": ("cpu", import_time),
+    }
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
-def load_average() -> list[float] | None:
-    return list(os.getloadavg()) if hasattr(os, "getloadavg") else None
-
-
-def surroundings() -> dict[str, Any]:
-    """What the figures depend on."""
-
-    def installed(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return recgym.__version__ if name == "recgym" else None
-
-    torch = sys.modules.get("torch")
-    return {
-        "versions": {"python": platform.python_version(), **{name: installed(name) for name in LIBRARIES}},
-        "platform": platform.platform(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "torch_threads": torch.get_num_threads() if torch else None,
-        "gpu": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None,
-    }
+def run(names: Sequence[str], plan: Plan, *, judged: bool) -> Iterator[Row]:
+    """Measure, and say on stderr what is being measured and what came out."""
+    for number, name in enumerate(names, 1):
+        print(f"[{number}/{len(names)}] {name} ...", file=sys.stderr, flush=True)
+        for line in benchmarks()[name][1](name, plan):
+            print(f"    {line.name}: {shown(line.value)} {line.unit}", file=sys.stderr, flush=True)
+            yield line if judged else line._replace(met=None)
 
 
 def shown(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def print_rows(report: dict[str, Any]) -> None:
-    """The report as a table on the terminal."""
-    load = [("?" if load is None else f"{load[0]:.1f}") for load in report["load_average"].values()]
-    caption = f"{report['cores']} cores, load average {load[0]} at the start and {load[1]} at the end"
-    if report["quick"]:
-        caption += "; a quick run with small batches, whose figures are not judged"
-    table = Table(title="recgym benchmark: median (smallest to largest) of the repeats", caption=caption)
+def print_rows(rows: Sequence[Row], caption: str) -> None:
+    table = Table(title="recgym: median (smallest to largest) of the repeats", caption=caption)
     for heading in ("measured", "median", "range", "unit", "target", "met", "how"):
         table.add_column(heading, justify="right" if heading in ("median", "range", "target") else "left")
-    for line in report["rows"]:
-        span = f"{shown(line['low'])} to {shown(line['high'])}" if len(line["repeats"]) > 1 else ""
-        met = {True: "yes", False: "no", None: ""}[line["met"]]
-        cells = (line["name"], shown(line["value"]), span, line["unit"], line["target"], met, line["note"])
-        table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
-
-
-def run(chosen: Sequence[Benchmark], plan: Plan, *, judged: bool) -> list[dict[str, Any]]:
-    """The rows as JSON can carry them; says on stderr what is being measured and what came out."""
-    lines = []
-    for number, benchmark in enumerate(chosen, 1):
-        print(f"[{number}/{len(chosen)}] {benchmark.name} ...", file=sys.stderr, flush=True)
-        try:
-            rows = list(benchmark.run(benchmark.name, plan))
-        except ImportError as error:
-            rows = [row(benchmark.name, [], "", note=str(error))]
-        for line in rows:
-            print(f"    {line.name}: {shown(line.value)} {line.unit}", file=sys.stderr, flush=True)
-            span = {"low": min(line.repeats, default=None), "high": max(line.repeats, default=None)}
-            lines.append({**line._asdict(), **span, "met": line.met if judged else None})
-    return lines
+    for line in rows:
+        span = f"{shown(line.low)} to {shown(line.high)}" if line.low != line.high else ""
+        met = {True: "yes", False: "no", None: ""}[line.met]
+        table.add_row(line.name, shown(line.value), span, line.unit, line.target, met, line.note)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
 
 
 def check_writable(path: Path) -> None:
@@ -365,10 +298,20 @@ def check_writable(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise OSError(f"cannot write {path}: {error}") from None
+
+
+def choose(only: str, device: str) -> list[str]:
+    """Names of what is asked for; ValueError where that is nothing, or there is no such device."""
+    if device:
+        make_rng(device)  # refuses what is not here
+    known = [name for name, (kind, _) in benchmarks().items() if device.split(":")[0] in ("", kind)]
+    chosen = [name for name in known if only.lower() in name.lower()]
+    if not chosen:
+        raise ValueError(f"nothing is called {only!r}; there are: {'; '.join(known)}")
+    return chosen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -378,39 +321,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small batches, few repeats: does everything still run?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
     parser.add_argument("--only", default="", metavar="NAME", help="what has NAME in its name")
-    parser.add_argument("--device", metavar="D", help="only what runs on cpu (NumPy), torch, cuda or cuda:N")
+    parser.add_argument("--device", default="", metavar="D", help="only what runs on cpu (NumPy), torch, cuda, cuda:N")
+    parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        if options.device:
-            make_rng(options.device)  # refuses a device that is not here
-        kind = (options.device or "").split(":")[0]
-        known = [benchmark for benchmark in benchmarks() if kind in ("", benchmark.device)]
-        chosen = [benchmark for benchmark in known if options.only.lower() in benchmark.name.lower()]
-        if not chosen:
-            raise ValueError(f"nothing is called {options.only!r}; there are: {'; '.join(b.name for b in known)}")
+        if options.threads < 1:
+            raise ValueError("--threads must be at least 1")
+        names = choose(options.only, options.device)
         if options.json:
             check_writable(options.json)
-        gpu = options.device if kind == "cuda" else find_gpu() if any(b.device == "cuda" for b in chosen) else None
-        plan = Plan(0.02, 2, 1, 16, gpu) if options.quick else Plan(0.6, 5, 3, 1, gpu)
-        load = {"start": load_average()}
-        rows = run(chosen, plan, judged=not options.quick)
-        load["end"] = load_average()
-        report = {"quick": options.quick, **surroundings(), "load_average": load, "rows": rows}
+        gpu = "cuda" if torch.cuda.is_available() else None
+        gpu = options.device if options.device.startswith("cuda") else gpu
+        plan = Plan(0.02, 2, 16, gpu) if options.quick else Plan(0.6, 5, 1, gpu)
+        torch.set_num_threads(options.threads)
+        load = os.getloadavg if hasattr(os, "getloadavg") else lambda: (0.0, 0.0, 0.0)  # Windows has none
+        start = load()
+        rows = list(run(names, plan, judged=not options.quick))
+        report = {
+            "quick": options.quick,
+            "versions": {"recgym": recgym.__version__, **{name: version(name) for name in LIBRARIES}},
+            "platform": f"{platform.platform()}, Python {platform.python_version()}",
+            "gpu": torch.cuda.get_device_name(gpu) if gpu else None,
+            "cores": (cores := len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+            "torch_threads": options.threads,
+            "load_average": {"start": start, "end": (end := load())},
+            "rows": [line._asdict() for line in rows],
+        }
+        caption = f"{cores} cores, load average {start[0]:.1f} at the start and {end[0]:.1f} at the end"
+        print_rows(rows, caption + ("; a quick run of small batches, not judged" if options.quick else ""))
         if options.json:
             write_json(options.json, report)
-        print_rows(report)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def find_gpu() -> str | None:
-    try:
-        import torch
-    except ImportError:
-        return None
-    return "cuda" if torch.cuda.is_available() else None
 
 
 if __name__ == "__main__":

@@ -66,9 +66,9 @@ GENERAL = {
 
 def baselines_for(scenario: Any) -> dict[str, Baseline]:
     """The baselines that fit a scenario, by name."""
-    from recgym.baselines import bandit, contextual
+    from recgym.baselines import bandit, contextual, drift
 
-    tables = (module.BASELINES.get(type(scenario).__name__, {}) for module in (bandit, contextual))
+    tables = (module.BASELINES.get(type(scenario).__name__, {}) for module in (bandit, drift, contextual))
     return {**GENERAL, **{name: baseline for table in tables for name, baseline in table.items()}}
 
 

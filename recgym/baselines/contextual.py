@@ -102,8 +102,9 @@ class Gaussian(NamedTuple):
 def logistic(scenario: Any, index: Callable[[Gaussian, Seen], Floats]) -> IndexPolicy:
     """Gaussian posterior N(m, S) of theta, which begins at its prior N(0, taste^2 I), under the true base rate.
 
-    One step of the extended Kalman filter per click: with p = sigmoid(bias + m . x), s = p (1 - p) and the gain
-    k = S x / (1 + s x^T S x): m += k (click - p), S -= s k (S x)^T (Spiegelhalter & Lauritzen 1990, section 5).
+    One Laplace approximation per click (Chapelle & Li 2011, algorithm 3, with the full covariance). The mode lies on
+    the line m + g S x, where g = click - sigmoid(bias + m . x + g x^T S x); the curvature there, s = p (1 - p), gives
+    S -= s / (1 + s x^T S x) S x (S x)^T.
     """
     width = scenario.width
 
@@ -117,7 +118,7 @@ def logistic(scenario: Any, index: Callable[[Gaussian, Seen], Floats]) -> IndexP
         before = scenario.bias + (memory.mean * x).sum(axis=1, keepdims=True)
         variance = (x * moved).sum(axis=1, keepdims=True)
         low, high = seen.reward[:, None] - 1.0, seen.reward[:, None]
-        for _ in range(20):  # g = click - sigmoid(logit + g x^T S x) has one root, between click - 1 and click
+        for _ in range(20):  # g has one root, between click - 1 and click
             middle = 0.5 * (low + high)
             above = middle + _sigmoid(before + variance * middle) > seen.reward[:, None]
             low, high = np.where(above, low, middle), np.where(above, middle, high)
@@ -131,7 +132,7 @@ def logistic(scenario: Any, index: Callable[[Gaussian, Seen], Floats]) -> IndexP
 
 
 def bayes_logistic(scenario: Any) -> IndexPolicy:
-    """Logistic Thompson sampling (Chapelle & Li 2011, algorithm 3, with the full covariance)."""
+    """Logistic Thompson sampling (Chapelle & Li 2011, section 4)."""
 
     def index(memory: Gaussian, seen: Seen) -> Floats:
         theta = _draw(memory.mean, memory.covariance, seen.rng) if scenario.taste > 0 else memory.mean
@@ -157,12 +158,14 @@ BASELINES: dict[str, dict[str, Baseline]] = {
             "prior-free",
             "ridge regression with a confidence bonus (LinUCB), alpha tuned",
             {"alpha": (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)},
+            {"ContextualBandit": {"alpha": 0.3}},
         ),
         "lints": Baseline(
             lints,
             "prior-free",
             "Thompson sampling with ridge regression (LinTS), v tuned",
             {"v": (0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)},
+            {"ContextualBandit": {"v": 0.03}},
         ),
         "bayes_logistic": Baseline(
             bayes_logistic, "prior-aware", "Thompson sampling with logistic regression, true prior and base rate"
@@ -172,6 +175,7 @@ BASELINES: dict[str, dict[str, Baseline]] = {
             "prior-aware",
             "logistic regression with a confidence bonus, true prior and base rate, bonus tuned",
             {"bonus": (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)},
+            {"ContextualBandit": {"bonus": 0.35}},
         ),
     }
 }

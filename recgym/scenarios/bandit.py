@@ -21,6 +21,8 @@ __all__ = ["Bandit", "ContextualBandit", "DriftBandit"]
 LONGEST_HORIZON = 100_000
 MOST_ARMS = 10_000
 CLIP = 3.0  # drawn features are normal, cut at three standard deviations so that the observation space is bounded
+LARGEST_FEATURE = 1e6  # of a given table: keeps products and sums finite in float32
+SMALLEST_PRIOR = 1e-3  # Beta parameters below it are indistinguishable from a coin, and their draws overflow in float32
 SMALLEST_RATE = 1e-6  # keeps the logit of a drifting click rate finite in float32
 
 
@@ -43,9 +45,18 @@ def check_number(owner: Any, name: str, low: float, high: float, *, whole: bool 
     """Refuse a parameter of `owner` that is not a finite (or whole) number in [low, high]."""
     value = getattr(owner, name)
     kind = "a whole number" if whole else "a number"
-    right = isinstance(value, int | np.integer) if whole else isinstance(value, int | float | np.number)
+    right = isinstance(value, int | np.integer) if whole else isinstance(value, int | float | np.integer | np.floating)
     if not right or isinstance(value, bool) or not low <= value <= high:  # NaN fails the comparison
         raise ValueError(f"{type(owner).__name__}: {name} must be {kind} in [{low}, {high}], got {value!r}")
+
+
+def numbers(values: Any) -> np.ndarray:
+    """`values` as float64; empty where they are not an array of numbers."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        return np.empty(0)
+    return array.astype(np.float64) if array.dtype.kind in "iuf" else np.empty(0)
 
 
 def check_common(scenario: Any) -> None:
@@ -108,7 +119,7 @@ class Bandit:
     ## Arguments
     * `arms` (items, 1 to 10,000): number of candidates K; more make the search longer.
     * `horizon` (decisions, 1 to 100,000): length of a trial; the longer, the more exploring pays.
-    * `prior` ([a, b], each > 0 and at most 1e6): Beta distribution of the click rates; a / (a + b) is their mean,
+    * `prior` ([a, b], each 0.001 to 1e6): Beta distribution of the click rates; a / (a + b) is their mean,
       a + b how alike they are.
     * `alpha` (share, 0 to 1): weight of the old value in the moving average; near 1 remembers longer, 1 never learns.
     * `statistics` (bool): show the running statistics `average` and `exposure`.
@@ -129,13 +140,11 @@ class Bandit:
 
     def __post_init__(self) -> None:
         check_common(self)
-        try:
-            a, b = (float(value) for value in self.prior)
-        except (TypeError, ValueError):
-            a = b = math.nan
-        if not (0.0 < a <= 1e6 and 0.0 < b <= 1e6):
-            raise ValueError(f"{type(self).__name__}: prior must be two numbers in (0, 1e6], got {self.prior!r}")
-        object.__setattr__(self, "prior", (a, b))
+        prior = numbers(self.prior)
+        if prior.shape != (2,) or not np.all((prior >= SMALLEST_PRIOR) & (prior <= 1e6)):
+            message = f"prior must be two numbers in [{SMALLEST_PRIOR}, 1e6], got {self.prior!r}"
+            raise ValueError(f"{type(self).__name__}: {message}")
+        object.__setattr__(self, "prior", tuple(prior.tolist()))
 
     # --- the trial ---
     def sample_task(self, rng: Rng, batch: int) -> BanditTask:
@@ -242,6 +251,8 @@ class DriftBandit(Bandit):
     * v0: first version.
     """
 
+    # At these two, knowing nothing of the drift costs: of 100 decisions (4,000 trials, standard errors up to .2) random
+    # wins 50.3, Thompson 66.6, tuned UCB1 73.7, tuned D-UCB 75.3, Bayes-UCB on the exact posterior 75.8, informed 91.1.
     drift: float = 0.05
     change_rate: float = 0.03
 
@@ -322,6 +333,8 @@ class ContextualBandit:
     arms: int = 10
     horizon: int = 100
     features: int | tuple[tuple[float, ...], ...] = 8
+    # At these two, of 100 decisions (4,000 trials, standard errors up to .2) random wins 34.8, LinTS 70.4, LinUCB 71.1,
+    # the same with a logistic model and the true prior 72.1, informed 81.4.
     taste: float = 0.7
     bias: float = -1.0
     alpha: float = 0.9
@@ -338,12 +351,10 @@ class ContextualBandit:
         if isinstance(self.features, int | np.integer):
             check_number(self, "features", 1, 1_000, whole=True)
             return
-        try:
-            table = np.asarray(self.features, dtype=np.float64)
-        except (TypeError, ValueError):
-            table = np.empty(0)
-        if table.ndim != 2 or table.size == 0 or not np.isfinite(table).all():
-            raise ValueError(f"{type(self).__name__}: features must be a number or a finite table [N, d] of numbers")
+        table = numbers(self.features)
+        if table.ndim != 2 or table.size == 0 or not np.all(np.abs(table) <= LARGEST_FEATURE):
+            message = f"features must be a number or a table [N, d] of numbers within +-{LARGEST_FEATURE:g}"
+            raise ValueError(f"{type(self).__name__}: {message}")
         object.__setattr__(self, "features", tuple(map(tuple, table.tolist())))
 
     # --- the trial ---
@@ -416,7 +427,8 @@ class ContextualBandit:
         context = clock_fields(self.horizon)
         if self.statistics:
             meaning = "moving average of (click - base rate) x features shown"
-            context += (Field("feedback", -largest, largest, meaning, self.width),)
+            most = largest * 1.0001  # room for rounding
+            context += (Field("feedback", -most, most, meaning, self.width),)
         features = Field("features", -largest, largest, "what is known of the candidate on offer now", self.width)
         return Layout(context, (CHOSEN, features), self.arms)
 
