@@ -138,6 +138,7 @@ def save(
         "versions": versions(),
         "threads": torch.get_num_threads(),
         "num_timesteps": model.num_timesteps,
+        "exploration_rate": getattr(model, "exploration_rate", None),  # with which DQN samples
         "counters": dict(counters or {}),
         "training": None,
     }
@@ -223,6 +224,8 @@ def load(path: str | Path, *, env: VecEnv | None = None, device: str = "auto", r
     _fits(path, model.policy.state_dict(), weights)
     model.policy.load_state_dict(weights)
     model.num_timesteps = header["num_timesteps"]
+    if header["exploration_rate"] is not None:
+        model.exploration_rate = header["exploration_rate"]
     if resume:
         if header["training"] is None:
             raise ValueError(f"{path}: holds weights only; resume from a checkpoint that training wrote")
@@ -298,7 +301,6 @@ def _training_state(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]
         "n_updates": model._n_updates,
         "n_calls": getattr(model, "_n_calls", 0),
         "episodes": model._episode_num,
-        "exploration_rate": getattr(model, "exploration_rate", 0.0),
         "progress": model._current_progress_remaining,
         "replay": None if buffer is None else [buffer.pos, buffer.full],
         "episode_infos": [{key: float(value) for key, value in info.items()} for info in model.ep_info_buffer or ()],
@@ -336,7 +338,6 @@ def _restore_training(
                 kept = tensors[f"replay.{name}"].numpy()
                 getattr(buffer, name)[: len(kept)] = kept
             buffer.pos, buffer.full = plain["replay"]
-            model.exploration_rate = plain["exploration_rate"]
             model._n_calls = plain["n_calls"]
         model._n_updates, model._episode_num = plain["n_updates"], plain["episodes"]
         model._current_progress_remaining = plain["progress"]

@@ -270,7 +270,7 @@ class Layout:
         return observation[..., :context], rows.reshape((*rows.shape[:-1], self.candidates, candidate))
 
     def get(self, observation: Array, name: str) -> Array:
-        """One field of an observation [B, D]: context [B], candidate [B, K]; with a last axis where its width is > 1."""
+        """One field of an observation [B, D]: context [B], candidate [B, K]; plus an axis where its width is > 1."""
         for fields_, block in zip((self.context, self.candidate), self.split(observation), strict=True):
             start = 0
             for field in fields_:
@@ -545,12 +545,15 @@ class Runner:
         """NEXT_STEP: rows that had ended start anew with reward 0, not ended, zero info; the others advance."""
         xp, restarted = self.rng.xp, self._finished
         action = self.check_action(action)
-        together = self._together is not None
-        self.restart(None if together else restarted)
+        if self._together is not None:  # no row advances, so no luck is used: as the single env's reset
+            self.restart()
+            zeros = [xp.zeros((self.rows,), dtype=xp.float32, device=self.rng.device) for _ in (*self._names, "reward")]
+            info = dict(zip(self._names, zeros, strict=False))
+            return Step(self.observation(), zeros[-1], self._finished | False, info, None)
+        self.restart(restarted)
         fresh = self.state
         step = self.advance(action)
         self.state = tree_map(lambda old, new: _choose(xp, restarted, old, new), fresh, self.state)
-        self._together = 0 if together else None
         self._finished = step.ended & ~restarted
 
         def blank(array: Array) -> Array:

@@ -83,15 +83,33 @@ class Summary(NamedTuple):
 
 
 @contextmanager
-def _own_torch_luck(seed: Sequence[int]) -> Iterator[None]:
-    """Agents draw from torch's global generator: give them a stream of their own, and the caller's back afterwards."""
+def _own_luck(policy: Any, seed: Sequence[int]) -> Iterator[None]:
+    """Streams of its own for a policy, and the caller's back afterwards.
+
+    Baselines are told a seed. SB3's algorithms draw from the global generators of torch and NumPy, DQN also from its
+    action space.
+    """
+    if hasattr(policy, "reseed"):
+        policy.reseed(seed)
     torch = sys.modules.get("torch")
     if torch is None:
         yield
         return
+    words = np.random.SeedSequence([*seed, 1]).generate_state(3)
+    state = np.random.get_state()  # noqa: NPY002 - see above
+    space = getattr(getattr(policy, "action_space", None), "np_random", None)
+    space_state = None if space is None else space.bit_generator.state
     with torch.random.fork_rng():
-        torch.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)[0] >> 1))
-        yield
+        torch.manual_seed(int(words[0]))
+        np.random.seed(words[1])  # noqa: NPY002
+        if space is not None:
+            space.bit_generator.state = np.random.PCG64(int(words[2])).state
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+            if space is not None:
+                space.bit_generator.state = space_state
 
 
 def rollout(
@@ -123,9 +141,7 @@ def rollout(
     for chunk, size in enumerate(sizes):
         key = [seed, chunk]
         runner = Runner(scenario, size, make_rng("cpu", key))
-        if hasattr(policy, "reseed"):
-            policy.reseed(key)
-        with _own_torch_luck(key):
+        with _own_luck(policy, key):
             parts.append(_play(policy, runner, actions, deterministic, task, on_step, chunk))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     returns, expected, regret, objectives, costs = columns

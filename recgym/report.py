@@ -93,8 +93,8 @@ def regret_figure(results: Mapping[str, Trials], *, title: str = "", emphasise: 
         mean, half = curve.mean(axis=0), Z95 * curve.std(axis=0) / np.sqrt(len(curve))
         decisions = np.arange(1, curve.shape[1] + 1)
         width, order = (2.6, 3) if name in emphasise else (1.3, 2)
-        style = {"linewidth": width, "zorder": order, "linestyle": "-" if place < 10 else "--"}  # ten colours
-        (line,) = axes.plot(decisions, mean, label=f"{name}  {mean[-1]:.1f}", **style)
+        dash = "-" if place < 10 else "--"  # there are ten colours
+        (line,) = axes.plot(decisions, mean, dash, label=f"{name}  {mean[-1]:.1f}", linewidth=width, zorder=order)
         axes.fill_between(decisions, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set(xlabel="decision", ylabel="regret so far (reward), lower is better", title=title)
     axes.set_ylim(bottom=0)

@@ -15,6 +15,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.checkpoint import ALGORITHMS, LONGEST_HEADER, _digest, build, load, read, save
+from recgym.evaluation import rollout
 from recgym.sb3 import make_vec_env
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -75,13 +76,36 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_round_trip_predicts_alike(algo: str, tmp_path: Path) -> None:
     model = make(algo)
     model.learn(80)
+    if algo == "dqn":
+        model.exploration_rate = 0.3
     loaded = load(write(tmp_path / "agent", model, algo))
+    assert getattr(loaded, "exploration_rate", 0.3) == 0.3
     observation = make_vec_env("RecBandit-v0", 4, 5, **PARAMETERS).reset()
     for name, tensor in model.policy.state_dict().items():
         assert torch.equal(tensor, loaded.policy.state_dict()[name]), name
     ours, theirs = (m.predict(observation, deterministic=True)[0] for m in (model, loaded))
     assert np.array_equal(ours, theirs)
     assert loaded.num_timesteps == model.num_timesteps
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_evaluating_is_repeatable_and_leaves_no_trace(algo: str) -> None:
+    model = make(algo)
+    model.learn(200)
+    if algo == "dqn":
+        model.exploration_rate = 0.5
+    scenario = model.env.scenario
+    torch.manual_seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1], model.action_space.np_random.bit_generator.state  # noqa: NPY002
+    first = rollout(model, scenario, trials=20, seed=1)
+    after = torch.get_rng_state(), np.random.get_state()[1], model.action_space.np_random.bit_generator.state  # noqa: NPY002
+    assert torch.equal(before[0], after[0]) and np.array_equal(before[1], after[1]) and before[2] == after[2]
+    torch.manual_seed(4)
+    np.random.seed(4)  # noqa: NPY002
+    model.action_space.seed(4)
+    assert np.array_equal(rollout(model, scenario, trials=20, seed=1).regret, first.regret)
+    assert not np.array_equal(rollout(model, scenario, trials=20, seed=2).regret, first.regret)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

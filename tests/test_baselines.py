@@ -254,6 +254,15 @@ def test_drift_filter_against_brute_force(drift: float) -> None:
         assert abs(memory.mass[0, 0] @ rates - mean) < 4 * error + 1e-3
 
 
+@pytest.mark.parametrize("drift", [0.01, 0.1, 0.2, 0.5])
+def test_random_walk_on_the_grid_has_the_right_variance(drift: float) -> None:
+    """On both sides of where the step becomes narrower than a cell."""
+    logits, _, transition = logit_grid(recgym.make_scenario("RecBanditDrift-v0", drift=drift, change_rate=0.0))
+    middle = transition[30]
+    assert middle @ logits == pytest.approx(logits[30], abs=1e-9)
+    assert middle @ (logits - logits[30]) ** 2 == pytest.approx(drift**2, rel=1e-3)
+
+
 def test_grid_quantile() -> None:
     logits = np.arange(61, dtype=np.float32)
     mass = np.zeros((1, 1, 61), dtype=np.float32)
