@@ -77,7 +77,7 @@ class Summary(NamedTuple):
     returns: Interval
     regret: Interval
     normalised: Interval  # (R - R_random) / (R_informed - R_random)
-    difference: Interval  # paired difference of the return to that of the best baseline
+    versus: dict[str, Interval]  # paired difference of the return to that of every other policy
     objectives: dict[str, Interval]
     costs: dict[str, Interval]
 
@@ -218,19 +218,18 @@ def interval(values: np.ndarray) -> Interval:
     return _percentiles(values.mean(), _resampled_means(values[:, None])[:, 0])
 
 
-def summarise(results: Mapping[str, Trials], scenario: Any, *, reference: str) -> dict[str, Summary]:
+def summarise(results: Mapping[str, Trials], scenario: Any) -> dict[str, Summary]:
     """Figures per policy, all from the same resamples of the common trials.
 
     Args:
         results: by name; "random" and "informed" must be among them.
         scenario: names objectives and costs.
-        reference: the policy that `difference` compares with.
     """
     names, fields = list(results), ("return", "regret", *scenario.objectives, *scenario.costs)
     table = np.stack([_per_trial(trials) for trials in results.values()], axis=1)  # [N, P, F]
     means = table.mean(axis=0)
     resampled = _resampled_means(table.reshape(len(table), -1)).reshape(-1, *means.shape)  # [R, P, F]
-    random, informed, base = (names.index(name) for name in ("random", "informed", reference))
+    random, informed = names.index("random"), names.index("informed")
 
     def normalise(returns: np.ndarray, i: int) -> np.ndarray:
         span = returns[..., informed] - returns[..., random]
@@ -239,12 +238,12 @@ def summarise(results: Mapping[str, Trials], scenario: Any, *, reference: str) -
     summaries = {}
     for i, name in enumerate(names):
         figures = {f: _percentiles(means[i, j], resampled[:, i, j]) for j, f in enumerate(fields)}
-        difference = resampled[:, i, 0] - resampled[:, base, 0]
+        gains = means[i, 0] - means[:, 0], resampled[:, i, :1] - resampled[:, :, 0]  # [P], [R, P]
         summaries[name] = Summary(
             returns=figures["return"],
             regret=figures["regret"],
             normalised=_percentiles(float(normalise(means[:, 0], i)), normalise(resampled[:, :, 0], i)),
-            difference=_percentiles(means[i, 0] - means[base, 0], difference),
+            versus={other: _percentiles(gains[0][j], gains[1][:, j]) for j, other in enumerate(names) if j != i},
             objectives={key: figures[key] for key in scenario.objectives},
             costs={key: figures[key] for key in scenario.costs},
         )
@@ -299,7 +298,7 @@ def evaluate(
     known = baselines_for(scenario)
     free = [name for name in names if policies.get(name) is None and known[name.split(":")[0]].kind == "prior-free"]
     reference = max(free, key=lambda name: results[name].returns.mean())
-    return results, summarise(results, scenario, reference=reference), reference
+    return results, summarise(results, scenario), reference
 
 
 def tune(name: str, scenario: Any, *, trials: int = 2000, seed: int = VALIDATION_SEED) -> dict[str, float]:

@@ -14,6 +14,7 @@ from recgym.evaluation import Summary, Trials
 __all__ = ["action_figure", "environments_markdown", "print_table", "regret_figure", "report_json"]
 
 KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed": "the task", "agent": "its training"}
+SIGNS = {1: "+", 0: " ", -1: "-"}
 Z95 = 1.959963984540054
 
 
@@ -30,7 +31,7 @@ def report_json(
     """The report as JSON can carry it."""
 
     def plain(value: Any) -> Any:
-        return {key: item._asdict() for key, item in value.items()} if isinstance(value, dict) else value._asdict()
+        return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value._asdict()
 
     policies = {}
     for name, summary in summaries.items():
@@ -44,6 +45,11 @@ def report_json(
         "reference": reference,
         "policies": policies,
     }
+
+
+def _sign(gain: Mapping[str, float]) -> int:
+    """Of a difference whose whole interval lies on one side of 0; else 0."""
+    return int(gain["low"] > 0) - int(gain["high"] < 0)
 
 
 def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
@@ -64,19 +70,25 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
         table.add_column(heading, justify="right")
     rows = sorted(report["policies"].items(), key=lambda item: -item[1]["return"]["mean"])
     for name, policy in rows:
-        low, high = policy["difference"]["low"], policy["difference"]["high"]
-        mark = "  " if low <= 0 <= high else (" +" if low > 0 else " -")
+        gain = policy["versus"].get(report["reference"])
         table.add_row(
             name,
             KNOWS[policy["kind"]],
             figure(policy["return"], 2),
             figure(policy["regret"], 2),
             figure(policy["normalised"], 3),
-            figure(policy["difference"], 2) + mark,
+            "" if gain is None else f"{figure(gain, 2)} {SIGNS[_sign(gain)]}",
             style="bold" if policy["kind"] == "agent" else None,
         )
     table.caption = "± 95 % bootstrap interval; + / -: the whole paired interval is above / below 0"
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    for name, policy in rows:
+        if policy["kind"] == "agent":
+            for sign, meaning in ((1, "is above"), (0, "cannot be told from"), (-1, "is below")):
+                others = [other for other, _ in rows if other != name and _sign(policy["versus"][other]) == sign]
+                if others:
+                    console.print(f"{name} {meaning} {', '.join(others)}", highlight=False)
 
 
 def regret_figure(results: Mapping[str, Trials], *, title: str = "", emphasise: Sequence[str] = ()) -> Any:

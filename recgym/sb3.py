@@ -259,7 +259,7 @@ class EvaluationCallback(BaseCallback):
         results = {**self._baselines, "agent": trials}
         contenders = [name for name in self.names if name not in ("random", "informed")] or ["random"]
         reference = max(contenders, key=lambda name: self._baselines[name].returns.mean())
-        summary = summarise(results, self.scenario, reference=reference)["agent"]
+        summary = summarise(results, self.scenario)["agent"]
         for name, value in summary.objectives.items():
             self.logger.record(f"eval/{RATES.get(name, name)}", value.mean / self.scenario.horizon)
         for name, value in summary.costs.items():
@@ -268,7 +268,7 @@ class EvaluationCallback(BaseCallback):
         self.logger.record("eval/regret", summary.regret.mean)
         self.logger.record("eval/expected_reward", float(trials.expected.mean()) / self.scenario.horizon)
         self.logger.record("eval/normalised_score", summary.normalised.mean)
-        self.logger.record("eval/difference", summary.difference.mean)
+        self.logger.record("eval/difference", summary.versus[reference].mean)
         hidden = ("stdout", "log", "json", "csv")
         title = f"after {self.num_timesteps:,} timesteps, {self.trials:,} validation trials"
         curves = regret_figure(results, title=title, emphasise=("agent",))

@@ -78,7 +78,7 @@ def test_a_whole_run_and_its_evaluation(algo: str, tmp_path: Path) -> None:
     run("evaluate.py", *given, "--trials", "200", "--json", str(again))
     report = json.loads(again.read_text())
     trained = json.loads((folder / "report.json").read_text())
-    assert report["policies"]["agent"] | {"difference": 0} == trained["policies"][algo] | {"difference": 0}
+    assert report["policies"]["agent"] | {"versus": 0} == trained["policies"][algo] | {"versus": 0}
     assert set(report) >= {"env", "parameters", "trials", "seed", "policies"}
     assert set(report["policies"]) == {"ucb1", "agent", "agent:argmax", "random", "informed"}
     for figures in report["policies"].values():

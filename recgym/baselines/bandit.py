@@ -196,7 +196,7 @@ def optimistic_thompson(memory: Any, seen: Seen) -> Floats:
 
 def gittins(scenario: Any) -> IndexPolicy:
     """Finite-horizon Gittins index under the scenario's prior; the table is made, or read, at the first decision."""
-    table = cache(partial(load_table, scenario.prior, scenario.horizon))
+    table = cache(partial(load_table, scenario.prior, scenario.horizon, progress=scenario.horizon > 200))
 
     def index(memory: Counts, seen: Seen) -> Floats:
         left = np.maximum(seen.remaining, 1.0)[:, None].astype(np.int64)

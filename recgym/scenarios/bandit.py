@@ -423,7 +423,7 @@ class ContextualBandit:
 
     @cached_property
     def layout(self) -> Layout:
-        largest = CLIP if self.table is None else float(np.abs(self.table).max())
+        largest = CLIP if self.table is None else float(np.abs(self.table).max()) or 1.0  # a Box needs some width
         context = clock_fields(self.horizon)
         if self.statistics:
             meaning = "moving average of (click - base rate) x features shown"
