@@ -164,11 +164,11 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; a run keeps its own in its folder under logs/")
     content = path.read_bytes()
-    if content[:2] == b"PK" or content[:1] == b"\x80":
-        raise ValueError(f"{path}: this is a zip or pickle file, which can run code when loaded; it was not opened")
-    if len(content) < 8:
+    if len(content) < 9:
         raise ValueError(f"{path}: {len(content)} bytes are too short for a checkpoint")
     (length,) = struct.unpack("<Q", content[:8])
+    if content[8:9] != b"{" and (content[:2] == b"PK" or content[:1] == b"\x80"):  # a length may begin so too
+        raise ValueError(f"{path}: this is a zip or pickle file, which can run code when loaded; it was not opened")
     if length > LONGEST_HEADER:
         raise ValueError(f"{path}: not a checkpoint, or damaged: its header would take {length} bytes")
     try:

@@ -611,13 +611,13 @@ class Runner:
         for name in kind._fields:
             box = spaces[name]
             try:
-                given = to_numpy(values[name])
+                array = to_numpy(values[name])
             except (TypeError, ValueError) as error:
                 raise ValueError(f"task field {name!r} is not an array: {error}") from None
-            if given.dtype.kind not in {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[box.dtype.kind]:
-                raise ValueError(f"task field {name!r} must hold {box.dtype} numbers, got {given.dtype}")
+            if array.dtype.kind not in {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[box.dtype.kind]:
+                raise ValueError(f"task field {name!r} must hold {box.dtype} numbers, got {array.dtype}")
             with np.errstate(over="ignore"):  # becomes infinite, which is out of range
-                array = given.astype(box.dtype)
+                array = array.astype(box.dtype)
             if array.shape == box.shape:
                 array = np.broadcast_to(array, (self.rows, *box.shape)).copy()
             if array.shape != (self.rows, *box.shape):

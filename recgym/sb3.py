@@ -90,10 +90,12 @@ class RecVecEnv(VecEnv):
 
     def reset(self) -> np.ndarray:
         """Begin trials in all rows; options set by `set_options({"task": ...})` hold for these trials only."""
-        observation = to_numpy(self.reset_tensor(task=self._pending_task()))
+        try:
+            observation = to_numpy(self.reset_tensor(task=self._pending_task()))
+        finally:
+            self._reset_options()
         rows = {name: to_numpy(leaf) for name, leaf in tree_items(self.runner.state.task)}
         self.reset_infos = [{"task": {n: leaf[i].tolist() for n, leaf in rows.items()}} for i in range(self.num_envs)]
-        self._reset_options()
         return observation
 
     def _pending_task(self) -> Any:
@@ -145,6 +147,9 @@ class RecVecEnv(VecEnv):
         """Call a method of the environment or of its scenario once; every row gets the result."""
         if method_name == "get_wrapper_attr":
             return self.get_attr(method_args[0], indices)
+        if method_name == "render":  # SB3's own render() comes this way for "ansi"
+            pictures: Any = self._recorder.draw(self.runner, self.render_mode or "ansi")
+            return [pictures[row] if row < len(pictures) else None for row in self._get_indices(indices)]
         owner = self if hasattr(self, method_name) else self.scenario
         result = getattr(owner, method_name)(*method_args, **method_kwargs)
         return [result] * len(list(self._get_indices(indices)))
@@ -159,6 +164,7 @@ class RecVecEnv(VecEnv):
     # --- staying on the device ---
     def reset_tensor(self, *, task: Any = None) -> Array:
         """As `reset`, returning the observations [B, D] on the environment's device."""
+        task = None if task is None else self.runner.make_task(task)  # refused before anything changes
         if self._seed is not None:
             self.runner.seed(self._seed)
             self._seed = None

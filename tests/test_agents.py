@@ -237,6 +237,18 @@ def test_refused_with_one_clear_error(case: str, written: Path, tmp_path: Path) 
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("first", [b"\x80", b"PK"])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(first: bytes, written: Path, tmp_path: Path) -> None:
+    content = written.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    aim = int.from_bytes(first, "little") + (1 << 8 * len(first)) * (-(-length // (1 << 8 * len(first))))
+    padded = struct.pack("<Q", aim) + content[8 : 8 + length] + b" " * (aim - length) + content[8 + length :]
+    path = tmp_path / "agent.safetensors"
+    path.write_bytes(padded)
+    assert padded.startswith(first)
+    assert read(path)[0]["algo"] == "ppo"
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         load(tmp_path / "nothing.safetensors")

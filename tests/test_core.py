@@ -10,7 +10,7 @@ import copy
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_uniform_and_normal(device: str) -> None:
     uniform, normal = rng.uniform((500, 400)), rng.normal((500, 400))
     assert str(uniform.dtype).endswith("float32") and str(normal.dtype).endswith("float32")
     assert tuple(uniform.shape) == tuple(normal.shape) == (500, 400)
-    assert 0.0 <= float(uniform.min()) and float(uniform.max()) < 1.0
+    assert float(uniform.min()) >= 0.0 and float(uniform.max()) < 1.0
     check_moments(uniform, 1 / 2, 1 / 12)
     check_moments(normal, 0.0, 1.0)
     check_moments(to_numpy(normal) ** 3, 0.0, 15.0)  # not skewed: E x^6 = 15
@@ -219,16 +219,19 @@ def test_log_scaled_maps_a_thousand_to_one() -> None:
     assert math.log(1001) == LOG_SCALE
 
 
+class Leaf(NamedTuple):
+    a: Any
+    b: Any
+
+
 def test_trees() -> None:
-    layout = Field("a", np.ones(3), np.zeros((3, 2)), "x")  # type: ignore[arg-type]
-    nested = Layout  # only the NamedTuple counts as a tree
-    assert nested is Layout
-    assert [name for name, _ in tree_items(layout)] == ["name", "low", "high", "meaning", "width"]
-    pair = Field(layout, layout, 1.0, "y")  # type: ignore[arg-type]
-    assert [name for name, _ in tree_items(pair)][:7:5] == ["name.name", "low.name"]
-    doubled = tree_map(lambda x, y: (x, y), Field(1, 2, 3, 4, 5), Field(6, 7, 8, 9, 10))  # type: ignore[arg-type]
-    assert doubled == Field((1, 6), (2, 7), (3, 8), (4, 9), (5, 10))  # type: ignore[arg-type]
-    assert batch_size(Field(np.ones((4, 2)), 1, 1, "z")) == 4  # type: ignore[arg-type]
+    tree = Leaf(np.ones((4, 2)), Leaf(np.zeros(4), np.full(4, 2.0)))
+    assert [name for name, _ in tree_items(tree)] == ["a", "b.a", "b.b"]
+    doubled = tree_map(lambda x, y: x + y, tree, tree)
+    assert isinstance(doubled, Leaf) and isinstance(doubled.b, Leaf)
+    for (_, one), (_, two) in zip(tree_items(tree), tree_items(doubled), strict=True):
+        np.testing.assert_array_equal(2 * one, two)
+    assert batch_size(tree) == batch_size(tree.b) == 4
 
 
 def test_layout_by_hand() -> None:

@@ -1,0 +1,280 @@
+"""The package's structure: imports go one way, heavy libraries stay at the edge, no hidden global state."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import recgym
+
+ROOT = Path(__file__).parent.parent
+SCENARIOS = {"core", "catalog"}  # the layers below each, as the part of recgym after the first dot
+BESIDE = {"core", "catalog", "scenarios", "render"}  # what envs, sb3, baselines and data stand on
+ABOVE = BESIDE | {"envs", "baselines", "data", "evaluation"}
+BELOW: dict[str, set[str]] = {
+    "recgym": {"core"},
+    "recgym.core": set(),
+    "recgym.catalog": {"core"},
+    "recgym.scenarios": SCENARIOS,
+    "recgym.render": {"core"},
+    "recgym.envs": BESIDE,
+    "recgym.baselines": BESIDE,
+    "recgym.data": BESIDE,
+    "recgym.evaluation": BESIDE | {"recgym", "envs", "baselines", "data"},
+    "recgym.report": ABOVE | {"recgym"},
+    "recgym.offpolicy": ABOVE | {"recgym", "report"},
+    "recgym.sb3": ABOVE | {"recgym", "report"},  # the one of its layer that may use evaluation
+    "agents": ABOVE | {"recgym", "report", "offpolicy", "sb3"},
+}
+THIRD_PARTY = {"numpy", "gymnasium", "array_api_compat"}  # what `import recgym.<module>` may need
+LAZY = {"matplotlib", "scipy", "rich", "tensorboard", "tqdm"}  # only inside the function that needs them
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for folder in ("recgym", "agents") for path in sorted((ROOT / folder).rglob("*.py"))}
+RECGYM = [name for name in MODULES if name.split(".")[0] == "recgym"]
+every_module = pytest.mark.parametrize("name", MODULES)
+
+
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of everything imported under `tree`; `from a import b` gives a.b where that is a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the layer"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else str(node.module)
+
+
+def at_import(tree: ast.Module) -> Iterator[str]:
+    """What is imported when the module itself is: not inside functions, nor under TYPE_CHECKING."""
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports(node)
+        waiting.extend(ast.iter_child_nodes(node))
+
+
+def layer_of(name: str) -> str:
+    parts = name.split(".")
+    return "agents" if parts[0] == "agents" else ".".join(parts[:2])
+
+
+@every_module
+def test_imports_go_one_way(name: str) -> None:
+    layer = layer_of(name)
+    assert layer in BELOW, f"{name} belongs to no layer: say in this file what it may import"
+    for used in imports(tree_of(name)):
+        root = used.split(".")[0]
+        if root in ("scripts", "tests") or used in ("train", "evaluate", "benchmark"):
+            raise AssertionError(f"{name} imports {used}")
+        if root not in ("recgym", "agents") or layer_of(used) == layer:
+            continue
+        part = "recgym" if used == "recgym" else layer_of(used).removeprefix("recgym.")
+        assert part in BELOW[layer], f"{name} imports {used}, which is not below it"
+
+
+def test_layers_have_no_cycle() -> None:
+    graph = {name: {m for m in imports(tree_of(name)) if m in MODULES} for name in MODULES}
+    graph["recgym"] -= {"recgym"}
+
+    def reach(name: str, seen: frozenset[str]) -> None:
+        assert name not in seen, f"cycle through {name}"
+        for used in graph[name]:
+            if not name.startswith(used + "."):  # a package's submodule may use what its __init__ defines
+                reach(used, seen | {name})
+
+    baselines = graph["recgym.baselines"] - {"recgym.core"}
+    graph["recgym.baselines"] -= baselines  # its table reads the submodules lazily
+    for name in MODULES:
+        reach(name, frozenset())
+
+
+@pytest.mark.parametrize("name", RECGYM)
+def test_heavy_libraries_stay_at_the_edge(name: str) -> None:
+    tree = tree_of(name)
+    now = {used.split(".")[0] for used in at_import(tree)} - set(sys.stdlib_module_names) - {"recgym"}
+    ever = {used.split(".")[0] for used in imports(tree)} - set(sys.stdlib_module_names) - {"recgym"}
+    assert now <= THIRD_PARTY | ({"stable_baselines3"} if name == "recgym.sb3" else set())
+    assert "agents" not in ever
+    assert "stable_baselines3" not in ever or name == "recgym.sb3"
+    assert "torch" not in ever or name in ("recgym.core", "recgym.sb3")
+    assert ever <= THIRD_PARTY | LAZY | {"torch", "stable_baselines3"}
+
+
+def in_a_fresh_interpreter(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+BLOCK = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {names}:
+            raise ImportError(name + ' is blocked')
+sys.meta_path.insert(0, Blocked())
+"""
+HEAVY = ["torch", "stable_baselines3", "matplotlib", "scipy", "pandas", "rich", "tensorboard", "safetensors"]
+
+
+def test_the_core_needs_none_of_the_extras() -> None:
+    """Import, make, reset, step, text picture, baselines, an evaluation: with every extra blocked."""
+    code = (
+        BLOCK.format(names=set(HEAVY))
+        + """
+import gymnasium, numpy, recgym, recgym.evaluation
+for id in recgym.SCENARIOS:
+    env = gymnasium.make(id, render_mode='ansi', horizon=2)
+    env.reset(seed=1); env.step(0); env.render()
+    batch = gymnasium.make_vec(id, num_envs=3, horizon=2)
+    batch.reset(seed=1); batch.step(numpy.zeros(3, dtype=int)); batch.step(numpy.zeros(3, dtype=int))
+    scenario = recgym.make_scenario(id, horizon=2)
+    recgym.evaluation.evaluate(scenario, {'random': None, 'informed': None}, trials=10, seed=1)
+try:
+    gymnasium.make_vec(id, device='torch')
+except ImportError as error:
+    assert 'torch' in str(error), error
+else:
+    raise AssertionError('torch was to be missed')
+try:
+    env = gymnasium.make(id, render_mode='rgb_array'); env.reset(); env.render()
+except ImportError as error:
+    assert "recgym[plot]" in str(error), error
+else:
+    raise AssertionError('matplotlib was to be missed')
+try:
+    import recgym.sb3
+except ImportError as error:
+    assert "recgym[agents]" in str(error), error
+else:
+    raise AssertionError('Stable-Baselines3 was to be missed')
+"""
+    )
+    in_a_fresh_interpreter(code)
+
+
+def test_importing_is_light(capsys: pytest.CaptureFixture[str]) -> None:
+    code = f"""
+import time; start = time.perf_counter()
+import recgym; took = time.perf_counter() - start
+import sys
+heavy = [name for name in {HEAVY} if name in sys.modules]
+assert not heavy, heavy
+print(round(took, 3))
+"""
+    start = time.perf_counter()
+    took = in_a_fresh_interpreter(code).strip()
+    with capsys.disabled():
+        print(f"\nimport recgym: {took} s of {time.perf_counter() - start:.3f} s")
+
+
+def test_gymnasium_finds_the_environments_by_module_name() -> None:
+    in_a_fresh_interpreter(f"""
+import gymnasium
+for id in {list(recgym.SCENARIOS)}:
+    gymnasium.make('recgym:' + id).reset(seed=1)
+    gymnasium.make_vec('recgym:' + id, num_envs=2).reset(seed=1)
+""")
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+@every_module
+def test_public_names_exist(name: str) -> None:
+    if name == "recgym.sb3" or name.startswith("agents"):
+        pytest.importorskip("stable_baselines3")
+    module = importlib.import_module(name)
+    tree = tree_of(name)
+    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    if not defined and not hasattr(module, "__all__"):
+        assert len(tree.body) <= 1, f"{name} needs an __all__"  # a docstring at most
+        return
+    assert len(set(module.__all__)) == len(module.__all__)
+    for public in module.__all__:
+        assert getattr(module, public, None) is not None, f"{name}.{public}"
+
+
+def test_every_file_is_a_module_that_is_found() -> None:
+    found = {info.name for info in pkgutil.walk_packages(recgym.__path__, "recgym.", onerror=lambda _: None)}
+    assert found | {"recgym"} == set(RECGYM)
+
+
+@every_module
+def test_modules_are_of_readable_size(name: str) -> None:
+    lines = MODULES[name].read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 700
+    assert not lines or ast.get_docstring(tree_of(name)), f"{name} has no docstring"
+
+
+# --- no hidden global state ------------------------------------------------------------------------------------------
+OWN_STREAMS = {"default_rng", "Generator", "Philox", "SeedSequence", "BitGenerator", "PCG64"}
+GLOBAL = {  # who may touch the global generators, and how
+    "agents": {"get_state", "set_state", "getstate", "setstate"},  # a training checkpoint keeps what SB3 draws from
+    # it lends them to a policy, and puts them back
+    "recgym.evaluation": {"get_state", "set_state", "seed", "manual_seed"},
+}
+
+
+@every_module
+def test_no_pickles_and_no_global_randomness(name: str) -> None:
+    tree, allowed = tree_of(name), GLOBAL.get(layer_of(name), set())
+    for used in imports(tree):
+        assert used.split(".")[0] not in {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+        assert used.split(".")[0] != "random" or name.startswith("agents"), f"{name} imports random"
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute):
+            continue
+        dotted = ast.unparse(node)
+        owner, _, leaf = dotted.rpartition(".")
+        if owner in ("np.random", "numpy.random"):
+            assert leaf in OWN_STREAMS | allowed, f"{name}: {dotted} uses the global generator"
+        elif owner == "random" or dotted in ("torch.manual_seed", "torch.seed"):
+            assert leaf in allowed, f"{name}: {dotted} uses the global generator"
+        else:
+            assert dotted not in ("torch.load", "torch.save"), f"{name}: {dotted} runs or writes pickles"
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        refuses = [k for k in call.keywords if k.arg == "allow_pickle" and getattr(k.value, "value", None) is False]
+        if ast.unparse(call.func) == "np.load":
+            assert refuses, f"{name}: np.load without allow_pickle=False"
+
+
+def test_evaluating_leaves_the_global_generators_alone() -> None:
+    torch = pytest.importorskip("torch")
+    import random
+
+    import numpy as np
+
+    from recgym.evaluation import evaluate
+
+    before = (random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state())  # noqa: NPY002
+    for id in recgym.SCENARIOS:
+        evaluate(recgym.make_scenario(id, horizon=3), {"random": None}, trials=10, seed=1)
+        importlib.import_module("gymnasium").make(id).reset(seed=3)
+    after = (random.getstate(), np.random.get_state()[1], torch.get_rng_state())  # noqa: NPY002
+    assert before[0] == after[0] and (before[1] == after[1]).all() and torch.equal(before[2], after[2])
