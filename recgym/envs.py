@@ -10,8 +10,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from recgym.core import Array, Runner, Seed, make_rng, make_scenario, to_numpy, tree_items
+from recgym.core import Array, Seed, make_scenario, to_numpy, tree_items
 from recgym.render import Recorder
+from recgym.rng import make_rng
+from recgym.runner import Runner
 
 __all__ = ["RecEnv", "RecVectorEnv"]
 

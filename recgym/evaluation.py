@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from recgym.baselines import baselines_for, make_baseline
-from recgym.core import Array, Runner, make_rng, to_numpy
+from recgym.core import Array, to_numpy
+from recgym.rng import make_rng
+from recgym.runner import Runner
 
 __all__ = [
     "CHUNK",

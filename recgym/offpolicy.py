@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.core import NumpyRng
 from recgym.data import OpenBanditLog, off_policy, open_bandit, verdict
 from recgym.evaluation import TEST_SEED, Interval, interval, rollout
+from recgym.rng import NumpyRng
 
 __all__ = ["Replay", "from_log", "off_policy_report", "print_off_policy", "replay"]
 

@@ -17,11 +17,13 @@ except ImportError as error:
 
 import recgym
 from recgym.baselines import make_baseline
-from recgym.core import Array, Runner, Seed, Step, make_rng, to_numpy, tree_items
+from recgym.core import Array, Seed, to_numpy, tree_items
 from recgym.envs import RENDERED_ROWS, check_options, check_render_mode
 from recgym.evaluation import VALIDATION_SEED, Trials, rollout, summarise
 from recgym.render import Recorder
 from recgym.report import action_figure, regret_figure
+from recgym.rng import make_rng
+from recgym.runner import Runner, Step
 
 __all__ = ["EvaluationCallback", "RecVecEnv", "make_vec_env"]
 

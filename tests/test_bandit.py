@@ -16,8 +16,10 @@ import pytest
 
 import recgym
 from recgym.baselines import InformedPolicy, RandomPolicy
-from recgym.core import LOG_SCALE, NumpyRng, Runner, make_rng, to_numpy
+from recgym.core import LOG_SCALE, to_numpy
 from recgym.evaluation import rollout
+from recgym.rng import NumpyRng, make_rng
+from recgym.runner import Runner
 from recgym.scenarios.bandit import Bandit, ContextualBandit, DriftBandit
 
 IDS = ["RecBandit-v0", "RecBanditDrift-v0", "RecBanditContextual-v0"]

@@ -22,8 +22,9 @@ from recgym.baselines.bandit import (
 )
 from recgym.baselines.contextual import Gaussian, Ridge, logistic, ridge
 from recgym.baselines.drift import Belief, Window, filtering, grid_quantile, logit_grid, within_window
-from recgym.core import Runner, make_rng
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Trials, rollout, tune
+from recgym.rng import make_rng
+from recgym.runner import Runner
 
 PRESETS = ("RecBandit-v0", "RecBanditDrift-v0", "RecBanditContextual-v0")
 ALL = [(preset, name) for preset in PRESETS for name in baselines_for(recgym.make_scenario(preset))]

@@ -21,8 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recgym
-from recgym.core import LOG_SCALE, Layout, NumpyRng, Runner, make_rng, to_numpy, tree_items
+from recgym.core import LOG_SCALE, Layout, to_numpy, tree_items
 from recgym.envs import RecEnv, RecVectorEnv
+from recgym.rng import NumpyRng, make_rng
+from recgym.runner import Runner
 
 IDS = list(recgym.SCENARIOS)
 MODES = [mode.value for mode in AutoresetMode]
@@ -254,7 +256,7 @@ def test_what_is_handed_out_is_the_callers(id: str, device: str) -> None:
         for t in range(8):
             if t == 1:  # a desynchronised batch looks at its old states again
                 mask = np.array([True, False])
-                env.reset(options={"reset_mask": mask}), copied.reset(options={"reset_mask": mask})
+                same(env.reset(options={"reset_mask": mask}), copied.reset(options={"reset_mask": mask}))
             action = draw(env.single_action_space, rng, 2)
             result, wanted = (batch.step(action) for batch in (env, copied))
             same(result, wanted)
@@ -263,7 +265,7 @@ def test_what_is_handed_out_is_the_callers(id: str, device: str) -> None:
             for leaf in leaves:
                 leaf[...] = True if leaf.dtype in (np.bool_, getattr(env.runner.rng.xp, "bool", None)) else 77.0
             if mode == "Disabled" and ended.any():
-                env.reset(options={"reset_mask": ended}), copied.reset(options={"reset_mask": ended})
+                same(env.reset(options={"reset_mask": ended}), copied.reset(options={"reset_mask": ended}))
 
 
 # --- seeds and copies ------------------------------------------------------------------------------------------------

@@ -17,22 +17,16 @@ import pytest
 
 from recgym.core import (
     LOG_SCALE,
-    START,
-    STEP,
-    TASK,
     Field,
     Layout,
-    NumpyRng,
-    TorchRng,
     batch_size,
-    beta,
     log_scaled,
-    make_rng,
     to_numpy,
     tree_items,
     tree_map,
     write_atomically,
 )
+from recgym.rng import START, STEP, TASK, NumpyRng, TorchRng, beta, make_rng
 
 DEVICES = ["cpu", "torch"]
 every_device = pytest.mark.parametrize("device", DEVICES)

@@ -16,12 +16,14 @@ import pytest
 import recgym
 
 ROOT = Path(__file__).parent.parent
-SCENARIOS = {"core", "catalog"}  # the layers below each, as the part of recgym after the first dot
-BESIDE = {"core", "catalog", "scenarios", "render"}  # what envs, sb3, baselines and data stand on
+SCENARIOS = {"core", "rng", "catalog"}  # the layers below each, as the part of recgym after the first dot
+BESIDE = {"core", "rng", "runner", "catalog", "scenarios", "render"}  # what envs, sb3, baselines and data stand on
 ABOVE = BESIDE | {"envs", "baselines", "data", "evaluation"}
 BELOW: dict[str, set[str]] = {
     "recgym": {"core"},
     "recgym.core": set(),
+    "recgym.rng": {"core"},
+    "recgym.runner": {"core", "rng"},
     "recgym.catalog": {"core"},
     "recgym.scenarios": SCENARIOS,
     "recgym.render": {"core"},
@@ -121,7 +123,7 @@ def test_heavy_libraries_stay_at_the_edge(name: str) -> None:
     assert now <= THIRD_PARTY | ({"stable_baselines3"} if name == "recgym.sb3" else set())
     assert "agents" not in ever
     assert "stable_baselines3" not in ever or name == "recgym.sb3"
-    assert "torch" not in ever or name in ("recgym.core", "recgym.sb3")
+    assert "torch" not in ever or name in ("recgym.rng", "recgym.sb3")
     assert ever <= THIRD_PARTY | LAZY | {"torch", "stable_baselines3"}
 
 

@@ -17,9 +17,9 @@ policy at 500 pulls of 10 or 50 arms then differ by less than .01).
 
 from __future__ import annotations
 
+import io
 import math
 import os
-import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -28,6 +28,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from recgym.core import write_atomically
 
 __all__ = ["GittinsTable", "bayes_value", "index_table", "load_table"]
 
@@ -226,15 +228,9 @@ def _read(path: Path, prior: tuple[float, float]) -> GittinsTable | None:
 
 
 def _write(path: Path, table: GittinsTable) -> None:
-    """Write beside the target and rename, so that a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        temporary = Path(folder, path.name)
-        with temporary.open("wb") as file:
-            np.savez(file, format=_FORMAT, prior=table.prior, horizon=table.horizon, values=table.values)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+    content = io.BytesIO()
+    np.savez(content, format=_FORMAT, prior=table.prior, horizon=table.horizon, values=table.values)
+    write_atomically(path, content.getvalue())
 
 
 def _bar(states: int, progress: bool) -> Any:

@@ -14,7 +14,21 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.core import LOG_SCALE, Array, Field, Layout, Outcome, Rng, beta, log_scaled, namespace
+from recgym.core import (
+    CHOSEN,
+    Array,
+    Field,
+    Layout,
+    Outcome,
+    Rng,
+    check_number,
+    clock,
+    clock_fields,
+    log_bound,
+    log_scaled,
+    namespace,
+)
+from recgym.rng import beta
 
 __all__ = ["Bandit", "ContextualBandit", "DriftBandit"]
 
@@ -41,15 +55,6 @@ class BanditState(NamedTuple):
     time: Array  # [B] float32 decisions made
 
 
-def check_number(owner: Any, name: str, low: float, high: float, *, whole: bool = False) -> None:
-    """Refuse a parameter of `owner` that is not a finite (or whole) number in [low, high]."""
-    value = getattr(owner, name)
-    kind = "a whole number" if whole else "a number"
-    right = isinstance(value, int | np.integer) if whole else isinstance(value, int | float | np.integer | np.floating)
-    if not right or isinstance(value, bool) or not low <= value <= high:  # NaN fails the comparison
-        raise ValueError(f"{type(owner).__name__}: {name} must be {kind} in [{low}, {high}], got {value!r}")
-
-
 def numbers(values: Any) -> np.ndarray:
     """`values` as float64; empty where they are not an array of numbers."""
     try:
@@ -66,29 +71,6 @@ def check_common(scenario: Any) -> None:
     check_number(scenario, "alpha", 0.0, 1.0)
     if not isinstance(scenario.statistics, bool):
         raise ValueError(f"{type(scenario).__name__}: statistics must be true or false, got {scenario.statistics!r}")
-
-
-def log_bound(horizon: int) -> float:
-    """Upper bound of `log_scaled(n)` for n <= horizon, with room for rounding."""
-    return math.log1p(horizon) / LOG_SCALE * 1.0001
-
-
-def clock_fields(horizon: int) -> tuple[Field, ...]:
-    """The context fields that every scenario has; `clock` fills them."""
-    return (
-        Field("time", 0.0, 1.0, "share of the trial's decisions already made"),
-        Field("remaining", 0.0, log_bound(horizon), "log(1 + decisions left) / log(1001), alike at every horizon"),
-        Field("last_reward", 0.0, 1.0, "1 if the candidate shown last was clicked, else 0"),
-    )
-
-
-def clock(state: Any, horizon: int) -> dict[str, Array]:
-    """Values [B] of the fields that every scenario has."""
-    remaining = log_scaled(horizon - state.time)
-    return {"time": state.time * (1.0 / horizon), "remaining": remaining, "last_reward": state.reward}
-
-
-CHOSEN = Field("chosen", 0.0, 1.0, "1 for the candidate shown last; it refers to the rows of the previous observation")
 
 
 @dataclass(frozen=True)

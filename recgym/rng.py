@@ -1,0 +1,143 @@
+"""Randomness, the one thing that the array API leaves out: streams keyed by (seed, stream, step)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat
+import array_api_compat.numpy
+import numpy as np
+
+from recgym.core import Array, Rng, Seed
+
+__all__ = ["START", "STEP", "TASK", "NumpyRng", "TorchRng", "beta", "make_rng"]
+
+TASK, START, STEP = range(3)  # the streams of one seed: which task, how it starts, what happens in it
+
+
+class NumpyRng:
+    """Philox keyed by (seed, stream, step): re-keying sets its counter, which costs about a microsecond."""
+
+    xp = array_api_compat.numpy
+    device = "cpu"
+
+    def __init__(self, seed: Seed = None) -> None:
+        self.seed(seed)
+
+    def seed(self, seed: Seed) -> None:
+        self._generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+        self._state = self._generator.bit_generator.state
+
+    @property
+    def key(self) -> np.ndarray:
+        """The seed as it is kept in checkpoints: int64 [2]."""
+        return np.asarray(self._state["state"]["key"]).view(np.int64)
+
+    @key.setter
+    def key(self, key: np.ndarray) -> None:
+        self._state["state"]["key"] = np.asarray(key, dtype=np.int64).view(np.uint64)
+
+    def rekey(self, stream: int, step: int) -> None:
+        self._state["state"]["counter"][:] = (0, 0, step, stream)
+        self._generator.bit_generator.state = self._state
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        return self._generator.random(shape, dtype=np.float32)
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        return self._generator.standard_normal(shape, dtype=np.float32)
+
+    def poisson(self, rate: Array) -> Array:
+        return self._generator.poisson(rate)
+
+    def binomial(self, count: Array, probability: Array) -> Array:
+        return self._generator.binomial(count, probability)
+
+    def gamma(self, shape: Array) -> Array:
+        return self._generator.standard_gamma(shape, dtype=np.float32)
+
+
+class TorchRng:
+    """One torch generator on `device`, reseeded for every (stream, step)."""
+
+    def __init__(self, seed: Seed = None, *, device: Any = "cpu") -> None:
+        import torch  # the only place in this module that needs it
+
+        self._torch = torch
+        self.xp = array_api_compat.array_namespace(torch.empty(0))
+        try:
+            self.device = torch.device(device)
+        except (RuntimeError, TypeError):
+            raise ValueError(f"device {device!r} is not known; use 'cpu', 'torch', 'cuda' or 'cuda:N'") from None
+        if self.device.type == "cuda" and (self.device.index or 0) >= (found := torch.cuda.device_count()):
+            gpus = f"{found} GPU(s)" if found else "no GPU"
+            raise ValueError(f"device {str(device)!r}: torch {torch.__version__} finds {gpus} here; use device='cpu'")
+        self._generator = torch.Generator(self.device)
+        self.seed(seed)
+
+    def seed(self, seed: Seed) -> None:
+        self.key = np.random.SeedSequence(seed).generate_state(2, np.uint64).view(np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:  # neither a module nor a generator can be pickled
+        return {"device": str(self.device), "key": self.key}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        TorchRng.__init__(self, device=state["device"])
+        self.key = state["key"]
+
+    def rekey(self, stream: int, step: int) -> None:
+        # The CPU engine takes 32 bits of a seed: a bijection of them (the finaliser of MurmurHash3) keeps
+        # all (stream, step) of one key apart, the upper half adds the key's own bits on a GPU.
+        low = (int(self.key[0]) + 4 * step + stream) & 0xFFFFFFFF
+        low = ((low ^ (low >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
+        low = ((low ^ (low >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+        self._generator.manual_seed((int(self.key[1]) & 0x7FFFFFFF) << 32 | (low ^ (low >> 16)))
+
+    def uniform(self, shape: tuple[int, ...]) -> Array:
+        return self._torch.rand(shape, generator=self._generator, device=self.device)
+
+    def normal(self, shape: tuple[int, ...]) -> Array:
+        return self._torch.randn(shape, generator=self._generator, device=self.device)
+
+    def poisson(self, rate: Array) -> Array:
+        return self._torch.poisson(rate, generator=self._generator).to(self._torch.int64)
+
+    def binomial(self, count: Array, probability: Array) -> Array:
+        drawn = self._torch.binomial(count.to(probability.dtype), probability, generator=self._generator)
+        return drawn.to(self._torch.int64)
+
+    def gamma(self, shape: Array) -> Array:
+        return self._torch._standard_gamma(shape, generator=self._generator)
+
+
+def make_rng(device: Any = "cpu", seed: Seed = None) -> Any:
+    """The randomness, and with it the array library, of an environment.
+
+    Args:
+        device: "cpu" for NumPy arrays, "torch" for torch on the CPU, "cuda" or "cuda:N" for a GPU, or a `torch.device`.
+        seed: int, or ints that `numpy.random.SeedSequence` folds into one; None draws from the system.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if device == "cpu" and isinstance(device, str):
+        return NumpyRng(seed)
+    if isinstance(device, str) and device != "torch" and device.split(":")[0] != "cuda":
+        raise ValueError(f"device {device!r} is not known; use 'cpu' (NumPy), 'torch' (torch on the CPU) or 'cuda'")
+    return TorchRng(seed, device="cpu" if isinstance(device, str) and device == "torch" else device)
+
+
+def beta(rng: Rng, a: float, b: float, shape: tuple[int, ...]) -> Array:
+    """Beta(a, b) draws of `shape`, by two gammas in log space: G_a = G_{a+1} U^{1/a} (Marsaglia & Tsang 2000, sec. 6).
+
+    Plain float32 gammas underflow to 0/0 for shapes below about .1; their logarithms do not.
+    """
+    xp = rng.xp
+    if a == b == 1.0:  # the uniform distribution, at a tenth of the cost
+        return rng.uniform(shape)
+
+    def log_gamma_draw(value: float) -> Array:
+        larger = rng.gamma(xp.full(shape, value + 1.0, dtype=xp.float32, device=rng.device))
+        return xp.log(larger) + xp.log(1.0 - rng.uniform(shape)) / value  # 1 - uniform is in (0, 1]
+
+    return 1.0 / (1.0 + xp.exp(xp.clip(log_gamma_draw(b) - log_gamma_draw(a), -80.0, 80.0)))

@@ -1,0 +1,275 @@
+"""The `Runner`: a batch of trials, when they end, and what happens then. The three interfaces are thin views of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import array_api_compat.numpy
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from recgym.core import Array, Seed, to_numpy, tree_items, tree_map
+from recgym.rng import START, STEP, TASK
+
+__all__ = ["Runner", "Step"]
+
+
+class Step(NamedTuple):
+    """What one call of `Runner.step` returns; arrays on the runner's device."""
+
+    observation: Array  # [B, D] to act on next
+    reward: Array  # [B]
+    ended: Array  # [B] bool
+    info: dict[str, Array]  # [B] each: regret, expected_reward, objectives, costs
+    final_observation: Array | None  # [B, D] last observation of the trials that ended here; None where none can have
+
+
+class Runner:
+    """Holds the state of a batch of trials and alone acts on `ended`.
+
+    Tasks are drawn only when a row can end: while all rows started together that is counted on the host; otherwise
+    one `any()` a step asks the device, which makes a GPU wait for the host.
+
+    Args:
+        scenario: what is played.
+        rows: number of trials B played at once.
+        rng: randomness, which also decides array library and device.
+        autoreset_mode: Gymnasium's modes; what happens to rows whose trial has ended.
+    """
+
+    def __init__(
+        self, scenario: Any, rows: int, rng: Any, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP
+    ) -> None:
+        if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+            raise ValueError(f"number of environments must be a whole number of at least 1, got {rows!r}")
+        self.scenario = scenario
+        self.rows = rows
+        self.rng = rng
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.state: Any = None
+        self._space = scenario.action_space
+        limits = [self._space.n] if isinstance(self._space, gymnasium.spaces.Discrete) else self._space.nvec
+        self._limits = np.asarray(limits, dtype=np.int64)
+        self._shape = (rows, *self._space.shape)
+        self._names = ("regret", "expected_reward", *scenario.objectives, *scenario.costs)
+        self._count = 0  # calls so far: the key of the random streams
+        self._together: int | None = None  # decisions since all rows started; None once they differ
+        self._finished: Array = None  # [B] bool: trials that have ended and were not restarted
+
+    def seed(self, seed: Seed) -> None:
+        """Start the random streams anew; the next restart draws its tasks from them."""
+        self.rng.seed(seed)
+        self._count = 0
+
+    # --- the two moves ---
+    def restart(self, mask: Array | None = None, task: Any = None, seed: Seed = None) -> None:
+        """Begin new trials in the rows of `mask` [B] (None: in all), on `task` (see `make_task`) or on drawn tasks.
+
+        A `seed` starts the random streams anew first. Where the task is refused, nothing has changed.
+        """
+        if self.state is None and mask is not None:
+            raise gymnasium.error.ResetNeeded("the first reset starts all rows: call reset() without a reset_mask")
+        tasks = None if task is None else self.make_task(task)
+        if seed is not None:
+            self.seed(seed)
+        self.rng.rekey(TASK, self._count)
+        if tasks is None:
+            tasks = self.scenario.sample_task(self.rng, self.rows)
+        self.rng.rekey(START, self._count)
+        fresh = self.scenario.reset(tasks, self.rng)
+        self._count += 1
+        xp = self.rng.xp
+        if mask is None:
+            self.state = fresh
+            self._together = 0
+            self._finished = xp.zeros((self.rows,), dtype=xp.bool, device=self.rng.device)
+            return
+        self.state = tree_map(lambda new, old: _choose(xp, mask, new, old), fresh, self.state)
+        self._finished = self._finished & ~mask
+        self._together = None
+
+    def advance(self, action: Array) -> Step:
+        """One decision in every row; nothing is restarted."""
+        if self.state is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step()")
+        action = self.check_action(action)
+        best = self.scenario.best_reward(self.state)
+        self.rng.rekey(STEP, self._count)
+        outcome = self.scenario.step(self.state, action, self.rng)
+        self._count += 1
+        if self._together is not None:
+            self._together += 1
+        self.state = outcome.state
+        self._finished = outcome.ended
+        columns = [best - outcome.expected, outcome.expected]
+        for block in (outcome.objectives + 0.0, outcome.costs + 0.0):  # copies: what is handed out is the caller's
+            columns += [block[:, j] for j in range(block.shape[1])]
+        info = dict(zip(self._names, columns, strict=True))
+        return Step(self.scenario.observe(outcome.state), outcome.reward + 0.0, outcome.ended | False, info, None)
+
+    # --- the three adapters ---
+    def reset(self, mask: Array | None = None, task: Any = None, seed: Seed = None) -> Array:
+        """`restart`, and the observation [B, D] to act on."""
+        self.restart(mask, task, seed)
+        return self.observation()
+
+    def observation(self) -> Array:
+        """[B, D] what the current states show."""
+        return self.scenario.observe(self.state)
+
+    def step(self, action: Array) -> Step:
+        """Advance, and restart what ended as `autoreset_mode` says.
+
+        Raises:
+            ValueError: see `check_action`; the state is then unchanged.
+            gymnasium.error.ResetNeeded: before the first reset, or when AutoresetMode.DISABLED leaves it to the caller.
+        """
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            step = self.advance(action)
+            if not self._has_finished():
+                return step
+            self.restart(None if self._together is not None else step.ended)
+            return step._replace(observation=self.observation(), final_observation=step.observation)
+        if self.state is None or not self._has_finished():
+            return self.advance(action)
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP:
+            return self._restart_step(action)
+        rows = np.flatnonzero(to_numpy(self._finished))
+        raise gymnasium.error.ResetNeeded(
+            f"the trials of rows {rows[:8].tolist()} have ended: call reset(), or reset(options={{'reset_mask': ...}})"
+        )
+
+    def _restart_step(self, action: Array) -> Step:
+        """NEXT_STEP: rows that had ended start anew with reward 0, not ended, zero info; the others advance."""
+        xp, restarted = self.rng.xp, self._finished
+        action = self.check_action(action)
+        if self._together is not None:  # no row advances, so no luck is used: as the single env's reset
+            self.restart()
+            zeros = [xp.zeros((self.rows,), dtype=xp.float32, device=self.rng.device) for _ in (*self._names, "reward")]
+            info = dict(zip(self._names, zeros, strict=False))
+            return Step(self.observation(), zeros[-1], self._finished | False, info, None)
+        self.restart(restarted)
+        fresh = self.state
+        step = self.advance(action)
+        self.state = tree_map(lambda old, new: _choose(xp, restarted, old, new), fresh, self.state)
+        self._finished = step.ended & ~restarted
+
+        def blank(array: Array) -> Array:
+            return xp.where(restarted, xp.zeros_like(array), array)
+
+        info = {name: blank(value) for name, value in step.info.items()}
+        return Step(self.observation(), blank(step.reward), self._finished | False, info, None)
+
+    def _has_finished(self) -> bool:
+        if self._together is not None:
+            return self._together >= self.scenario.horizon
+        return bool(self._finished.any())
+
+    # --- input ---
+    def check_action(self, action: Array) -> Array:
+        """`action` as int64 [B] or [B, k] on the runner's device.
+
+        Values on a GPU are not checked, because looking at them would make it wait for the host.
+
+        Raises:
+            ValueError: wrong shape, not whole numbers, or outside the space (names the row and the value).
+        """
+        on_gpu = getattr(self.rng.device, "type", "cpu") != "cpu"
+        if on_gpu and not isinstance(action, np.ndarray | list | tuple):
+            whole = not action.is_floating_point() and not action.is_complex() and action.dtype != self.rng.xp.bool
+            if tuple(action.shape) != self._shape or not whole:
+                raise ValueError(
+                    f"actions must be whole numbers of shape {self._shape}, got {action.dtype} {tuple(action.shape)}"
+                )
+            return action.to(self.rng.device, self.rng.xp.int64)
+        array = to_numpy(action)
+        if array.dtype.kind not in "iu":
+            raise ValueError(f"actions must be whole numbers, got {array.dtype} {_first(array)}; space {self._space}")
+        if array.shape != self._shape:
+            raise ValueError(f"actions must have shape {self._shape}, got {array.shape}; space {self._space}")
+        wrong = (array < 0) | (array >= self._limits if array.ndim > 1 else array >= self._limits[0])
+        if wrong.any():
+            row = int(np.argwhere(wrong)[0][0])
+            raise ValueError(f"action {array[row].tolist()} of row {row} is outside the space {self._space}")
+        array = array.astype(np.int64, copy=False)
+        return array if self.rng.xp is array_api_compat.numpy else self._to_device(array)
+
+    def make_task(self, task: Any) -> Any:
+        """A Task [B, ...] from a Task, a mapping or an `info["task"]`: one task for all rows, or one per row.
+
+        Raises:
+            ValueError: a field is missing, unknown, of the wrong shape, not finite or out of range (names it).
+        """
+        kind, spaces = self.scenario.task_type, self.scenario.task_space.spaces
+        values = task._asdict() if hasattr(task, "_asdict") else task
+        if not isinstance(values, Mapping) or set(values) != set(spaces):
+            given = sorted(values) if isinstance(values, Mapping) else type(task).__name__
+            raise ValueError(f"a task of {type(self.scenario).__name__} has the fields {sorted(spaces)}, got {given}")
+        arrays = []
+        for name in kind._fields:
+            box = spaces[name]
+            try:
+                array = to_numpy(values[name])
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"task field {name!r} is not an array: {error}") from None
+            if array.dtype.kind not in {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[box.dtype.kind]:
+                raise ValueError(f"task field {name!r} must hold {box.dtype} numbers, got {array.dtype}")
+            with np.errstate(over="ignore"):  # becomes infinite, which is out of range
+                array = array.astype(box.dtype)
+            if array.shape == box.shape:
+                array = np.broadcast_to(array, (self.rows, *box.shape)).copy()
+            if array.shape != (self.rows, *box.shape):
+                raise ValueError(
+                    f"task field {name!r} must have shape {box.shape} or {(self.rows, *box.shape)}, got {array.shape}"
+                )
+            if not np.all((array >= box.low) & (array <= box.high)):  # also refuses NaN
+                raise ValueError(f"task field {name!r} must be within [{box.low.min()}, {box.high.max()}]")
+            arrays.append(self._to_device(array))
+        return kind(*arrays)
+
+    def _to_device(self, array: np.ndarray) -> Array:
+        return self.rng.xp.asarray(array, device=self.rng.device)
+
+    # --- checkpoints ---
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Everything that decides what happens next, as NumPy arrays by name."""
+        if self.state is None:
+            raise gymnasium.error.ResetNeeded("call reset() before snapshot()")
+        together = -1 if self._together is None else self._together
+        counters = np.asarray([self._count, together], dtype=np.int64)
+        arrays = {name: to_numpy(leaf) for name, leaf in tree_items(self.state, "state")}
+        return {"key": np.array(self.rng.key), "counters": counters, "finished": to_numpy(self._finished), **arrays}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take up a `snapshot`.
+
+        Raises:
+            ValueError: it was taken from another scenario or another number of rows; nothing has changed.
+        """
+        like = self.state  # a state of the right structure
+        if like is None:
+            like = self.scenario.reset(self.scenario.sample_task(self.rng, self.rows), self.rng)
+        template = {name: to_numpy(leaf) for name, leaf in tree_items(like, "state")}
+        two = np.empty(2, dtype=np.int64)
+        expected = {"key": two, "counters": two, "finished": np.empty(self.rows, dtype=np.bool_), **template}
+        for name, leaf in expected.items():
+            found = (arrays[name].dtype, tuple(arrays[name].shape)) if name in arrays else "nothing"
+            if found != (leaf.dtype, leaf.shape):
+                raise ValueError(f"environment state {name!r} should be {leaf.dtype} {leaf.shape}, found {found}")
+        leaves = iter([self._to_device(np.array(arrays[name])) for name in template])
+        self.state = tree_map(lambda _: next(leaves), like)
+        self.rng.key = np.array(arrays["key"])
+        self._count, together = (int(value) for value in arrays["counters"])
+        self._together = None if together < 0 else together
+        self._finished = self._to_device(np.array(arrays["finished"]))
+
+
+def _choose(xp: Any, mask: Array, yes: Array, no: Array) -> Array:
+    """Rows [B, ...] of `yes` where `mask` [B], else of `no`."""
+    return xp.where(mask.reshape((-1,) + (1,) * (yes.ndim - 1)), yes, no)
+
+
+def _first(array: np.ndarray) -> str:
+    return f"(first value {array.reshape(-1)[0]!r})" if array.size else "(empty)"
