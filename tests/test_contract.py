@@ -739,10 +739,9 @@ def test_actions_of_several_numbers_are_checked_one_by_one() -> None:
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
-@every_case
+@every_id
+@pytest.mark.parametrize("parameters", [{}, *(extreme for extreme in EXTREMES if "arms" in extreme)], ids=str)
 def test_pictures_of_a_single_environment(id: str, parameters: dict[str, Any]) -> None:
-    if parameters and "arms" not in parameters:
-        pytest.skip("drawn alike whatever the dynamics")
     pytest.importorskip("matplotlib")
     for mode, kind in (("rgb_array", np.ndarray), ("ansi", str)):
         env = single(id, render_mode=mode, **parameters)
