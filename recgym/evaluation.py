@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from recgym.baselines import baselines_for, make_baseline
+from recgym.baselines import ConstantPolicy, baselines_for, make_baseline
 from recgym.core import Array, to_numpy
 from recgym.rng import make_rng
 from recgym.runner import Runner
@@ -20,11 +20,13 @@ __all__ = [
     "CHUNK",
     "TEST_SEED",
     "VALIDATION_SEED",
+    "Headroom",
     "Interval",
     "Policy",
     "Summary",
     "Trials",
     "evaluate",
+    "headroom",
     "interval",
     "rollout",
     "summarise",
@@ -79,7 +81,7 @@ class Summary(NamedTuple):
     returns: Interval
     regret: Interval
     normalised: Interval  # (R - R_random) / (R_informed - R_random)
-    versus: dict[str, Interval]  # paired difference of the return to that of every other policy
+    versus: dict[str, Interval]  # paired difference of the return to that of every policy
     objectives: dict[str, Interval]
     costs: dict[str, Interval]
 
@@ -245,7 +247,7 @@ def summarise(results: Mapping[str, Trials], scenario: Any) -> dict[str, Summary
             returns=figures["return"],
             regret=figures["regret"],
             normalised=_percentiles(float(normalise(means[:, 0], i)), normalise(resampled[:, :, 0], i)),
-            versus={other: _percentiles(gains[0][j], gains[1][:, j]) for j, other in enumerate(names) if j != i},
+            versus={other: _percentiles(gains[0][j], gains[1][:, j]) for j, other in enumerate(names)},
             objectives={key: figures[key] for key in scenario.objectives},
             costs={key: figures[key] for key in scenario.costs},
         )
@@ -313,3 +315,33 @@ def tune(name: str, scenario: Any, *, trials: int = 2000, seed: int = VALIDATION
         return float(rollout(policy, scenario, trials=trials, seed=seed).returns.mean())
 
     return max(choices, key=score)
+
+
+class Headroom(NamedTuple):
+    """Is there something to learn in a scenario, and do the known policies leave something to win?"""
+
+    best: str  # the best prior-free baseline
+    gain: Interval  # its return above random's
+    gap: Interval  # the informed policy's return above its
+    left: float  # share of the random-to-informed range that it leaves
+    constant: float  # return of the best constant action, as a share of the informed policy's
+    passed: bool
+
+
+def headroom(scenario: Any, *, trials: int = 4000, seed: int = TEST_SEED) -> Headroom:
+    """Check that random < best prior-free baseline < informed, outside the paired intervals, with room between them.
+
+    The best prior-free baseline must leave a tenth of the range from random to informed, no constant action may reach
+    nine tenths of the informed policy's return, and no policy may do better than the best action of the moment.
+    """
+    results, summaries, best = evaluate(scenario, dict.fromkeys(baselines_for(scenario)), trials=trials, seed=seed)
+    constants = [
+        rollout(ConstantPolicy(scenario, action), scenario, trials=trials, seed=seed).returns.mean()
+        for action in range(scenario.layout.candidates)
+    ]
+    gain, gap = summaries[best].versus["random"], summaries["informed"].versus[best]
+    left = 1.0 - summaries[best].normalised.mean
+    constant = float(max(constants) / summaries["informed"].returns.mean)
+    bounded = all(trials_.regret.min() >= -1e-6 for trials_ in results.values())
+    passed = gain.low > 0 and gap.low > 0 and left > 0.1 and constant < 0.9 and bounded
+    return Headroom(best, gain, gap, left, constant, passed)

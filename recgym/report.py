@@ -70,14 +70,14 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
         table.add_column(heading, justify="right")
     rows = sorted(report["policies"].items(), key=lambda item: -item[1]["return"]["mean"])
     for name, policy in rows:
-        gain = policy["versus"].get(report["reference"])
+        gain = policy["versus"][report["reference"]]
         table.add_row(
             name,
             KNOWS[policy["kind"]],
             figure(policy["return"], 2),
             figure(policy["regret"], 2),
             figure(policy["normalised"], 3),
-            "" if gain is None else f"{figure(gain, 2)} {SIGNS[_sign(gain)]}",
+            f"{figure(gain, 2)} {SIGNS[_sign(gain)]}",
             style="bold" if policy["kind"] == "agent" else None,
         )
     table.caption = "± 95 % bootstrap interval; + / -: the whole paired interval is above / below 0"

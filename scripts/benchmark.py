@@ -30,12 +30,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import recgym
 from recgym.core import tree_items
+from recgym.evaluation import headroom
 from recgym.rng import make_rng
 from recgym.sb3 import make_vec_env
 
 EXAMPLES = """examples:
   python scripts/benchmark.py --json benchmark.json
   python scripts/benchmark.py --only single
+  python scripts/benchmark.py --headroom
   python scripts/benchmark.py --only batch --device torch --threads 8
 torch on the CPU runs in one thread unless told otherwise: where other processes use the same cores, several threads
 wait for each other far longer than they compute (OMP_WAIT_POLICY=PASSIVE shortens that).
@@ -293,6 +295,24 @@ def print_rows(rows: Sequence[Row], caption: str) -> None:
     Console(width=None if sys.stdout.isatty() else 180).print(table)
 
 
+def headrooms(trials: int) -> dict[str, dict[str, Any]]:
+    """The headroom check of every preset, as a table on the terminal and as JSON can carry it."""
+    table = Table(title=f"headroom: {trials:,} trials per policy, 95 % paired intervals of the return")
+    for heading in ("environment", "best prior-free", "above random", "below informed", "range left", "best constant"):
+        table.add_column(heading)
+    table.add_column("passed")
+    found = {}
+    for env_id in recgym.SCENARIOS:
+        print(f"headroom of {env_id} ...", file=sys.stderr, flush=True)
+        result = headroom(recgym.make_scenario(env_id), trials=trials)
+        gain, gap = (f"{i.mean:.2f} ({i.low:.2f} to {i.high:.2f})" for i in (result.gain, result.gap))
+        share = f"{result.constant:.0%} of informed"
+        table.add_row(env_id, result.best, gain, gap, f"{result.left:.0%}", share, "yes" if result.passed else "no")
+        found[env_id] = {**result._asdict(), "gain": result.gain._asdict(), "gap": result.gap._asdict()}
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
+    return found
+
+
 def check_writable(path: Path) -> None:
     """Fail before the work rather than after it."""
     try:
@@ -323,6 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
     parser.add_argument("--only", default="", metavar="NAME", help="what has NAME in its name")
     parser.add_argument("--device", default="", metavar="D", help="only what runs on cpu (NumPy), torch, cuda, cuda:N")
+    parser.add_argument("--headroom", action="store_true", help="check instead what the environments leave to learn")
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
@@ -331,6 +352,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = choose(options.only, options.device)
         if options.json:
             check_writable(options.json)
+        if options.headroom:
+            found = headrooms(200 if options.quick else 4000)
+            if options.json:
+                write_json(options.json, found)
+            return 0
         gpu = "cuda" if torch.cuda.is_available() else None
         gpu = options.device if options.device.startswith("cuda") else gpu
         plan = Plan(0.02, 2, 16, gpu) if options.quick else Plan(0.6, 5, 1, gpu)

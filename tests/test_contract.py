@@ -773,6 +773,8 @@ def test_pictures_of_a_batch(id: str, device: str) -> None:
             assert isinstance(pictures, tuple) and len(pictures) == min(rows, 4)
             if mode == "ansi":
                 assert all(f"decision {(t + 1) % 3} of 3" in picture for picture in pictures)
+    env.reset(options={"reset_mask": np.arange(rows) == 1})
+    assert [f"decision {2 * (row != 1)} of 3" in picture for row, picture in enumerate(env.render())] == [True] * 4
     assert vector(id, 2).render_mode is None
 
 

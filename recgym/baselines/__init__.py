@@ -13,7 +13,7 @@ import numpy as np
 
 from recgym.core import to_numpy
 
-__all__ = ["Baseline", "InformedPolicy", "RandomPolicy", "baselines_for", "make_baseline"]
+__all__ = ["Baseline", "ConstantPolicy", "InformedPolicy", "RandomPolicy", "baselines_for", "make_baseline"]
 
 
 class Baseline(NamedTuple):
@@ -44,6 +44,25 @@ class RandomPolicy:
         return self._rng.integers(0, self._high, size=(*rows, *self._shape)), state
 
 
+class ConstantPolicy:
+    """Always the same action.
+
+    Args:
+        scenario: gives the action space.
+        action: of it; for a slate the first of its distinct items.
+    """
+
+    def __init__(self, scenario: Any, action: int = 0) -> None:
+        shape = scenario.action_space.shape
+        self._action = np.asarray(action) + (np.arange(shape[0]) if shape else 0)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        rows = np.asarray(observation).shape[:-1]
+        return np.broadcast_to(self._action, (*rows, *self._action.shape)), state
+
+
 class InformedPolicy:
     """Knows the task: the scenario's own `informed_action`."""
 
@@ -60,6 +79,7 @@ class InformedPolicy:
 
 GENERAL = {
     "random": Baseline(RandomPolicy, "prior-free", "uniform over the candidates"),
+    "constant": Baseline(ConstantPolicy, "prior-free", "always the first candidate"),
     "informed": Baseline(InformedPolicy, "informed", "knows the task: the ceiling"),
 }
 
