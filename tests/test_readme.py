@@ -50,4 +50,4 @@ def test_the_version_stands_in_one_place_or_agrees() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "version" in project["dynamic"]
     assert f"version: {recgym.__version__}" in (ROOT / "CITATION.cff").read_text().replace('"', "")
-    assert f"[{recgym.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert recgym.__version__ in (ROOT / "CHANGELOG.md").read_text()
