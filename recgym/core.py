@@ -305,7 +305,10 @@ class Scenario(Protocol[Task, State]):
         ...
 
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
-        """For pictures: expected reward [B, K] of each candidate, true and as the running statistics estimate it."""
+        """For pictures: expected reward [B, K] of each candidate, true and as the running statistics estimate it.
+
+        There is no estimate, and none is marked as shown last, where candidates do not outlast a decision.
+        """
         ...
 
 

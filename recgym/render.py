@@ -40,7 +40,8 @@ class Recorder:
         pictures = []
         for row, regret in enumerate(self.regret):
             estimate = None if estimated is None else to_numpy(estimated[row])
-            view = _View(to_numpy(true[row]), estimate, chosen[row] > 0, np.asarray(regret), runner.scenario)
+            marked = (chosen[row] > 0) & (estimate is not None)
+            view = _View(to_numpy(true[row]), estimate, marked, np.asarray(regret), runner.scenario)
             pictures.append(view.text() if mode == "ansi" else view.image())
         return tuple(pictures)
 
@@ -89,7 +90,7 @@ class _View:
         bars, curve = figure.subplots(1, 2, width_ratios=(2, 1))
         places = np.arange(len(self.rows))
         colors = [ORANGE if chosen else GREY for chosen in self.chosen]
-        bars.bar(places, self.true, color=colors, label="true (orange: shown last)")
+        bars.bar(places, self.true, color=colors, label="true (orange: shown last)" if self.chosen.any() else "true")
         if self.estimate is not None:
             bars.plot(places, self.estimate, "_", color=BLUE, markersize=12, markeredgewidth=3, label="moving average")
         bars.plot(places[np.argmax(self.true)], self.true.max(), "v", color="black", label="best")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 try:
@@ -87,6 +88,7 @@ class RecVecEnv(VecEnv):
     # --- SB3's interface ---
     def seed(self, seed: Seed = None) -> list[Any]:
         """Start the random streams of the whole batch anew at the next reset."""
+        np.random.SeedSequence(seed)  # refuses what is none, now rather than at the reset
         self._seed = seed
         return [seed] * self.num_envs
 
@@ -101,13 +103,18 @@ class RecVecEnv(VecEnv):
         return observation
 
     def _pending_task(self) -> Any:
-        options = [check_options(option, ("task",)) for option in self._options]
-        tasks = [option["task"] for option in options if "task" in option]
-        if not tasks:
+        tasks = [check_options(option, ("task",)).get("task") for option in self._options]
+        given = [task for task in tasks if task is not None]
+        if not given:
             return None
-        if len(tasks) < self.num_envs:
-            raise ValueError(f"options give a task to {len(tasks)} of {self.num_envs} rows; give one to all or to none")
-        return {name: np.stack([np.asarray(task[name]) for task in tasks]) for name in tasks[0]}
+        if len(given) < self.num_envs or not all(isinstance(task, Mapping) for task in given):
+            raise ValueError(
+                f"options give a task to {len(given)} of {self.num_envs} rows: give all of them one, a mapping such as "
+                "an info['task'], or none"
+            )
+        if any(task.keys() != given[0].keys() for task in given):
+            raise ValueError(f"the tasks of the rows have different fields: {sorted({*map(str, map(sorted, given))})}")
+        return {name: [task[name] for task in given] for name in given[0]}
 
     def step_async(self, actions: np.ndarray) -> None:
         self._actions = actions
@@ -135,6 +142,7 @@ class RecVecEnv(VecEnv):
         """An attribute of the environment or of its scenario, once per row; `task` gives each row its own."""
         rows = list(self._get_indices(indices))
         if attr_name == "task":
+            self._check_started()
             leaves = {name: to_numpy(leaf) for name, leaf in tree_items(self.runner.state.task)}
             return [{name: leaf[row].tolist() for name, leaf in leaves.items()} for row in rows]
         return [getattr(self if hasattr(self, attr_name) else self.scenario, attr_name)] * len(rows)
@@ -150,6 +158,7 @@ class RecVecEnv(VecEnv):
         if method_name == "get_wrapper_attr":
             return self.get_attr(method_args[0], indices)
         if method_name == "render":  # SB3's own render() comes this way for "ansi"
+            self._check_started()
             pictures: Any = self._recorder.draw(self.runner, self.render_mode or "ansi")
             return [pictures[row] if row < len(pictures) else None for row in self._get_indices(indices)]
         owner = self if hasattr(self, method_name) else self.scenario
@@ -161,7 +170,12 @@ class RecVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Pictures of the first rows, uint8 [H, W, 3] each."""
+        self._check_started()
         return self._recorder.draw(self.runner, "rgb_array")
+
+    def _check_started(self) -> None:
+        if self.runner.state is None:
+            raise gymnasium.error.ResetNeeded("call reset() first")
 
     # --- staying on the device ---
     def reset_tensor(self, *, task: Any = None) -> Array:
