@@ -27,7 +27,7 @@ import recgym
 from recgym.core import Layout, write_atomically
 from recgym.sb3 import make_vec_env
 
-__all__ = ["ALGORITHMS", "build", "load", "load_pretrained", "read", "save", "versions"]
+__all__ = ["ALGORITHMS", "build", "export", "load", "load_pretrained", "read", "save", "versions"]
 
 FORMAT = 1  # a newer number is refused
 LONGEST_HEADER = 4 << 20  # bytes
@@ -126,8 +126,6 @@ def save(
     Raises:
         OSError: the folder cannot be written to.
     """
-    path = Path(path)
-    path = path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
     tensors = {f"policy.{name}": value for name, value in model.policy.state_dict().items()}
     header: dict[str, Any] = {
         "format": FORMAT,
@@ -145,11 +143,24 @@ def save(
     if training:
         arrays, header["training"] = _training_state(model)
         tensors |= arrays
+    return _write(path, header, tensors)
+
+
+def _write(path: str | Path, header: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Path:
+    """Adds the suffix and the digest; all or nothing."""
+    path = Path(path)
+    path = path if path.suffix == ".safetensors" else path.with_name(path.name + ".safetensors")
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header["digest"] = _digest(tensors, header)
-    content = safetensors.torch.save(tensors, metadata={"recgym": json.dumps(header)})
-    write_atomically(path, content)
+    write_atomically(path, safetensors.torch.save(tensors, metadata={"recgym": json.dumps(header)}))
     return path
+
+
+def export(source: str | Path, target: str | Path) -> Path:
+    """Copy a checkpoint without what only training needs; errors as in `read` and `save`."""
+    header, tensors = read(source)
+    weights = {name: tensor for name, tensor in tensors.items() if name.startswith("policy.")}
+    return _write(target, {**header, "training": None, "counters": {}}, weights)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

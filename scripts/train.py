@@ -160,6 +160,10 @@ def train(options: argparse.Namespace) -> int:
     header: dict[str, Any] = {}
     if options.trained_agent:
         header, _ = read(options.trained_agent)
+        if header["training"] is None:
+            raise ValueError(
+                f"{options.trained_agent}: holds weights only; go on from a checkpoint that training wrote"
+            )
         options.algo, options.env = header["algo"], header["env"]["id"]
         parameters, values, n_envs = header["env"]["parameters"], header["arguments"], header["env"]["n_envs"]
         folder = options.trained_agent.parent

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from agents.checkpoint import ALGORITHMS, LONGEST_HEADER, _digest, build, load, read, save
+from agents.checkpoint import ALGORITHMS, LONGEST_HEADER, _digest, build, export, load, load_pretrained, read, save
 from recgym.evaluation import rollout
 from recgym.sb3 import make_vec_env
 
@@ -129,6 +129,26 @@ def test_resumed_run_ends_bit_identical(algo: str, tmp_path: Path) -> None:
         for info in header["training"]["episode_infos"]:
             info.pop("t")  # wall-clock time
     assert final[0] == again[0]
+
+
+def test_export_keeps_the_policy_and_drops_the_rest(tmp_path: Path) -> None:
+    model = make("ppo")
+    model.learn(80)
+    whole = write(tmp_path / "whole", model, training=True)
+    small = export(whole, tmp_path / "small")
+    assert small.stat().st_size < whole.stat().st_size / 2
+    for name, tensor in load(small).policy.state_dict().items():
+        assert torch.equal(tensor, model.policy.state_dict()[name])
+    with pytest.raises(ValueError, match="weights only"):
+        load(small, env=make_vec_env("RecBandit-v0", 4, **PARAMETERS), resume=True)
+
+
+def test_shipped_agents_load_and_the_missing_ones_are_named() -> None:
+    agent = load_pretrained("RecBandit-v0")
+    action, memory = agent.predict(make_vec_env("RecBandit-v0", 3, 0).reset())
+    assert action.shape == (3,) and memory is None
+    with pytest.raises(ValueError, match="no trained agent ships for 'RecBanditDrift-v0'; there are: RecBandit-v0"):
+        load_pretrained("RecBanditDrift-v0")
 
 
 def test_weights_alone_do_not_resume(written: Path) -> None:

@@ -978,7 +978,7 @@ def test_sb3_tasks(id: str) -> None:
         env.reset()
     for wrong in ({"task": 5}, [{"task": tasks[0]}, {"task": {"other": 1}}]):
         env.set_options(wrong)
-        with pytest.raises(ValueError, match="a mapping such as|different fields"):
+        with pytest.raises(ValueError, match=r"a mapping such as|different fields"):
             env.reset()
     env.reset()  # a refused option is gone
     with pytest.raises(ValueError, match="non-negative"):
