@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import re
 import shlex
@@ -46,11 +47,11 @@ class CheckpointCallback(BaseCallback):
     """Saves between an update and the next rollout, every `every` timesteps, at the end, and when asked to stop."""
 
     def __init__(
-        self, path: Path, *, every: int, evaluation: EvaluationCallback, n_timesteps: int, **described: Any
+        self, path: Path, *, every: int, evaluation: EvaluationCallback, kept: dict[str, Any], **described: Any
     ) -> None:
         super().__init__()
         self.path, self.every, self.evaluation, self.described = path, every, evaluation, described
-        self.n_timesteps = n_timesteps  # of the whole run
+        self.kept = kept  # what resuming needs to know of the run
         self.last_save = 0
         self.stop = False
 
@@ -75,7 +76,7 @@ class CheckpointCallback(BaseCallback):
 
     def save(self) -> None:
         self.last_save = self.model.num_timesteps
-        counters = {"last_evaluation": self.evaluation.last_evaluation, "n_timesteps": self.n_timesteps}
+        counters = {"last_evaluation": self.evaluation.last_evaluation, **self.kept}
         save(self.path, self.model, training=True, counters=counters, **self.described)
 
 
@@ -168,12 +169,18 @@ def train(options: argparse.Namespace) -> int:
         parameters, values, n_envs = header["env"]["parameters"], header["arguments"], header["env"]["n_envs"]
         folder = options.trained_agent.parent
         total = options.n_timesteps or header["counters"]["n_timesteps"]
+        options.log = Path(header["counters"]["log"]) if header["counters"]["log"] else None
         if (threads := header["threads"]) != torch.get_num_threads():
             print(f"note: the run began with {threads} threads, not {torch.get_num_threads()}: weights will differ")
     else:
         parameters = dict(options.param)
         if options.log:
-            parameters = {**from_log(options.log), **parameters}
+            found = from_log(options.log)
+            a, b = found["prior"]
+            spread = math.sqrt(a * b / (a + b + 1)) / (a + b)
+            print(f"{options.log}: {found['arms']} items, click rates Beta({a:.1f}, {b:.1f}): ", end="")
+            print(f"mean {a / (a + b):.2%}, standard deviation {spread:.2%}")
+            parameters = {**found, **parameters}
         values = {**hyperparameters(options.algo, options.env), **dict(options.hyperparam)}
         total, n_envs = options.n_timesteps or values["n_timesteps"], options.n_envs or values["n_envs"]
         values = {key: value for key, value in values.items() if key not in ("n_timesteps", "n_envs")}
@@ -217,7 +224,7 @@ def train(options: argparse.Namespace) -> int:
         arguments=values,
         env_id=options.env,
         parameters=parameters,
-        n_timesteps=total,
+        kept={"n_timesteps": total, "log": str(options.log) if options.log else None},
     )
     if header:
         evaluation.last_evaluation = header["counters"]["last_evaluation"]
