@@ -160,7 +160,8 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
         """Begin trials.
 
         Args:
-            seed: int (or ints, folded into one) for the whole batch; None goes on with the random streams.
+            seed: int (or ints, folded into one) that starts the random streams of the whole batch anew, even where a
+                `reset_mask` begins trials in some rows only; None goes on with them.
             options: `{"task": ...}` plays one task in all rows, or one per row, for this trial;
                 `{"reset_mask": bool [B]}` begins new trials only there.
         """
@@ -192,9 +193,10 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
         observation, reward, ended, info, final_observation = self.runner.step(actions)
         if self.render_mode is not None:
             self._recorder.record(to_numpy(info["regret"]), to_numpy(ended))
-        if final_observation is not None:
-            final = {"final_info": dict(info), "_final_info": ended, "final_obs": final_observation}
-            info = {**info, **final, "_final_obs": ended}
+        if final_observation is not None:  # copies: whoever writes to one of these arrays changes no other
+            final_info = {name: value + 0.0 for name, value in info.items()}
+            info |= {"final_info": final_info, "_final_info": ended | False}
+            info |= {"final_obs": final_observation, "_final_obs": ended | False}
         return observation, reward, ended, ended & False, info
 
     def render(self) -> Any:

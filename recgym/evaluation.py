@@ -28,6 +28,7 @@ __all__ = [
     "evaluate",
     "headroom",
     "interval",
+    "own_luck",
     "rollout",
     "summarise",
     "tune",
@@ -87,7 +88,7 @@ class Summary(NamedTuple):
 
 
 @contextmanager
-def _own_luck(policy: Any, seed: Sequence[int]) -> Iterator[None]:
+def own_luck(policy: Any, seed: Sequence[int]) -> Iterator[None]:
     """Streams of its own for a policy, and the caller's back afterwards.
 
     Baselines are told a seed. SB3's algorithms draw from the global generators of torch and NumPy, DQN also from its
@@ -145,7 +146,7 @@ def rollout(
     for chunk, size in enumerate(sizes):
         key = [seed, chunk]
         runner = Runner(scenario, size, make_rng("cpu", key))
-        with _own_luck(policy, key):
+        with own_luck(policy, key):
             parts.append(_play(policy, runner, actions, deterministic, task, on_step, chunk))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     returns, expected, regret, objectives, costs = columns
@@ -284,6 +285,10 @@ def evaluate(
     Raises:
         ValueError: a name is no baseline of this scenario (names the nearest).
     """
+    known = baselines_for(scenario)
+    for name, policy in policies.items():
+        if policy is not None and name.removesuffix(":argmax") in known:
+            raise ValueError(f"{name!r} is the name of a baseline: give your policy another")
     names = list(dict.fromkeys([*policies, "random", "informed"]))
     built = {
         name: make_baseline(name.removesuffix(":argmax"), scenario) if policies.get(name) is None else policies[name]
@@ -299,7 +304,6 @@ def evaluate(
             deterministic=name.endswith(":argmax"),
             on_step=None if on_step is None else partial(on_step, name),
         )
-    known = baselines_for(scenario)
     free = [name for name in names if policies.get(name) is None and known[name.split(":")[0]].kind == "prior-free"]
     reference = max(free, key=lambda name: results[name].returns.mean())
     return results, summarise(results, scenario), reference

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.data import OpenBanditLog, off_policy, open_bandit, verdict
-from recgym.evaluation import TEST_SEED, Interval, interval, rollout
+from recgym.evaluation import TEST_SEED, Interval, interval, own_luck, rollout
 from recgym.rng import NumpyRng
+from recgym.scenarios.bandit import LARGEST_PRIOR, SMALLEST_PRIOR
 
 __all__ = ["Replay", "from_log", "off_policy_report", "print_off_policy", "replay"]
 
@@ -43,7 +44,8 @@ def from_log(path: str | Path) -> dict[str, Any]:
         FileNotFoundError, ValueError: see `recgym.data.open_bandit`.
     """
     log = open_bandit(path)
-    return {"arms": log.arms, "prior": list(log.prior)}
+    prior = [min(max(value, SMALLEST_PRIOR), LARGEST_PRIOR) for value in log.prior]  # what the scenario takes
+    return {"arms": log.arms, "prior": prior}
 
 
 def replay(
@@ -73,23 +75,22 @@ def replay(
         raise ValueError(f"the scenario has {scenario.action_space.n} arms, the log {log.path} {log.arms} items")
     rng = _LoggedRng(seed)
     task = scenario.task_type(np.full((1, log.arms), 0.5, dtype=np.float32))
-    if hasattr(policy, "reseed"):
-        policy.reseed(seed)
     clicked: list[float] = []
     memory: Any = None
     state = scenario.reset(task, rng)
     observation, start = scenario.observe(state), np.ones(1, dtype=bool)
-    for event in range(len(log.action)):
-        action, after = policy.predict(observation, state=memory, episode_start=start, deterministic=False)
-        if int(np.asarray(action).reshape(-1)[0]) == int(log.action[event]):
-            rng.click = bool(log.click[event])
-            outcome = scenario.step(state, log.action[event : event + 1], rng)
-            clicked.append(float(outcome.reward[0]))
-            over = bool(outcome.ended[0])
-            state, memory = (scenario.reset(task, rng), None) if over else (outcome.state, after)
-            observation, start = scenario.observe(state), np.array([over])
-        if on_event is not None:
-            on_event(event + 1)
+    with own_luck(policy, [seed]):
+        for event in range(len(log.action)):
+            action, after = policy.predict(observation, state=memory, episode_start=start, deterministic=False)
+            if int(np.asarray(action).reshape(-1)[0]) == int(log.action[event]):
+                rng.click = bool(log.click[event])
+                outcome = scenario.step(state, log.action[event : event + 1], rng)
+                clicked.append(float(outcome.reward[0]))
+                over = bool(outcome.ended[0])
+                state, memory = (scenario.reset(task, rng), None) if over else (outcome.state, after)
+                observation, start = scenario.observe(state), np.array([over])
+            if on_event is not None:
+                on_event(event + 1)
     values = np.asarray(clicked)
     ctr = interval(values) if len(values) else Interval(np.nan, np.nan, np.nan)
     return Replay(len(log.action), len(values), int(values.sum()), len(values) / scenario.horizon, ctr)
@@ -106,7 +107,8 @@ def off_policy_report(
     """What the log says of each policy, as JSON can carry it.
 
     Replay as in `replay`; IPS and SNIPS (`recgym.data.off_policy`) of the policy's mean distribution over the items at
-    the end of trials that are simulated on the log's own click rates.
+    the end of trials that are simulated on the log's own click rates. Those rates come from the clicks that the
+    distribution is then scored on: what a policy learned from chance in the log counts in its favour.
     """
     rates = log.item_rates().astype(np.float32)
     rows = {}
@@ -133,7 +135,7 @@ def print_off_policy(report: Mapping[str, Any]) -> None:
 
     table = Table(
         title=f"off-policy, {report['events']:,} events, {report['items']} items, click rate {report['ctr']:.2%}",
-        caption="rates in percent with 95 % bootstrap intervals; the log's own click rate is that of its policy",
+        caption="percent, 95 % bootstrap intervals; IPS and SNIPS use the log's clicks twice and flatter what learns",
     )
     for heading in ("policy", "matched", "clicks", "replay", "IPS", "SNIPS", "effective sample"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -215,7 +216,7 @@ class EvaluationCallback(BaseCallback):
 
     Args:
         scenario: what is evaluated; seeds are those of validation, the same tasks and luck each time.
-        every: timesteps between evaluations; 0 evaluates at the end only.
+        every: timesteps between evaluations; 0 evaluates at the start and at the end only.
         trials: per evaluation.
         baselines: names drawn beside the agent; random and informed are added.
         hyperparameters: shown in TensorBoard's HPARAMS tab.
@@ -238,10 +239,15 @@ class EvaluationCallback(BaseCallback):
         self.hyperparameters = hyperparameters
         self.last_evaluation = -1  # timesteps; kept in checkpoints
         self._baselines: dict[str, Trials] = {}
-        self._objectives = np.zeros(len(scenario.objectives))
-        self._decisions = 0
+        self._running = np.zeros((0, len(scenario.objectives)))  # [B, M] sums of the trials under way
+        self._whole = np.zeros(0, dtype=bool)  # [B] seen from their beginning
+        self._finished: deque[np.ndarray] = deque()  # [M] each: sums of the latest whole trials
 
     def _init_callback(self) -> None:
+        rows = self.training_env.num_envs
+        self._running = np.zeros((rows, len(self.scenario.objectives)))
+        self._whole = np.full(rows, self.model.num_timesteps == 0)
+        self._finished = deque(maxlen=self.model._stats_window_size)  # as many as ep_rew_mean averages
         if not self._baselines:
             for name in self.names:
                 policy = make_baseline(name, self.scenario)
@@ -256,16 +262,19 @@ class EvaluationCallback(BaseCallback):
             self.evaluate()
 
     def _on_step(self) -> bool:
-        infos = self.locals["infos"]
-        self._decisions += len(infos)
-        for j, name in enumerate(self.scenario.objectives):
-            self._objectives[j] += sum(info[name] for info in infos)
+        infos, ended = self.locals["infos"], self.locals["dones"]
+        self._running += [[info[name] for name in self.scenario.objectives] for info in infos]
+        for row in np.flatnonzero(ended):
+            if self._whole[row]:
+                self._finished.append(self._running[row].copy())
+            self._running[row], self._whole[row] = 0.0, True
         return True
 
     def _on_rollout_end(self) -> None:
-        for j, name in enumerate(self.scenario.objectives):
-            self.logger.record(f"rollout/{RATES.get(name, name)}", self._objectives[j] / max(self._decisions, 1))
-        self._objectives[:], self._decisions = 0.0, 0
+        if self._finished:
+            means = np.mean(self._finished, axis=0) / self.scenario.horizon
+            for name, mean in zip(self.scenario.objectives, means, strict=True):
+                self.logger.record(f"rollout/{RATES.get(name, name)}", mean)
 
     def _on_rollout_start(self) -> None:  # weights and counters agree here, after an update
         if self.every and self.num_timesteps - self.last_evaluation >= self.every:

@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import torch
-from evaluate import write_json
+from evaluate import check_writable, write_json
 from gymnasium.vector.utils import batch_space
 from rich.console import Console
 from rich.table import Table
@@ -311,17 +310,6 @@ def headrooms(trials: int) -> dict[str, dict[str, Any]]:
         found[env_id] = {**result._asdict(), "gain": result.gain._asdict(), "gap": result.gap._asdict()}
     Console(width=None if sys.stdout.isatty() else 180).print(table)
     return found
-
-
-def check_writable(path: Path) -> None:
-    """Fail before the work rather than after it."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise OSError(f"cannot write {path}: {error}") from None
 
 
 def choose(only: str, device: str) -> list[str]:

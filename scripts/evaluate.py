@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from recgym.core import write_atomically
 from recgym.evaluation import TEST_SEED, Trials, evaluate
 from recgym.report import print_table, regret_figure, report_json
 
+FIGURES = (".png", ".pdf", ".svg")
 EXAMPLES = """examples:
   python scripts/evaluate.py --env RecBandit-v0 --policies ucb1,thompson,gittins --trials 4000
   python scripts/evaluate.py --env RecBandit-v0 --policies thompson,mine=logs/ppo/RecBandit-v0_1/checkpoint.safetensors
@@ -53,9 +57,47 @@ def parse_policies(text: str) -> dict[str, str | None]:
     return policies
 
 
+def choose_device(wanted: str) -> str:
+    """The device of an agent; "auto" is a GPU where torch finds one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    import torch
+
+    found = torch.cuda.is_available()
+    if wanted not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d+", wanted):
+        raise ValueError(f"--device {wanted}: use auto, cpu, cuda or cuda:N")
+    if wanted.startswith("cuda") and not found:
+        raise ValueError(
+            f"--device {wanted}: torch {torch.__version__} finds no GPU here; use --device cpu, or install a CUDA "
+            "build (make train DEVICE=cuda TORCH_INDEX=<index of CUDA builds>)"
+        )
+    return ("cuda" if found else "cpu") if wanted == "auto" else wanted
+
+
+def check_writable(path: Path) -> None:
+    """Fail before the work rather than after it."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error}") from None
+
+
 def write_json(path: Path, value: Any) -> None:
-    """All or nothing, indented."""
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+    """All or nothing, indented; what is undefined (0/0) becomes null."""
+
+    def defined(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: defined(item) for key, item in part.items()}
+        if isinstance(part, list | tuple):
+            return [defined(item) for item in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    write_atomically(path, (json.dumps(defined(value), indent=2, allow_nan=False) + "\n").encode())
 
 
 def compare(
@@ -63,6 +105,7 @@ def compare(
 ) -> tuple[dict[str, Trials], dict[str, Any]]:
     """Evaluate with a progress bar and print the table; returns trials and report."""
     scenario = recgym.make_scenario(env_id, **parameters)
+    known = baselines_for(scenario)  # no agent can have the name of one
     with tqdm(unit=" decisions", disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def show(name: str, decisions: int) -> None:
@@ -79,7 +122,7 @@ def compare(
         trials=trials,
         seed=seed,
         reference=reference,
-        kinds={name: baseline.kind for name, baseline in baselines_for(scenario).items()},
+        kinds={name: b.kind for name in results if (b := known.get(name.removesuffix(":argmax"))) is not None},
     )
     print_table(report)
     return results, report
@@ -109,12 +152,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.seed < 0 or options.trials < 2:
             raise ValueError("--seed must be at least 0 and --trials at least 2")
         policies: dict[str, Any] = dict(parse_policies(options.policies))
+        for path in filter(None, (options.json, options.figure)):
+            check_writable(path)
+        if options.figure and options.figure.suffix not in FIGURES:
+            raise ValueError(f"--figure {options.figure}: the ending must be one of {', '.join(FIGURES)}")
+        device = choose_device(options.device) if any(policies.values()) else "cpu"
         for label, path in policies.items():
             if path is not None:
                 from agents.checkpoint import load  # torch and SB3, only where there is something to load
                 from recgym.sb3 import RecVecEnv
 
-                policies[label] = load(path, env=RecVecEnv(scenario, 1), device=options.device)
+                policies[label] = load(path, env=RecVecEnv(scenario, 1), device=device)
         results, report = compare(options.env, parameters, policies, trials=options.trials, seed=options.seed)
         if options.json:
             write_json(options.json, report)
@@ -122,9 +170,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             agents = [name for name, path in policies.items() if path is not None]
             title = f"{options.env}, {options.trials:,} held-out trials"
             regret_figure(results, title=title, emphasise=agents).savefig(options.figure)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -19,21 +19,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluate import compare, parameter, write_json
+from evaluate import choose_device, compare, parameter, write_json
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm import tqdm
 
 import recgym
 from agents.checkpoint import ALGORITHMS, build, load, read, save, versions
-from recgym.baselines import baselines_for, make_baseline
+from recgym.baselines import baselines_for, left_out, make_baseline
 from recgym.data import open_bandit
 from recgym.offpolicy import from_log, off_policy_report, print_off_policy
 from recgym.report import action_figure, regret_figure
-from recgym.sb3 import EvaluationCallback, make_vec_env
+from recgym.sb3 import EvaluationCallback, RecVecEnv
 
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams.toml")
 CHECKPOINT = "checkpoint.safetensors"
+DEFAULTS = {
+    "env": "RecBandit-v0",
+    "algo": "ppo",
+    "seed": 0,
+    "tensorboard_log": Path("logs"),
+    "eval_trials": 1000,
+    "trials": 4000,
+}
+KEPT = ("n_timesteps", "eval_freq", "eval_trials", "save_freq", "trials", "log")  # what a resumed run takes over
+FROM_ONE = ("n_epochs", "batch_size", "n_steps", "train_freq", "gradient_steps", "buffer_size", "n_envs", "n_timesteps")
 EXAMPLES = """examples:
   python scripts/train.py --env RecBandit-v0 --algo ppo --progress
   python scripts/train.py --env RecBandit-v0 --param arms=20 --param prior=[1,3] -n 1000000 --seed 1
@@ -52,32 +63,31 @@ class CheckpointCallback(BaseCallback):
         super().__init__()
         self.path, self.every, self.evaluation, self.described = path, every, evaluation, described
         self.kept = kept  # what resuming needs to know of the run
-        self.last_save = 0
-        self.stop = False
-
-    def _init_callback(self) -> None:
-        self.last_save = self.num_timesteps or self.model.num_timesteps
+        self.last_save: int | None = None  # timesteps in the file; None before it is written
+        self.stop = False  # asked to
+        self.halted = False  # before the end, with everything saved
 
     def _on_rollout_start(self) -> None:
-        if self.stop or (self.every and self.model.num_timesteps - self.last_save >= self.every):
+        steps = self.model.num_timesteps
+        due = self.every and steps - (self.last_save or self._num_timesteps_at_start) >= self.every
+        if self.stop or due:
             self.save()
+            self.halted = self.stop
+
+    def _on_training_start(self) -> None:
+        self._num_timesteps_at_start = self.model.num_timesteps
 
     def _on_step(self) -> bool:
-        return not (self.stop and self.saved_now)
-
-    @property
-    def saved_now(self) -> bool:
-        """Whether the file holds this rollout's beginning."""
-        return self.model.num_timesteps - self.last_save <= self.model.n_envs
+        return not self.halted
 
     def _on_training_end(self) -> None:
-        if not self.stop:
+        if not self.halted:
             self.save()
 
     def save(self) -> None:
-        self.last_save = self.model.num_timesteps
-        counters = {"last_evaluation": self.evaluation.last_evaluation, **self.kept}
+        counters = {"last_evaluation": self.evaluation.last_evaluation, "options": self.kept}
         save(self.path, self.model, training=True, counters=counters, **self.described)
+        self.last_save = self.model.num_timesteps
 
 
 def hyperparameters(algo: str, env_id: str) -> dict[str, Any]:
@@ -105,17 +115,6 @@ def commit() -> str | None:
         return None
 
 
-def choose_device(wanted: str) -> str:
-    """ "auto" is a GPU where torch finds one."""
-    found = torch.cuda.is_available()
-    if wanted.startswith("cuda") and not found:
-        raise ValueError(
-            f"--device {wanted}: torch {torch.__version__} finds no GPU here; use --device cpu, or install a CUDA "
-            "build (make train DEVICE=cuda TORCH_INDEX=<index of CUDA builds>)"
-        )
-    return ("cuda" if found else "cpu") if wanted == "auto" else wanted
-
-
 def describe(device: str) -> str:
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
     return f"{device} ({name}, {torch.get_num_threads()} threads), torch {torch.__version__}"
@@ -126,85 +125,125 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--env", default="RecBandit-v0", metavar="ID", help="environment (default: %(default)s)")
+    add("--env", metavar="ID", help=f"environment (default: {DEFAULTS['env']})")
     add("--param", type=parameter, action="append", default=[], metavar="NAME=VALUE", help="of the environment")
-    add("--algo", choices=list(ALGORITHMS), default="ppo", help="(default: %(default)s)")
+    add("--algo", choices=list(ALGORITHMS), help=f"(default: {DEFAULTS['algo']})")
     add("-n", "--n-timesteps", type=int, metavar="N", help="in total (default: tuned)")
     add("--n-envs", type=int, metavar="N", help="trials played at once (default: tuned)")
     add("--hyperparam", type=parameter, action="append", default=[], metavar="NAME=VALUE", help="of the algorithm")
-    add("--seed", type=int, default=0, help="of tasks, luck and weights, below 1,000,000 (default: %(default)s)")
+    add("--seed", type=int, help=f"of tasks, luck and weights, below 1,000,000 (default: {DEFAULTS['seed']})")
     add("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     add("--num-threads", type=int, metavar="N", help="of torch; another number gives other weights")
     add("-i", "--trained-agent", type=Path, metavar="FILE", help="checkpoint to go on from, in its own folder")
     add("--log", type=Path, metavar="PATH", help="Open Bandit log: sets arms and prior, adds an off-policy report")
-    add("--tensorboard-log", type=Path, default=Path("logs"), metavar="DIR", help="folder of runs (default: logs)")
-    add("--eval-freq", type=int, metavar="N", help="timesteps between evaluations (default: 10 in a run; 0: none)")
-    add("--eval-trials", type=int, default=1000, metavar="N", help="of those evaluations (default: %(default)s)")
-    add("--save-freq", type=int, metavar="N", help="timesteps between checkpoints (default: 10 in a run; 0: last only)")
-    add("--trials", type=int, default=4000, help="held-out trials of the final evaluation (default: %(default)s)")
+    add("--tensorboard-log", type=Path, metavar="DIR", help=f"of runs (default: {DEFAULTS['tensorboard_log']})")
+    add(
+        "--eval-freq",
+        type=int,
+        metavar="N",
+        help="timesteps between evaluations (default: 10 a run; 0: first and last)",
+    )
+    add("--eval-trials", type=int, metavar="N", help=f"of those (default: {DEFAULTS['eval_trials']})")
+    add("--save-freq", type=int, metavar="N", help="timesteps between checkpoints (default: 10 a run; 0: last only)")
+    add("--trials", type=int, metavar="N", help=f"held-out, of the last evaluation (default: {DEFAULTS['trials']})")
     add("-P", "--progress", action="store_true", help="show a progress bar")
     add("--list-envs", action="store_true", help="list the environments and stop")
     options = parser.parse_args(arguments)
-    for name in ("n_timesteps", "n_envs", "num_threads", "trials", "eval_trials"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if not 0 <= options.seed < 1_000_000:
+    for name in ("n_timesteps", "n_envs", "num_threads", "trials", "eval_trials", "eval_freq", "save_freq"):
+        value, least = getattr(options, name), 0 if name.endswith("_freq") else 1
+        if value is not None and value < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    if not 0 <= (options.seed or 0) < 1_000_000:
         parser.error(f"--seed must be in [0, 999999] (above are validation and test tasks), got {options.seed}")
     return options
 
 
+def resume(options: argparse.Namespace) -> dict[str, Any]:
+    """Header of the checkpoint to go on from; its run's settings fill what `options` leaves open.
+
+    Raises:
+        ValueError: the file cannot be resumed from, or an option contradicts it.
+    """
+    header, _ = read(options.trained_agent)
+    if header["training"] is None:
+        raise ValueError(f"{options.trained_agent}: holds weights only; go on from a checkpoint that training wrote")
+    for name, found in (("env", header["env"]["id"]), ("algo", header["algo"])):
+        if getattr(options, name) not in (None, found):
+            raise ValueError(f"{options.trained_agent} was trained with --{name} {found}, not {getattr(options, name)}")
+        setattr(options, name, found)
+    for name in ("param", "hyperparam", "n_envs", "seed", "log", "tensorboard_log"):
+        if getattr(options, name):
+            raise ValueError(f"--{name.replace('_', '-')} cannot be changed in a run that is resumed (-i)")
+    kept = header["counters"].get("options", {})
+    for name in KEPT:
+        if getattr(options, name) is None:
+            setattr(options, name, kept.get(name))
+    if options.n_timesteps is None:
+        raise ValueError(f"{options.trained_agent} does not say how long its run is: give -n, in total")
+    if options.n_timesteps < header["num_timesteps"]:
+        raise ValueError(f"-n {options.n_timesteps} is over: the run has had {header['num_timesteps']:,} timesteps")
+    options.num_threads = options.num_threads or header["threads"]
+    if options.num_threads != header["threads"]:
+        print(f"note: the run began with {header['threads']} threads, not {options.num_threads}: weights will differ")
+    return header
+
+
+def check_hyperparameters(values: dict[str, Any], tuned: dict[str, Any]) -> None:
+    """Refuse numbers that no algorithm takes, and text where the tuned value is a number."""
+    for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        least = 1 if name in FROM_ONE else 0
+        if number and not (math.isfinite(value) and value >= least):
+            raise ValueError(f"--hyperparam {name} must be a number of at least {least}, got {value}")
+        falling = isinstance(value, str) and value.startswith("lin_")
+        if isinstance(tuned.get(name), int | float) and not (number or falling):
+            raise ValueError(f"--hyperparam {name} must be a number or lin_X, got {value!r}")
+
+
+def parameters_from_log(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+    """Arms and prior of a log, printed; `given` parameters come on top."""
+    found = from_log(path)
+    a, b = found["prior"]
+    spread = math.sqrt(a * b / (a + b + 1)) / (a + b)
+    print(f"{path}: {found['arms']} items, click rates Beta({a:.3g}, {b:.3g}): ", end="")
+    print(f"mean {a / (a + b):.2%}, standard deviation {spread:.2%}")
+    if given.get("arms", found["arms"]) != found["arms"]:
+        raise ValueError(f"--param arms={given['arms']} does not fit the {found['arms']} items of {path}; leave it out")
+    return {**found, **given}
+
+
 def train(options: argparse.Namespace) -> int:
     device = choose_device(options.device)
+    header = resume(options) if options.trained_agent else None
+    for name, value in DEFAULTS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
-    header: dict[str, Any] = {}
-    if options.trained_agent:
-        header, _ = read(options.trained_agent)
-        if header["training"] is None:
-            raise ValueError(
-                f"{options.trained_agent}: holds weights only; go on from a checkpoint that training wrote"
-            )
-        options.algo, options.env = header["algo"], header["env"]["id"]
+    options.log = Path(options.log).resolve() if options.log else None
+    if header:
         parameters, values, n_envs = header["env"]["parameters"], header["arguments"], header["env"]["n_envs"]
-        folder = options.trained_agent.parent
-        total = options.n_timesteps or header["counters"]["n_timesteps"]
-        options.log = Path(header["counters"]["log"]) if header["counters"]["log"] else None
-        if (threads := header["threads"]) != torch.get_num_threads():
-            print(f"note: the run began with {threads} threads, not {torch.get_num_threads()}: weights will differ")
-    else:
-        parameters = dict(options.param)
+        total, folder = options.n_timesteps, options.trained_agent.parent
         if options.log:
-            found = from_log(options.log)
-            a, b = found["prior"]
-            spread = math.sqrt(a * b / (a + b + 1)) / (a + b)
-            print(f"{options.log}: {found['arms']} items, click rates Beta({a:.1f}, {b:.1f}): ", end="")
-            print(f"mean {a / (a + b):.2%}, standard deviation {spread:.2%}")
-            parameters = {**found, **parameters}
-        values = {**hyperparameters(options.algo, options.env), **dict(options.hyperparam)}
+            open_bandit(options.log)  # needed at the end: missed now rather than then
+    else:
+        parameters = parameters_from_log(options.log, dict(options.param)) if options.log else dict(options.param)
+        tuned = hyperparameters(options.algo, options.env)
+        values = {**tuned, **dict(options.hyperparam)}
+        check_hyperparameters(values, tuned)
         total, n_envs = options.n_timesteps or values["n_timesteps"], options.n_envs or values["n_envs"]
         values = {key: value for key, value in values.items() if key not in ("n_timesteps", "n_envs")}
-    env = make_vec_env(options.env, n_envs, options.seed, **parameters)
+    env = RecVecEnv(recgym.make_scenario(options.env, **parameters), n_envs)
+    env.seed(options.seed)
     if header:
         model = load(options.trained_agent, env=env, device=device, resume=True)
     else:
         try:
             model = build(options.algo, env, values, device=device, seed=options.seed)
-        except TypeError as error:
+        except (TypeError, AssertionError) as error:
             raise ValueError(f"hyperparameters of {options.algo}: {error}") from None
         folder = new_folder(options.tensorboard_log, options.algo, options.env)  # nothing is left behind before this
-        arguments = {
-            "command": shlex.join(sys.argv),
-            "options": {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()},
-            "environment": {"id": options.env, "parameters": asdict(env.scenario), "n_envs": n_envs},
-            "hyperparameters": {**values, "n_timesteps": total},
-            "versions": {"python": platform.python_version(), **versions()},
-            "platform": platform.platform(),
-            "device": describe(device),
-            "threads": torch.get_num_threads(),
-            "commit": commit(),
-        }
-        write_json(folder / "args.json", arguments)
+    record(folder / "args.json", options, env, {**values, "n_timesteps": total}, device)
     print(f"training {options.algo} on {options.env} for {total:,} timesteps on {describe(device)}")
     print(f"run folder: {folder}")
     model.set_logger(configure(str(folder), ["tensorboard"]))
@@ -224,10 +263,10 @@ def train(options: argparse.Namespace) -> int:
         arguments=values,
         env_id=options.env,
         parameters=parameters,
-        kept={"n_timesteps": total, "log": str(options.log) if options.log else None},
+        kept={**plain({name: getattr(options, name) for name in KEPT}), "n_timesteps": total},
     )
     if header:
-        evaluation.last_evaluation = header["counters"]["last_evaluation"]
+        evaluation.last_evaluation = header["counters"].get("last_evaluation", -1)
 
     def stop(signum: int, frame: Any) -> None:
         if checkpoints.stop:
@@ -241,24 +280,48 @@ def train(options: argparse.Namespace) -> int:
         left = total - model.num_timesteps
         if left > 0:
             callbacks = CallbackList([evaluation, checkpoints])
-            model.learn(left, callbacks, reset_num_timesteps=not header, progress_bar=options.progress, log_interval=1)
+            interval = n_envs if isinstance(model, OffPolicyAlgorithm) else 1  # trials there, rollouts here
+            model.learn(left, callbacks, interval, reset_num_timesteps=not header, progress_bar=options.progress)
     finally:
         signal.signal(signal.SIGINT, previous)
         env.close()
-    script = shlex.join([sys.executable, sys.argv[0]])
     if checkpoints.stop:
         print(f"interrupted; saved after {checkpoints.last_save:,} timesteps in {checkpoints.path}")
-        print(f"resume:   {script} -i {checkpoints.path}")
+        print("resume:  ", shlex.join([sys.executable, sys.argv[0], "-i", str(checkpoints.path)]))
         return 130
     print(f"trained in {time.monotonic() - started:.0f} s")
     finish(options, parameters, model, folder, env.scenario)
     return 0
 
 
+def plain(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+
+
+def record(path: Path, options: argparse.Namespace, env: RecVecEnv, values: dict[str, Any], device: str) -> None:
+    """args.json: all that decides the run; a resumed run adds to what is there."""
+    session = {
+        "command": shlex.join(sys.argv),
+        "options": plain(vars(options)),
+        "environment": {"id": options.env, "parameters": asdict(env.scenario), "n_envs": env.num_envs},
+        "hyperparameters": values,
+        "versions": {"python": platform.python_version(), **versions()},
+        "platform": platform.platform(),
+        "device": describe(device),
+        "threads": torch.get_num_threads(),
+        "commit": commit(),
+    }
+    if options.trained_agent and path.is_file():
+        first = json.loads(path.read_text())
+        session = {**first, "resumed": [*first.get("resumed", []), session]}
+    write_json(path, session)
+
+
 def off_policy(options: argparse.Namespace, model: Any, scenario: Any) -> dict[str, Any]:
     """What the log says of the agent, beside a few baselines; prints the table."""
     log = open_bandit(options.log)
-    built = {name: make_baseline(name, scenario) for name in ("random", "greedy", "thompson_prior", "gittins")}
+    shown = [name for name in ("random", "greedy", "thompson_prior", "gittins") if name in baselines_for(scenario)]
+    built = {name: make_baseline(name, scenario) for name in shown}
     built[options.algo] = model
     with tqdm(unit=" events", disable=not options.progress, leave=False, total=len(built) * len(log.action)) as bar:
         report = off_policy_report(built, scenario, log, on_event=lambda *_: bar.update())
@@ -270,10 +333,13 @@ def finish(options: argparse.Namespace, parameters: dict[str, Any], model: Any, 
     """Evaluate on held-out tasks, write the report and the figures, and say how to go on."""
     baselines = dict.fromkeys(n for n, b in baselines_for(scenario).items() if b.kind != "informed")
     agents = {options.algo: model, f"{options.algo}:argmax": model}
+    for name, reason in left_out(scenario).items():
+        print(f"without {name}: {reason}")
     results, report = compare(options.env, parameters, {**baselines, **agents}, trials=options.trials, seed=0)
+    write_json(folder / "report.json", report)
     if options.log:
         report["off_policy"] = off_policy(options, model, scenario)
-    write_json(folder / "report.json", report)
+        write_json(folder / "report.json", report)
     title = f"{options.env}, {options.trials:,} held-out trials"
     regret_figure(results, title=title, emphasise=[options.algo]).savefig(folder / "regret.png")
     action_figure(results[options.algo], title=title).savefig(folder / "actions.png")
@@ -282,7 +348,7 @@ def finish(options: argparse.Namespace, parameters: dict[str, Any], model: Any, 
     names = ",".join([*baselines, f"{options.algo}={file}"])
     evaluate = [python, str(scripts / "evaluate.py"), "--env", options.env, *given, "--policies", names]
     print("evaluate:", shlex.join(evaluate))
-    print("inspect: ", shlex.join([python, "-m", "tensorboard.main", "--logdir", str(options.tensorboard_log)]))
+    print("inspect: ", shlex.join([python, "-m", "tensorboard.main", "--logdir", str(folder.parent.parent)]))
     print(
         "resume:  ",
         shlex.join([python, str(scripts / "train.py"), "-i", str(file), "-n", str(2 * model.num_timesteps)]),
@@ -298,9 +364,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         return train(options)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; what was saved before is kept", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

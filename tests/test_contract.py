@@ -667,9 +667,9 @@ def test_bad_tasks_change_nothing(id: str) -> None:
     ):  # fmt: skip
         bad.append({**task, name: wrong})
     env, batch = single(id), vector(id, 2)
-    env.reset(seed=1), batch.reset(seed=1)
     for wrong in bad:
         for owner in (env, batch):
+            owner.reset(seed=1)
             kept = owner.runner.snapshot()
             with pytest.raises(ValueError, match="task"):
                 owner.reset(seed=2, options={"task": wrong})

@@ -16,10 +16,13 @@ import pytest
 import torch
 
 from agents.checkpoint import read
+from recgym.sb3 import EvaluationCallback, RecVecEnv
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--param", "arms=3", "--param", "horizon=10", "--n-envs", "8", "--eval-trials", "50", "--trials", "200"]
-TINY += ["--hyperparam", "n_steps=10", "--hyperparam", "batch_size=40"]
+PPO = {"n_steps": 10, "batch_size": 40}
+for _name, _value in PPO.items():
+    TINY += ["--hyperparam", f"{_name}={_value}"]
 
 
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
@@ -45,19 +48,32 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def tags(folder: Path) -> dict[str, list[str]]:
+def loaded(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder))
     events.Reload()
-    return events.Tags()
+    return events
 
 
-@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def value(folder: Path, tag: str) -> float:
+    """The last value under a tag."""
+    return loaded(folder).Scalars(tag)[-1].value
+
+
+def hyperparameters_shown(folder: Path) -> Any:
+    """What the HPARAMS tab reads."""
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    content = loaded(folder).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    return HParamsPluginData.FromString(content).session_start_info.hparams
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "dqn"])
 def test_a_whole_run_and_its_evaluation(algo: str, tmp_path: Path) -> None:
-    small = [] if algo == "ppo" else ["--hyperparam", "learning_starts=50", "--hyperparam", "buffer_size=500"]
-    chosen = TINY if algo == "ppo" else TINY[: TINY.index("--hyperparam")]
-    printed = run("train.py", "--algo", algo, "-n", "800", *chosen, *small, "--tensorboard-log", str(tmp_path))
+    small = {"ppo": PPO, "a2c": {}, "dqn": {"learning_starts": 50, "buffer_size": 500}}[algo]
+    chosen = [*TINY[: TINY.index("--hyperparam")], *(f"--hyperparam={k}={v}" for k, v in small.items())]
+    printed = run("train.py", "--algo", algo, "-n", "800", *chosen, "--tensorboard-log", str(tmp_path))
     folder = tmp_path / algo / "RecBandit-v0_1"
     left = {"args.json", "checkpoint.safetensors", "report.json", "regret.png", "actions.png"}
     assert left < {path.name for path in folder.iterdir()}
@@ -67,11 +83,12 @@ def test_a_whole_run_and_its_evaluation(algo: str, tmp_path: Path) -> None:
     arguments = json.loads((folder / "args.json").read_text())
     assert arguments["environment"]["parameters"]["arms"] == 3
     assert arguments["threads"] >= 1 and "torch" in arguments["versions"] and "commit" in arguments
-    seen = tags(folder)
+    seen = loaded(folder).Tags()
     wanted = ["rollout/ctr", "rollout/ep_rew_mean", "eval/ctr", "eval/regret", "eval/normalised_score", "time/fps"]
     assert set(wanted) <= set(seen["scalars"])
     assert set(seen["images"]) == {"eval/regret_curves", "eval/actions"}
-    assert "_hparams_/session_start_info" in seen["hparams"] if "hparams" in seen else True
+    assert hyperparameters_shown(folder)["env"].string_value == "RecBandit-v0"
+    assert value(folder, "rollout/ctr") == pytest.approx(value(folder, "rollout/ep_rew_mean") / 10)
 
     file, again = folder / "checkpoint.safetensors", tmp_path / "again.json"
     given = ["--param", "arms=3", "--param", "horizon=10", "--policies", f"ucb1,agent={file},agent:argmax={file}"]
@@ -114,12 +131,68 @@ def test_killed_and_interrupted_runs_resume_bit_identical(tmp_path: Path) -> Non
         same(tmp_path / "whole" / "ppo" / "RecBandit-v0_1" / "checkpoint.safetensors", file)
 
 
+@pytest.mark.parametrize("moment", ["first step", "last rollout", "last evaluation"])
+def test_interrupted_at_odd_moments_saves_what_it_says(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    step, evaluate = RecVecEnv.step_wait, EvaluationCallback.evaluate
+    seen = {"steps": 0}
+
+    def interrupting_step(env: RecVecEnv) -> Any:
+        seen["steps"] += 1
+        if seen["steps"] == {"first step": 1, "last rollout": 45}.get(moment):  # 5 rollouts of 10 steps of 8 rows
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(env)
+
+    def interrupting_evaluation(callback: EvaluationCallback) -> Any:
+        if moment == "last evaluation" and callback.num_timesteps == 400:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(callback)
+
+    monkeypatch.setattr(RecVecEnv, "step_wait", interrupting_step)
+    monkeypatch.setattr(EvaluationCallback, "evaluate", interrupting_evaluation)
+    main = importlib.import_module("train").main
+    options = ["-n", "400", "--save-freq", "0", "--eval-freq", "0", *TINY, "--tensorboard-log", str(tmp_path)]
+    assert main(options) == 130
+    file = tmp_path / "ppo" / "RecBandit-v0_1" / "checkpoint.safetensors"
+    steps = 80 if moment == "first step" else 400
+    assert weights(file)[0] == steps
+    assert f"saved after {steps} timesteps in {file}" in capsys.readouterr().out
+    assert main(["-i", str(file)]) == 0
+    assert weights(file)[0] == 400
+    assert len(json.loads((file.parent / "args.json").read_text())["resumed"]) == 1
+
+
+def test_options_that_contradict_a_resumed_run_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    main = importlib.import_module("train").main
+    assert main(["-n", "80", *TINY, "--tensorboard-log", str(tmp_path)]) == 0
+    file = str(tmp_path / "ppo" / "RecBandit-v0_1" / "checkpoint.safetensors")
+    for wrong in (
+        ["--env", "RecBanditDrift-v0"],
+        ["--algo", "dqn"],
+        ["--param", "arms=4"],
+        ["--n-envs", "3"],
+        ["-n", "8"],
+    ):
+        capsys.readouterr()
+        assert main(["-i", file, *wrong]) == 2, wrong
+        assert capsys.readouterr().err.startswith("error: ")
+    assert main(["-i", "agents/pretrained/RecBandit-v0.safetensors"]) == 2
+    assert "holds weights only" in capsys.readouterr().err
+
+
 def test_log_of_a_real_policy_trains_and_reports(tmp_path: Path) -> None:
     rows = ["timestamp,item_id,position,click,propensity_score"]
     rows += [f"2019-11-24 00:{i // 60:02d}:{i % 60:02d},{i % 4},1,{int(i % 7 == 0)},0.25" for i in range(400)]
     log = tmp_path / "log.csv"
     log.write_text("\n".join(rows) + "\n")
     small = [*TINY[2:], "--tensorboard-log", str(tmp_path)]
+    refused = run("train.py", "--log", str(log), "--param", "arms=9", *small, code=2)
+    assert "does not fit the 4 items" in refused and not (tmp_path / "ppo").exists()
     printed = run("train.py", "--log", str(log), "-n", "400", *small)
     assert "off-policy, 400 events, 4 items" in printed and "replay: too few clicks to compare" in printed
     report = json.loads((tmp_path / "ppo" / "RecBandit-v0_1" / "report.json").read_text())
@@ -127,6 +200,7 @@ def test_log_of_a_real_policy_trains_and_reports(tmp_path: Path) -> None:
     assert set(report["off_policy"]["policies"]["ppo"]) == {"replay", "ips", "snips"}
 
 
+SHIPPED = "agents/pretrained/RecBandit-v0.safetensors"
 REFUSED = {
     "unknown environment": (["train.py", "--env", "RecBandid-v0"], "did you mean 'RecBandit-v0'"),
     "unknown parameter": (["train.py", "--param", "armz=3"], "did you mean 'arms'"),
@@ -144,6 +218,23 @@ REFUSED = {
     "no policies": (["evaluate.py"], "--policies names none"),
     "same label": (["evaluate.py", "--policies", "a=x,a=y"], "two policies are called 'a'"),
     "evaluate a file that is none": (["evaluate.py", "--policies", "a=README.md"], "not a checkpoint"),
+    "unknown device": (["train.py", "--device", "gpu"], "use auto, cpu, cuda"),
+    "device of an evaluation": (["evaluate.py", "--device", "gpu", "--policies", SHIPPED], "use auto, cpu, cuda"),
+    "parameter of the interface": (["train.py", "--param", "n_envs=3"], "has no parameter 'n_envs'"),
+    "render mode": (["train.py", "--param", "render_mode=ansi"], "has no parameter 'render_mode'"),
+    "no epochs": (["train.py", "--hyperparam", "n_epochs=0"], "n_epochs must be a number of at least 1"),
+    "learning rate": (["train.py", "--hyperparam", "learning_rate=NaN"], "learning_rate must be a number"),
+    "text for a number": (["train.py", "--hyperparam", "gamma=foo"], "gamma must be a number"),
+    "batch of one": (["train.py", "--hyperparam", "n_steps=1", "--n-envs", "1"], "hyperparameters of ppo"),
+    "negative frequency": (["train.py", "--save-freq", "-1"], "--save-freq must be at least 0"),
+    "name of a baseline": (["evaluate.py", "--policies", f"random={SHIPPED}"], "is the name of a baseline"),
+    "folder for a report": (["evaluate.py", "--policies", "ucb1", "--json", "tests"], "it is a folder"),
+    "figure of no kind": (["evaluate.py", "--policies", "ucb1", "--figure", "x.abc"], "the ending must be one of"),
+    "prior without a table": (
+        ["evaluate.py", "--policies", "gittins", "--param", "prior=[0.005,1]"],
+        "gittins cannot play this Bandit",
+    ),
+    "horizon without a table": (["evaluate.py", "--policies", "gittins", "--param", "horizon=4000"], "too large"),
     "few trials": (["evaluate.py", "--policies", "ucb1", "--trials", "1"], "--trials at least 2"),
 }
 

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgym.baselines import Baseline
-from recgym.baselines.gittins import load_table
+from recgym.baselines.gittins import checked, load_table
 from recgym.core import LOG_SCALE, to_numpy, tree_map
 
 __all__ = ["BASELINES", "ExpertPolicy", "IndexPolicy", "Seen"]
 
+LONGEST_TABLE = 1000  # decisions: half a gigabyte, which grows with their cube
 Floats = NDArray[np.floating[Any]]
 
 
@@ -207,6 +208,17 @@ def gittins(scenario: Any) -> IndexPolicy:
     return counting(scenario, index)
 
 
+def unfit_table(scenario: Any) -> str:
+    """Why there is no Gittins table for a scenario."""
+    if scenario.horizon > LONGEST_TABLE:
+        return f"a Gittins table for {scenario.horizon} decisions is too large; the longest is for {LONGEST_TABLE}"
+    try:
+        checked(scenario.prior, scenario.horizon)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 # --- other memories --------------------------------------------------------------------------------------------------
 class Averages(NamedTuple):
     average: Floats  # [B, K]
@@ -309,7 +321,7 @@ STATIONARY = {
     "ots": Baseline(
         lambda scenario: counting(scenario, optimistic_thompson), "prior-free", "optimistic Thompson sampling"
     ),
-    "gittins": Baseline(gittins, "prior-aware", "finite-horizon Gittins index, true prior"),
+    "gittins": Baseline(gittins, "prior-aware", "finite-horizon Gittins index, true prior", unfit=unfit_table),
 }
 
 BASELINES: dict[str, dict[str, Baseline]] = {"Bandit": STATIONARY, "DriftBandit": STATIONARY}

@@ -17,6 +17,9 @@ from recgym.baselines.bandit import EXPERT, Floats, IndexPolicy, Seen
 __all__ = ["BASELINES"]
 
 
+MOST_FEATURES = 250  # two gigabytes for a chunk of trials
+
+
 class Ridge(NamedTuple):
     offered: Floats  # [B, K, d] features of the previous observation
     inverse: Floats  # [B, d, d] of I + sum x x^T
@@ -150,32 +153,43 @@ def bayes_ucb_logistic(scenario: Any, bonus: float = 0.5) -> IndexPolicy:
     return logistic(scenario, index)
 
 
+def too_wide(scenario: Any) -> str:
+    """Why a matrix per trial cannot be kept."""
+    if scenario.width <= MOST_FEATURES:
+        return ""
+    return f"it keeps a matrix of {scenario.width} x {scenario.width} per trial; the widest is {MOST_FEATURES}"
+
+
+_TABLE = {
+    "linucb": Baseline(
+        linucb,
+        "prior-free",
+        "ridge regression with a confidence bonus (LinUCB), alpha tuned",
+        {"alpha": (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)},
+        {"ContextualBandit": {"alpha": 0.3}},
+    ),
+    "lints": Baseline(
+        lints,
+        "prior-free",
+        "Thompson sampling with ridge regression (LinTS), v tuned",
+        {"v": (0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)},
+        {"ContextualBandit": {"v": 0.03}},
+    ),
+    "bayes_logistic": Baseline(
+        bayes_logistic, "prior-aware", "Thompson sampling with logistic regression, true prior and base rate"
+    ),
+    "bayes_ucb_logistic": Baseline(
+        bayes_ucb_logistic,
+        "prior-aware",
+        "logistic regression with a confidence bonus, true prior and base rate, bonus tuned",
+        {"bonus": (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)},
+        {"ContextualBandit": {"bonus": 0.35}},
+    ),
+}
+
 BASELINES: dict[str, dict[str, Baseline]] = {
     "ContextualBandit": {
         "expert": EXPERT,
-        "linucb": Baseline(
-            linucb,
-            "prior-free",
-            "ridge regression with a confidence bonus (LinUCB), alpha tuned",
-            {"alpha": (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)},
-            {"ContextualBandit": {"alpha": 0.3}},
-        ),
-        "lints": Baseline(
-            lints,
-            "prior-free",
-            "Thompson sampling with ridge regression (LinTS), v tuned",
-            {"v": (0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)},
-            {"ContextualBandit": {"v": 0.03}},
-        ),
-        "bayes_logistic": Baseline(
-            bayes_logistic, "prior-aware", "Thompson sampling with logistic regression, true prior and base rate"
-        ),
-        "bayes_ucb_logistic": Baseline(
-            bayes_ucb_logistic,
-            "prior-aware",
-            "logistic regression with a confidence bonus, true prior and base rate, bonus tuned",
-            {"bonus": (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)},
-            {"ContextualBandit": {"bonus": 0.35}},
-        ),
+        **{name: baseline._replace(unfit=too_wide) for name, baseline in _TABLE.items()},
     }
 }

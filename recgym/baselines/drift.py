@@ -58,6 +58,7 @@ class Belief(NamedTuple):
 
 
 CELLS = 61  # of that grid
+MOST_ARMS = 1000  # a gigabyte or two for a chunk of trials
 WIDEST = 14.0  # logits: the scenario keeps a drifting click rate above 1e-6
 
 
@@ -159,6 +160,14 @@ def bayes_ucb_drift(scenario: Any, quantile: float = 0.8) -> IndexPolicy:
 _DISCOUNT = (0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 _WINDOW = (5.0, 10.0, 20.0, 30.0, 50.0, 80.0)
 
+
+def too_many(scenario: Any) -> str:
+    """Why a distribution per candidate and trial cannot be kept."""
+    if scenario.arms <= MOST_ARMS:
+        return ""
+    return f"it keeps {CELLS} numbers for each of {scenario.arms} arms per trial; the most it can are {MOST_ARMS}"
+
+
 _TABLE = {
     "discounted_ucb": Baseline(
         lambda scenario, bonus=0.3, pseudo=1.0, discount=0.95: counting(
@@ -193,7 +202,7 @@ _TABLE = {
         {"DriftBandit": {"window": 80.0}},
     ),
     "thompson_drift": Baseline(
-        thompson_drift, "prior-aware", "Thompson sampling from the exact posterior under the true drift"
+        thompson_drift, "prior-aware", "Thompson sampling from the exact posterior under the true drift", unfit=too_many
     ),
     "bayes_ucb_drift": Baseline(
         bayes_ucb_drift,
@@ -201,6 +210,7 @@ _TABLE = {
         "upper quantile of the exact posterior under the true drift, quantile tuned",
         {"quantile": (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)},
         {"DriftBandit": {"quantile": 0.85}},
+        too_many,
     ),
 }
 

@@ -83,7 +83,7 @@ def index_table(prior: tuple[float, float], horizon: int, *, progress: bool = Fa
     Raises:
         ValueError: an argument is out of range.
     """
-    prior, horizon = _checked(prior, horizon)
+    prior, horizon = checked(prior, horizon)
     prices = _prices(prior, horizon)
     values = np.empty(_states(horizon), np.float32)
     totals = range(horizon, 0, -1)  # longest first, so that no thread is left alone with a long one
@@ -102,7 +102,7 @@ def load_table(prior: tuple[float, float], horizon: int, *, progress: bool = Fal
     `$XDG_CACHE_HOME/recgym` (else `~/.cache/recgym`) holds one file per prior with the longest horizon computed so far;
     so the table may be longer than asked for. A damaged file is replaced. Where none can be written, a warning says so.
     """
-    prior, horizon = _checked(prior, horizon)
+    prior, horizon = checked(prior, horizon)
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():  # unset, empty or relative: the XDG specification says to use the default
         base = Path("~/.cache").expanduser()
@@ -125,7 +125,7 @@ def bayes_value(prior: tuple[float, float], horizon: int) -> float:
     1985, "Bandit Problems"). Time grows with horizon^4, memory with horizon^3: 100 takes a tenth of a second. Errors as
     for `index_table`.
     """
-    (a, b), horizon = _checked(prior, horizon)
+    (a, b), horizon = checked(prior, horizon)
     later = [np.zeros((n1 + 1, horizon - n1 + 1)) for n1 in range(horizon + 1)]  # [n1] of [s1, s2] at time `horizon`
     for time in range(horizon - 1, -1, -1):
         now = []
@@ -139,7 +139,7 @@ def bayes_value(prior: tuple[float, float], horizon: int) -> float:
     return float(later[0][0, 0])
 
 
-def _checked(prior: tuple[float, float], horizon: int) -> tuple[tuple[float, float], int]:
+def checked(prior: tuple[float, float], horizon: int) -> tuple[tuple[float, float], int]:
     """Validate and turn NumPy scalars into Python's."""
     try:
         a, b = (float(x) for x in prior)

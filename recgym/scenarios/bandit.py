@@ -37,6 +37,7 @@ MOST_ARMS = 10_000
 CLIP = 3.0  # drawn features are normal, cut at three standard deviations so that the observation space is bounded
 LARGEST_FEATURE = 1e6  # of a given table: keeps products and sums finite in float32
 SMALLEST_PRIOR = 1e-3  # Beta parameters below it are indistinguishable from a coin, and their draws overflow in float32
+LARGEST_PRIOR = 1e6  # above it the click rates are all alike
 SMALLEST_RATE = 1e-6  # keeps the logit of a drifting click rate finite in float32
 
 
@@ -123,8 +124,8 @@ class Bandit:
     def __post_init__(self) -> None:
         check_common(self)
         prior = numbers(self.prior)
-        if prior.shape != (2,) or not np.all((prior >= SMALLEST_PRIOR) & (prior <= 1e6)):
-            message = f"prior must be two numbers in [{SMALLEST_PRIOR}, 1e6], got {self.prior!r}"
+        if prior.shape != (2,) or not np.all((prior >= SMALLEST_PRIOR) & (prior <= LARGEST_PRIOR)):
+            message = f"prior must be two numbers in [{SMALLEST_PRIOR}, {LARGEST_PRIOR:g}], got {self.prior!r}"
             raise ValueError(f"{type(self).__name__}: {message}")
         object.__setattr__(self, "prior", tuple(prior.tolist()))
 
