@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import recgym
 from recgym.core import Layout, write_atomically
-from recgym.sb3 import make_vec_env
+from recgym.sb3 import RecVecEnv, make_vec_env
 
 __all__ = ["ALGORITHMS", "build", "export", "load", "load_pretrained", "read", "save", "versions"]
 
@@ -39,7 +39,19 @@ ALGORITHMS = {  # the classes that a file may name
 }
 PRETRAINED = Path(__file__).with_name("pretrained")
 ACTIVATIONS = ("ReLU", "Tanh", "GELU", "SiLU")
-LIBRARIES = ("gymnasium", "numpy", "stable_baselines3", "torch", "safetensors")
+HEADER: dict[str, tuple[type, ...]] = {  # what a header must have
+    "algo": (str,),
+    "arguments": (dict,),
+    "env": (dict,),
+    "layout": (dict,),
+    "versions": (dict,),
+    "threads": (int,),
+    "num_timesteps": (int,),
+    "exploration_rate": (float, int, type(None)),
+    "counters": (dict,),
+    "training": (dict, type(None)),
+}
+LIBRARIES = ("gymnasium", "numpy", "stable_baselines3", "sb3_contrib", "torch", "safetensors")
 
 
 # --- building --------------------------------------------------------------------------------------------------------
@@ -101,7 +113,7 @@ def save(
     path: str | Path,
     model: Any,
     *,
-    algo: str,
+    algo: str | None = None,
     arguments: Mapping[str, Any],
     env_id: str,
     parameters: Mapping[str, Any] | None = None,
@@ -113,7 +125,7 @@ def save(
     Args:
         path: of the file; ".safetensors" is added where it is missing.
         model: the algorithm.
-        algo: its key in `ALGORITHMS`.
+        algo: its key in `ALGORITHMS`; None finds it.
         arguments: those it was built with (see `build`).
         env_id: a key of `recgym.SCENARIOS`.
         parameters: of the environment.
@@ -124,8 +136,10 @@ def save(
         The file's path.
 
     Raises:
+        ValueError: the model is not of `algo`, or its environment is not the one described.
         OSError: the folder cannot be written to.
     """
+    algo = _described(model, algo, recgym.make_scenario(env_id, **(parameters or {})))
     tensors = {f"policy.{name}": value for name, value in model.policy.state_dict().items()}
     header: dict[str, Any] = {
         "format": FORMAT,
@@ -144,6 +158,21 @@ def save(
         arrays, header["training"] = _training_state(model)
         tensors |= arrays
     return _write(path, header, tensors)
+
+
+def _described(model: Any, algo: str | None, scenario: Any) -> str:
+    """The algorithm's key, once model and environment are known to be what the file will say."""
+    names = {kind.partition(":")[2]: key for key, kind in ALGORITHMS.items()}
+    found = names.get(type(model).__name__)
+    if found is None or algo not in (None, found):
+        raise ValueError(f"the model is a {type(model).__name__}, not {algo or 'one of ' + ', '.join(ALGORITHMS)}")
+    if model.get_vec_normalize_env() is not None:
+        raise ValueError("the model's VecNormalize keeps statistics that a checkpoint does not hold: train without it")
+    if not isinstance(model.env.unwrapped, RecVecEnv) or model.env.unwrapped.scenario != scenario:
+        raise ValueError(
+            f"the model's environment is not {scenario}: see recgym.sb3.make_vec_env, or name its parameters"
+        )
+    return found
 
 
 def _write(path: str | Path, header: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> Path:
@@ -190,7 +219,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         raise ValueError(f"{path}: a safetensors file without recgym's header: not one of its checkpoints") from None
     except (ValueError, AttributeError, TypeError, RecursionError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path}: not a checkpoint, or truncated: {error}") from None
-    if not isinstance(header, dict) or not isinstance(header.get("format"), int):
+    if not isinstance(header, dict) or not isinstance(header.get("format"), int) or header["format"] < 1:
         raise ValueError(f"{path}: the header has no format version")
     if header["format"] > FORMAT:
         raise ValueError(f"{path}: format {header['format']} is newer than the {FORMAT} read here; upgrade recgym")
@@ -198,10 +227,15 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if digest != _digest(tensors, header):
         raise ValueError(f"{path}: damaged: the content does not match its digest")
     for name, tensor in tensors.items():
-        if name.startswith("policy.") and tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{path}: tensor {name!r} holds NaN or infinite numbers")
-    if header.get("algo") not in ALGORITHMS:
-        raise ValueError(f"{path}: algorithm {header.get('algo')!r} is not allowed; there are {', '.join(ALGORITHMS)}")
+    for key, kinds in HEADER.items():
+        if not isinstance(header.get(key, ...), kinds):
+            raise ValueError(f"{path}: the header's {key!r} is missing or no {'/'.join(k.__name__ for k in kinds)}")
+    if header["algo"] not in ALGORITHMS:
+        raise ValueError(f"{path}: algorithm {header['algo']!r} is not allowed; there are {', '.join(ALGORITHMS)}")
+    if set(header["env"]) != {"id", "parameters", "n_envs"}:
+        raise ValueError(f"{path}: the header's 'env' must have id, parameters and n_envs, has {sorted(header['env'])}")
     return header, tensors
 
 
@@ -230,7 +264,10 @@ def load(path: str | Path, *, env: VecEnv | None = None, device: str = "auto", r
     with warnings.catch_warnings():
         if not resume:  # batch sizes that do not fit this number of environments matter to learning alone
             warnings.filterwarnings("ignore", message="You have specified a mini-batch size", category=UserWarning)
-        model = build(header["algo"], env, header["arguments"], device=device)
+        try:
+            model = build(header["algo"], env, header["arguments"], device=device)
+        except (TypeError, AssertionError, KeyError) as error:
+            raise ValueError(f"{path}: {header['algo']} cannot be built from the header's arguments: {error}") from None
     weights = {n.removeprefix("policy."): t for n, t in tensors.items() if n.startswith("policy.")}
     _fits(path, model.policy.state_dict(), weights)
     model.policy.load_state_dict(weights)
@@ -324,6 +361,7 @@ def _restore_training(
 ) -> None:
     try:
         state: dict[int, dict[str, torch.Tensor]] = {}
+        weights: list[Any] = [weight for group in model.policy.optimizer.param_groups for weight in group["params"]]
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):
                 _, index, key = name.split(".")
@@ -332,6 +370,15 @@ def _restore_training(
         model.env.env_method(
             "restore", {n.removeprefix("env."): t.numpy() for n, t in tensors.items() if n.startswith("env.")}
         )
+        _fits(
+            path,
+            {"observation": torch.from_numpy(model.env.env_method("observation")[0])},
+            {"observation": tensors["last.observation"]},
+        )
+        for number, values in state.items():
+            for key, value in values.items():
+                if value.ndim and value.shape != weights[number].shape:
+                    raise ValueError(f"optimizer tensor {number}.{key} has shape {tuple(value.shape)}")
         model._last_obs = tensors["last.observation"].numpy().copy()
         if "last.episode_starts" in tensors:
             model._last_episode_starts = tensors["last.episode_starts"].numpy().copy()
@@ -364,5 +411,5 @@ def _restore_training(
             (kind, words, int(position), int(has_gauss), gauss)
         )
         random.setstate((python_version, tuple(tensors["random.python"].tolist()), python_gauss))
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{path}: the training state is incomplete: {error!r}; load it without resume") from None
+    except (KeyError, TypeError, IndexError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: the training state does not fit: {error}; load it without resume") from None

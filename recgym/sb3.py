@@ -197,6 +197,10 @@ class RecVecEnv(VecEnv):
         return self.runner.step(action)
 
     # --- checkpoints ---
+    def observation(self) -> np.ndarray:
+        """[B, D] what the current states show."""
+        return to_numpy(self.runner.observation())
+
     def snapshot(self) -> dict[str, np.ndarray]:
         """Everything that decides what happens next."""
         return {**self.runner.snapshot(), "returns": self._returns.copy()}

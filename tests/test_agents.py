@@ -13,8 +13,20 @@ import pytest
 import safetensors.torch
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
-from agents.checkpoint import ALGORITHMS, LONGEST_HEADER, _digest, build, export, load, load_pretrained, read, save
+from agents.checkpoint import (
+    ALGORITHMS,
+    HEADER,
+    LONGEST_HEADER,
+    _digest,
+    build,
+    export,
+    load,
+    load_pretrained,
+    read,
+    save,
+)
 from recgym.evaluation import rollout
 from recgym.sb3 import make_vec_env
 
@@ -227,6 +239,14 @@ def bit_flip(content: bytes) -> bytes:
     return content[:-5] + bytes([content[-5] ^ 4]) + content[-4:]
 
 
+def without(key: str) -> Callable[[bytes], bytes]:
+    return lambda content: edited(content, lambda header, tensors: header.pop(key))
+
+
+def with_value(key: str, value: Any) -> Callable[[bytes], bytes]:
+    return lambda content: edited(content, lambda header, tensors: header.update({key: value}))
+
+
 REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda c: b"", "too short"),
     "truncated header": (lambda c: c[:40], "truncated"),
@@ -243,6 +263,12 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "shape": (lambda c: edited(c, reshaped), r"'action_net.bias' should be torch.float32 \(4,\), found .* \(7,\)"),
     "dtype": (lambda c: edited(c, retyped), "found torch.float64"),
     "future": (lambda c: edited(c, future), "upgrade recgym"),
+    **{f"no {key}": (without(key), f"header's '{key}' is missing") for key in HEADER},
+    "format 0": (with_value("format", 0), "no format version"),
+    "steps as text": (with_value("num_timesteps", "80"), "header's 'num_timesteps' is missing or no int"),
+    "algo as list": (with_value("algo", ["ppo"]), "header's 'algo' is missing or no str"),
+    "half an env": (with_value("env", {"id": "RecBandit-v0"}), "must have id, parameters and n_envs"),
+    "unknown argument": (with_value("arguments", {"policy": "MlpPolicy", "evil": 1}), "cannot be built"),
     "class": (lambda c: edited(c, other_class), "is not allowed"),
 }
 
@@ -267,6 +293,50 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(first: bytes, written
     path.write_bytes(padded)
     assert padded.startswith(first)
     assert read(path)[0]["algo"] == "ppo"
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("optimizer.0.exp_avg", torch.zeros(3)),
+        ("last.observation", torch.zeros(2, 2)),
+        ("random.torch", torch.zeros(5, dtype=torch.uint8)),
+        ("env.state.time", torch.zeros(9)),
+        ("env.counters", None),
+    ],
+)
+def test_a_training_state_that_does_not_fit_is_refused(name: str, value: torch.Tensor | None, tmp_path: Path) -> None:
+    model = make("ppo")
+    model.learn(80)
+    path = write(tmp_path / "whole", model, training=True)
+
+    def change(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        assert name in tensors
+        tensors.pop(name) if value is None else tensors.update({name: value})
+
+    path.write_bytes(edited(path.read_bytes(), change))
+    env = make_vec_env("RecBandit-v0", 4, 0, **PARAMETERS)
+    with pytest.raises(ValueError, match="training state does not fit") as caught:
+        load(path, env=env, device="cpu", resume=True)
+    assert str(path) in str(caught.value)
+
+
+def test_what_is_described_wrongly_is_not_saved(tmp_path: Path) -> None:
+    model = make("ppo")
+    described = {"arguments": SMALL["ppo"], "env_id": "RecBandit-v0", "parameters": PARAMETERS}
+    for wrong, message in (
+        ({"algo": "a2c"}, "the model is a PPO, not a2c"),
+        ({"env_id": "RecBanditDrift-v0"}, "environment is not"),
+        ({"parameters": {"arms": 5}}, "environment is not"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            save(tmp_path / "wrong", model, **{**described, **wrong})
+    model.set_env(VecMonitor(make_vec_env("RecBandit-v0", 4, 0, **PARAMETERS)))
+    assert read(save(tmp_path / "monitored", model, **described))[0]["algo"] == "ppo"
+    model.set_env(VecNormalize(make_vec_env("RecBandit-v0", 4, 0, **PARAMETERS)))
+    with pytest.raises(ValueError, match="VecNormalize"):
+        save(tmp_path / "normalised", model, **described)
+    assert [path.name for path in tmp_path.iterdir()] == ["monitored.safetensors"]
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
