@@ -60,7 +60,7 @@ def value(policy: Any, scenario: Any, trials: int = 2000, seed: int = TEST_SEED)
     [
         ("random", {}, 50.0),
         ("ucb1", {}, 63.3),  # MODELS: 63
-        ("ucb1_tuned", {"pseudo": 0.0, "bonus": 0.2}, 81.1),  # the textbook's, which shows every arm once
+        ("ucb1_tuned", {"pseudo": 0.0, "bonus": 0.2}, 81.4),  # the textbook's, which shows every arm once
         ("ucb1_tuned", {}, 83.2),
         ("greedy", {}, 79.0),  # MODELS: 78-79
         ("thompson", {}, 77.1),  # MODELS: 77
@@ -96,8 +96,11 @@ PUBLISHED = {
 
 
 def first_of_the_best(memory: Counts, seen: Seen) -> np.ndarray:
-    """Greedy with ties to the first arm, as theirs must have been: a tie then keeps to the arm shown, which costs up to
-    12 of 500 clicks against random ties, and only so do the two columns of greedy and epsilon-greedy come out."""
+    """Not the `greedy` that we ship, which breaks ties at random and is better (79 for 77.1 at 100 pulls of 10 arms).
+
+    Greedy with ties to the first arm, as theirs must have been: a tie then keeps to the arm shown, which costs up to
+    12 of 500 clicks against random ties, and only so do the two columns of greedy and epsilon-greedy come out.
+    """
     return posterior_mean(memory, seen) - 1e-9 * np.arange(memory.shown.shape[1])
 
 
@@ -110,6 +113,7 @@ def first_of_the_best(memory: Counts, seen: Seen) -> np.ndarray:
     ],
 )
 def test_published_table(name: str, size: tuple[int, int]) -> None:
+    """The column "greedy" is that of `first_of_the_best`, not of the shipped `greedy`, whose ties are random."""
     horizon, arms = size
     scenario = recgym.make_scenario("RecBandit-v0", horizon=horizon, arms=arms, statistics=False)
     ours = value(counting(scenario, thompson if name == "thompson" else first_of_the_best), scenario)

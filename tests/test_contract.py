@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import json
 import math
 import pickle
@@ -225,6 +226,17 @@ def test_vector_returns_what_its_spaces_say(id: str, parameters: dict[str, Any],
             same(info["final_info"], {key: info[key] for key in keys})
         if ends and mode == "Disabled":
             env.reset()
+
+
+@every_id
+@every_device
+def test_what_a_step_returns_shares_no_memory(id: str, device: str) -> None:
+    env = vector(id, 3, device=device, horizon=1)
+    env.reset(seed=1)
+    *arrays, info = env.step(np.zeros(env.action_space.shape, dtype=np.int64))
+    final = info.pop("final_info")
+    leaves = [to_numpy(leaf) for leaf in (*arrays, *info.values(), *final.values())]
+    assert not any(np.shares_memory(one, other) for one, other in itertools.combinations(leaves, 2))
 
 
 @every_case

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -44,9 +48,38 @@ def test_files_and_options_that_are_named_exist() -> None:
             assert not option.startswith("-") or f'"{option}"' in source or option == "--help", (command, option)
 
 
+PLUGIN = """
+import gymnasium, recgym
+preset = recgym.SCENARIOS["Boredom-v0"] = recgym.Preset("boredom:Boredom", {}, {"factor": 0.5})
+gymnasium.register("Boredom-v0", entry_point="recgym.envs:RecEnv", vector_entry_point="recgym.envs:RecVectorEnv",
+                   kwargs={"scenario": preset.scenario})
+"""
+
+
+@pytest.mark.slow
+def test_the_added_scenario_keeps_the_contract(tmp_path: Path) -> None:
+    """The class as the README prints it, registered with the preset that the README prints."""
+    assert 'Preset("recgym.scenarios.boredom:Boredom", {}, {"factor": 0.5})' in README
+    (block,) = [block for block in BLOCKS if "class Boredom" in block]
+    (tmp_path / "boredom.py").write_text(block)
+    (tmp_path / "boredom_plugin.py").write_text(PLUGIN)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "boredom_plugin", "-p", "no:cacheprovider"]
+    command += ["-k", "Boredom", "tests/test_contract.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 50
+
+
 def test_no_default_of_a_parameter_is_retyped_in_a_docstring() -> None:
     for env_id in recgym.SCENARIOS:
-        assert "default" not in (type(recgym.make_scenario(env_id)).__doc__ or "").lower()
+        scenario = type(recgym.make_scenario(env_id))
+        text = scenario.__doc__ or ""
+        assert "default" not in text.lower()
+        arguments = text.split("## Arguments")[1].split("##")[0]
+        defaults = {field.name: str(field.default) for field in fields(scenario)}
+        for name, effect in re.findall(r"\* `(\w+)` \([^)]*\):(.*?)(?=\n    \*|\Z)", arguments, flags=re.S):
+            assert defaults[name] not in re.findall(r"[\w.-]+\w|\w", effect), (env_id, name)
 
 
 def test_the_version_stands_in_one_place_or_agrees() -> None:

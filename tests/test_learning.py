@@ -1,0 +1,56 @@
+"""Learners learn: a trivial environment quickly, RecBandit-v0 beyond UCB1, and the agent that we ship."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+import recgym
+from agents import load_pretrained
+from agents.checkpoint import build
+from recgym.evaluation import TEST_SEED, VALIDATION_SEED, evaluate
+from recgym.sb3 import make_vec_env
+
+HYPERPARAMETERS = Path(__file__).parent.parent / "scripts" / "hyperparams.toml"
+
+
+def summary(agent: Any, scenario: Any, trials: int, seed: int) -> Any:
+    """The agent's figures, compared with UCB1's on the same trials."""
+    return evaluate(scenario, {"ucb1": None, "agent": agent}, trials=trials, seed=seed)[1]
+
+
+def test_ppo_solves_a_trivial_environment() -> None:
+    """Two items that are clicked always or never: keep the one that is clicked, leave the other."""
+    trivial = {"arms": 2, "horizon": 10, "prior": (0.01, 0.01)}
+    env = make_vec_env("RecBandit-v0", 64, 0, **trivial)
+    model = PPO("MlpPolicy", env, n_steps=10, batch_size=160, learning_rate=3e-3, gamma=0.9, seed=0, device="cpu")
+    model.learn(40_000)
+    found = summary(model, recgym.make_scenario("RecBandit-v0", **trivial), 1000, VALIDATION_SEED)
+    assert found["agent"].versus["random"].low > 0
+    assert found["agent"].returns.mean > 0.9 * found["informed"].returns.mean
+
+
+def test_the_shipped_agent_is_above_ucb1() -> None:
+    found = summary(load_pretrained("RecBandit-v0"), recgym.make_scenario("RecBandit-v0"), 1000, TEST_SEED)
+    assert found["agent"].versus["ucb1"].low > 0
+
+
+@pytest.mark.slow
+def test_ppo_with_the_tuned_values_ends_above_ucb1() -> None:
+    values = tomllib.loads(HYPERPARAMETERS.read_text())["ppo"]["default"]
+    del values["n_timesteps"]
+    env = make_vec_env("RecBandit-v0", values.pop("n_envs"), 0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model = build("ppo", env, values, device="cpu", seed=0)
+        model.learn(1_000_000)
+    finally:
+        torch.set_num_threads(threads)
+    found = summary(model, recgym.make_scenario("RecBandit-v0"), 2000, VALIDATION_SEED)
+    assert found["agent"].versus["ucb1"].low > 0
