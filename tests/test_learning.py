@@ -28,8 +28,9 @@ def test_ppo_solves_a_trivial_environment() -> None:
     """Two items that are clicked always or never: keep the one that is clicked, leave the other."""
     trivial = {"arms": 2, "horizon": 10, "prior": (0.01, 0.01)}
     env = make_vec_env("RecBandit-v0", 64, 0, **trivial)
-    model = PPO("MlpPolicy", env, n_steps=10, batch_size=160, learning_rate=3e-3, gamma=0.9, seed=0, device="cpu")
-    model.learn(40_000)
+    values = {"n_steps": 10, "batch_size": 320, "n_epochs": 5, "learning_rate": 2e-3, "gamma": 0.9, "gae_lambda": 0.5}
+    model = PPO("MlpPolicy", env, seed=0, device="cpu", **values)
+    model.learn(38_400)
     found = summary(model, recgym.make_scenario("RecBandit-v0", **trivial), 1000, VALIDATION_SEED)
     assert found["agent"].versus["random"].low > 0
     assert found["agent"].returns.mean > 0.9 * found["informed"].returns.mean
