@@ -1,0 +1,526 @@
+"""MetaPPO: proximal policy optimisation of a Transformer that learns within the trial, used like any SB3 algorithm."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from agents import checkpoint
+from agents.buffer import Batch, TrialBuffer
+from agents.imitation import Expert, imitation_loss, mixed
+from agents.policy import TransformerPolicy
+from recgym.core import Layout, to_numpy
+from recgym.sb3 import RecVecEnv
+
+__all__ = ["MetaPPO"]
+
+SelfMetaPPO = TypeVar("SelfMetaPPO", bound="MetaPPO")
+
+
+class Course(NamedTuple):
+    """What one rollout plays."""
+
+    env: VecEnv
+    length: int  # decisions per row that learning sees at once: a trial, or without a Layout the rollout
+    buffer: TrialBuffer
+    expert: Expert | None
+
+
+class MetaPPO(OnPolicyAlgorithm):
+    """PPO (Schulman et al. 2017) on whole trials, after imitation of an expert where one is given.
+
+    With an environment that has a `layout` (all of recgym's), candidates are scored with shared weights and every
+    rollout holds whole trials. Any other environment with Box observations and Discrete actions gets one token per
+    step; its memory begins anew at every rollout.
+
+    Args:
+        policy: "TransformerPolicy", or a subclass of it.
+        env: a VecEnv, an environment, or the id of one.
+        learning_rate: of PPO; a number, or a schedule of the remaining progress.
+        n_steps: decisions per environment and update; None: one trial (without a Layout: 128).
+        batch_size: decisions per minibatch, whole trials of them; None: a quarter of the rollout.
+        n_epochs: passes over a rollout.
+        gamma: discount. At 1, which a trial's fixed length allows, late decisions count like early ones.
+        gae_lambda: lambda of the advantage estimate.
+        clip_range: of the probability ratio; a number, or a schedule.
+        normalize_advantage: to mean 0 and standard deviation 1 per minibatch.
+        ent_coef: weight of the entropy bonus.
+        vf_coef: weight of the value loss.
+        max_grad_norm: gradients are clipped to it.
+        target_kl: an update ends early where the policy has moved by more than 1.5 times that; None: never.
+        weight_decay: of AdamW.
+        reward_scale: rewards are divided by it.
+        expert: name of a baseline to imitate first and to stay near later.
+        expert_coef: weight of the divergence from the expert during PPO, falling to 0 with the remaining progress.
+        pretrain_steps: decisions of the beginning, summed over environments, that imitate the expert.
+        pretrain_learning_rate: of that phase, falling to 0.
+        pretrain_mix: share of the decisions of that phase that the expert takes itself.
+        pretrain_decisions: of each trial that a minibatch of that phase looks at; None: all.
+        variants: parameters of the scenario that differ from rollout to rollout, taken in turn: one set of weights
+            learns numbers of candidates and horizons together. Needs a `RecVecEnv`.
+        stats_window_size: episodes that the logged means cover.
+        tensorboard_log: folder of the logs.
+        policy_kwargs: of `TransformerPolicy`.
+        verbose: 0 nothing, 1 information, 2 debugging.
+        seed: of weights, actions and the environment.
+        device: "auto", "cpu", "cuda".
+
+    Raises:
+        ValueError: spaces, arguments and environment do not go together (says which).
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"TransformerPolicy": TransformerPolicy}
+    any_candidates: ClassVar[bool] = True  # a checkpoint may be loaded with another number of candidates
+    policy: TransformerPolicy
+    rollout_buffer: TrialBuffer  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[TransformerPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int | None = None,
+        batch_size: int | None = None,
+        n_epochs: int = 4,
+        gamma: float = 1.0,
+        gae_lambda: float = 0.9,
+        clip_range: float | Schedule = 0.2,
+        *,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        weight_decay: float = 0.0,
+        reward_scale: float = 1.0,
+        expert: str | None = None,
+        expert_coef: float = 0.0,
+        pretrain_steps: int = 0,
+        pretrain_learning_rate: float = 4e-3,
+        pretrain_mix: float = 0.3,
+        pretrain_decisions: int | None = 32,
+        variants: Sequence[Mapping[str, Any]] = (),
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: Mapping[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,  # type: ignore[arg-type] # None until the environment is known
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=dict(policy_kwargs or {}),
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+            supported_action_spaces=(spaces.Discrete, spaces.MultiDiscrete),
+        )
+        self.batch_size, self.n_epochs = batch_size, n_epochs
+        self.clip_range = clip_range
+        self.normalize_advantage, self.target_kl, self.weight_decay = normalize_advantage, target_kl, weight_decay
+        self.reward_scale = reward_scale
+        self.expert, self.expert_coef = expert, expert_coef
+        self.pretrain_steps, self.pretrain_learning_rate = pretrain_steps, pretrain_learning_rate
+        self.pretrain_mix, self.pretrain_decisions = pretrain_mix, pretrain_decisions
+        self.variants = [dict(variant) for variant in variants]
+        self._given = {"n_steps": n_steps, "policy_kwargs": dict(policy_kwargs or {})}
+        self._courses: list[Course] = []
+        self._rollouts = 0  # made so far: decides whose turn it is among the variants
+        self._pretrained = 0  # decisions that imitated the expert
+        self._imitating = False
+        self._seconds = {"rollout": 0.0, "update": 0.0}
+        if _init_setup_model:
+            self._setup_model()
+
+    # --- setting up ---
+    def _setup_model(self) -> None:
+        assert self.env is not None
+        layout = _attribute(self.env, "layout")
+        layout = layout if isinstance(layout, Layout) else None
+        if layout is not None:
+            normalised = unwrap_vec_wrapper(self.env, VecNormalize)
+            if normalised is not None and normalised.norm_obs:
+                raise ValueError(
+                    "VecNormalize changes the rewards and candidates that MetaPPO reads in the observation: "
+                    "use VecNormalize(norm_obs=False), or reward_scale"
+                )
+        horizon = _horizon(self.env, layout)
+        self.n_steps = self.n_steps or horizon or 128
+        if horizon and self.n_steps % horizon:
+            raise ValueError(f"n_steps {self.n_steps} does not hold whole trials of {horizon} decisions")
+        self.policy_kwargs = {
+            **self.policy_kwargs,
+            "layout": None if layout is None else layout.to_json(),
+            "optimizer_kwargs": {"weight_decay": self.weight_decay},
+        }
+        if self.pretrain_steps and self.expert is None:
+            raise ValueError(f"pretrain_steps {self.pretrain_steps} needs an expert to imitate")
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.policy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+        ).to(self.device)
+        self._clip_range = FloatSchedule(self.clip_range)
+        self._courses = self._make_courses(self.env)
+        self.rollout_buffer = self._courses[0].buffer
+
+    def _make_courses(self, env: VecEnv) -> list[Course]:
+        if not self.variants:
+            return [self._make_course(env, self.n_steps)]
+        if not isinstance(env.unwrapped, RecVecEnv):
+            raise ValueError("variants need a RecVecEnv: see recgym.sb3.make_vec_env")
+        made = []
+        for variant in self.variants:
+            try:
+                scenario = replace(env.unwrapped.scenario, **variant)
+            except TypeError as error:
+                raise ValueError(f"variant {variant}: {error}") from None
+            course_env = RecVecEnv(scenario, env.num_envs, device=env.unwrapped.runner.rng.device)
+            made.append(self._make_course(course_env, scenario.horizon))
+        return made
+
+    def _make_course(self, env: VecEnv, n_steps: int) -> Course:
+        horizon = _horizon(env, self.policy.layout)
+        length, longest = horizon or n_steps, self.policy.context_length
+        if longest is not None and length > longest:
+            raise ValueError(f"a trial of {length} decisions is longer than the policy's context_length {longest}")
+        expert = Expert(self.expert, env) if self.expert and (self.pretrain_steps or self.expert_coef) else None
+        buffer = TrialBuffer(
+            n_steps,
+            env.observation_space,
+            env.action_space,
+            self.device,
+            env.num_envs,
+            gamma=self.gamma,
+            gae_lambda=self.gae_lambda,
+            labels=expert.width if expert else 0,
+        )
+        rows, size = n_steps * env.num_envs, self.batch_size
+        if size is not None and (size % length or not 0 < size <= rows):
+            raise ValueError(
+                f"batch_size {size} must hold whole trials of {length} decisions, and at most the {rows} of a rollout"
+            )
+        return Course(env, length, buffer, expert)
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of the constructor, as JSON can carry them: what a checkpoint keeps to build the same again.
+
+        Raises:
+            ValueError: a schedule that cannot be written down; see `agents.checkpoint.plain_schedule`.
+        """
+        names = (
+            *("batch_size", "n_epochs", "gamma", "gae_lambda", "normalize_advantage", "ent_coef", "vf_coef"),
+            *("max_grad_norm", "target_kl", "weight_decay", "reward_scale", "expert", "expert_coef", "pretrain_steps"),
+            *("pretrain_learning_rate", "pretrain_mix", "pretrain_decisions", "variants"),
+        )
+        schedules = {name: checkpoint.plain_schedule(getattr(self, name)) for name in ("learning_rate", "clip_range")}
+        values = {name: getattr(self, name) for name in names}
+        return {"policy": "TransformerPolicy", **self._given, **schedules, **values}
+
+    # --- acting ---
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        rollout_buffer: TrialBuffer,  # type: ignore[override]
+        n_rollout_steps: int,
+    ) -> bool:
+        """Fill a buffer with whole trials; imitating, a share of the actions is the expert's.
+
+        Where environment and policy are on one device, nothing is copied from it within the loop.
+
+        Raises:
+            ValueError: a reward is not finite, or the trials of the rows do not begin together.
+        """
+        started = time.perf_counter()
+        course = self._courses[self._rollouts % len(self._courses)]
+        env, rollout_buffer, expert = course.env, course.buffer, course.expert
+        n_rollout_steps = rollout_buffer.buffer_size
+        self._imitating = self._pretrained < self.pretrain_steps
+        seed = [self.seed or 0, self._rollouts]
+        on_device = _on_device(env, self.device)
+        if self.variants:
+            env.seed(seed)  # type: ignore[arg-type] # the rollout's number decides its tasks, whatever was before
+        if self.variants or (self.policy.layout is not None and not np.all(self._last_episode_starts)):
+            self._last_obs = env.reset()  # type: ignore[assignment]
+            self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
+        if expert is not None:
+            expert.begin([*seed, 1])
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        rollout_buffer.pos = 0
+        callback.on_rollout_start()
+        n_steps, memory, label = 0, None, None
+        obs = torch.as_tensor(np.asarray(self._last_obs), device=self.device)
+        starts = torch.as_tensor(np.asarray(self._last_episode_starts), dtype=torch.bool, device=self.device)
+        infos: list[dict[str, Any]]
+        totals: dict[str, Any] = {}  # on the device: sums of what `infos` would say of each row
+
+        while n_steps < n_rollout_steps:
+            with torch.no_grad():
+                distribution, values, memory = self.policy.step(obs, memory, starts)
+                actions = distribution.sample()
+                if expert is not None:
+                    label = expert.label(obs, starts)
+                    actions = mixed(actions, label, self.pretrain_mix) if self._imitating else actions
+                log_probs = distribution.log_prob(actions)
+            if on_device:
+                step = env.step_tensor(actions)  # type: ignore[attr-defined]
+                new_obs, rewards, dones, infos = step.observation, step.reward, step.ended, []
+                totals = {name: totals.get(name, 0.0) + value for name, value in step.info.items()}
+            else:
+                new_obs, rewards, dones, infos = env.step(actions.cpu().numpy())
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                self._last_obs = None  # in the middle of trials: learn() begins anew
+                return False
+            self._update_info_buffer(infos, dones)
+            n_steps += 1
+            reward = torch.as_tensor(rewards, dtype=torch.float32, device=self.device) / self.reward_scale
+            for row, info in enumerate(infos):
+                if dones[row] and info.get("TimeLimit.truncated", False):  # cut off, not ended: its future counts
+                    last = torch.as_tensor(np.asarray(info["terminal_observation"])[None], device=self.device)
+                    before = type(memory)(*(leaf[row : row + 1] for leaf in memory))
+                    going = torch.zeros(1, dtype=torch.bool, device=self.device)
+                    with torch.no_grad():
+                        reward[row] += self.gamma * self.policy.predict_values(last, before, going)[0]
+            rollout_buffer.add(obs, actions, reward, starts, values, log_probs, label)
+            obs = torch.as_tensor(new_obs, device=self.device)
+            starts = torch.as_tensor(dones, dtype=torch.bool, device=self.device)
+
+        with torch.no_grad():
+            last_values = self.policy.predict_values(obs, memory, starts)
+        self._check_rollout(course)
+        rollout_buffer.compute_returns_and_advantage(last_values, starts)
+        self._last_obs, self._last_episode_starts = to_numpy(obs), to_numpy(starts)
+        self._rollouts += 1
+        self._pretrained += n_steps * env.num_envs if self._imitating else 0
+        if on_device:
+            returns = rollout_buffer.rewards.view(-1, course.length, env.num_envs).sum(dim=1).flatten()
+            trials = (returns * self.reward_scale).tolist()
+            self._update_info_buffer([{"episode": {"r": r, "l": course.length, "t": 0.0}} for r in trials])
+        self._seconds["rollout"] = time.perf_counter() - started
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _check_rollout(self, course: Course) -> None:
+        buffer = course.buffer
+        finite = torch.isfinite(buffer.rewards)
+        if not finite.all():
+            t, row = (int(i) for i in (~finite).nonzero()[0])
+            raise ValueError(f"update {self._n_updates + 1}: reward {t} of environment {row} is not finite; stopped")
+        if self.policy.layout is not None:
+            begun = buffer.starts.view(-1, course.length, buffer.n_envs)
+            if not (begun[:, 0].all() and not begun[:, 1:].any()):
+                raise ValueError(
+                    f"trials do not all begin together every {course.length} decisions: with a Layout, "
+                    "every trial of every row must have the scenario's horizon"
+                )
+
+    # --- learning ---
+    def train(self) -> None:
+        """One update from the last rollout: imitation, or PPO."""
+        started = time.perf_counter()
+        self.policy.set_training_mode(True)
+        course = self._courses[(self._rollouts - 1) % len(self._courses)]
+        rows = course.buffer.buffer_size * course.env.num_envs
+        batch_size = (self.batch_size or max(rows // 4, course.length)) // course.length
+        if self._imitating:
+            self._imitate(course, batch_size)
+        else:
+            self._optimise(course, batch_size)
+        self._seconds["update"] = time.perf_counter() - started
+        for name, seconds in self._seconds.items():
+            self.logger.record(f"time/{name}_seconds", seconds)
+
+    def _imitate(self, course: Course, batch_size: int) -> None:
+        left = max(0.0, 1.0 - self._pretrained / self.pretrain_steps)
+        for group in self.policy.optimizer.param_groups:
+            group["lr"] = self.pretrain_learning_rate * max(left, 0.01)
+        logs: dict[str, list[float]] = {}
+        for batch in course.buffer.get(course.length, batch_size):
+            count = min(self.pretrain_decisions or course.length, course.length)
+            at = torch.randperm(course.length, device=self.device)[:count].sort().values
+            distribution, values = self.policy.evaluate_trials(batch.observations, batch.starts, at)
+            loss, agreement = imitation_loss(distribution, batch.labels[:, at])
+            value_loss = self._value_loss(values, batch.returns[:, at], batch.observations[:, at])
+            norm = self._descend(loss + self.vf_coef * value_loss)
+            _note(logs, loss=loss, agreement=agreement, value_loss=value_loss, grad_norm=norm)
+        self._n_updates += 1
+        for name, values_ in logs.items():
+            self.logger.record(f"imitation/{name}", np.mean(values_))
+        self.logger.record("imitation/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
+        if left <= 0.0:  # moments of another loss would mislead PPO
+            self.policy.optimizer.state.clear()
+
+    def _optimise(self, course: Course, batch_size: int) -> None:
+        self._update_learning_rate(self.policy.optimizer)
+        clip_range = self._clip_range(self._current_progress_remaining)
+        expert_coef = self.expert_coef * self._current_progress_remaining if course.expert else 0.0
+        logs: dict[str, list[float]] = {}
+        moved_too_far = False
+        for _ in range(self.n_epochs):
+            for batch in course.buffer.get(course.length, batch_size):
+                distribution, values = self.policy.evaluate_trials(batch.observations, batch.starts)
+                log_prob = distribution.log_prob(batch.actions)
+                policy_loss, log_ratio = self._policy_loss(log_prob, batch, clip_range)
+                value_loss = self._value_loss(values, batch.returns, batch.observations)
+                entropy_loss = -distribution.entropy(batch.actions).mean()
+                loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+                if expert_coef:
+                    divergence, agreement = imitation_loss(distribution, batch.labels)
+                    loss = loss + expert_coef * divergence
+                    _note(logs, expert_divergence=divergence, expert_agreement=agreement)
+                with torch.no_grad():  # (r - 1) - log r: unbiased and never negative (Schulman 2020)
+                    approx_kl = float((log_ratio.exp() - 1.0 - log_ratio).mean())
+                    clipped = ((log_ratio.exp() - 1.0).abs() > clip_range).float().mean()
+                if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
+                    moved_too_far = True
+                    break
+                norm = self._descend(loss)
+                _note(logs, policy_gradient_loss=policy_loss, value_loss=value_loss, entropy_loss=entropy_loss)
+                _note(logs, loss=loss, clip_fraction=clipped, grad_norm=norm)
+                logs.setdefault("approx_kl", []).append(approx_kl)
+            self._n_updates += 1
+            if moved_too_far:
+                break
+        for name, values_ in logs.items():
+            self.logger.record(f"train/{name}", np.mean(values_))
+        buffer = course.buffer
+        variance = explained_variance(to_numpy(buffer.values).flatten(), to_numpy(buffer.returns).flatten())
+        self.logger.record("train/explained_variance", variance)
+        self.logger.record("train/expert_coef", expert_coef)
+        self.logger.record("train/clip_range", clip_range)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _policy_loss(self, log_prob: Tensor, batch: Batch, clip_range: float) -> tuple[Tensor, Tensor]:
+        """-E min(r A, clip(r) A) (Schulman et al. 2017, eq. 7), and log r [b, T]."""
+        advantages = batch.advantages
+        if self.normalize_advantage and advantages.numel() > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_prob - batch.log_probs
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+        return -torch.min(ratio * advantages, clipped * advantages).mean(), log_ratio
+
+    def _value_loss(self, values: Tensor, returns: Tensor, observations: Tensor) -> Tensor:
+        """Mean squared error, in units of one decision's reward where the decisions left are known."""
+        return ((values - returns) / self.policy.decisions_left(observations)).square().mean()
+
+    def _descend(self, loss: Tensor) -> Tensor:
+        """One step of the optimizer; returns the gradient's norm before clipping.
+
+        Raises:
+            ValueError: loss or gradient is not finite; the weights are as before.
+        """
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        norm = clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        if not torch.isfinite(loss) or not torch.isfinite(norm):
+            raise ValueError(
+                f"update {self._n_updates + 1}: loss {float(loss.detach())}, gradient norm {float(norm)}; stopped "
+                "before the weights were changed. Try a smaller learning rate, or look at the rewards"
+            )
+        self.policy.optimizer.step()
+        return norm
+
+    def learn(
+        self: SelfMetaPPO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "MetaPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfMetaPPO:
+        """Train for `total_timesteps` decisions, rounded up to whole rollouts; see SB3's `BaseAlgorithm.learn`."""
+        assert self.env is not None
+        if self._courses[0].env is not self.env and not self.variants:  # set_env()
+            self._courses = self._make_courses(self.env)
+            self.rollout_buffer = self._courses[0].buffer
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    # --- files ---
+    def save(self, path: str | Path, exclude: Any = None, include: Any = None) -> None:  # type: ignore[override]
+        """Write the policy as a `.safetensors` checkpoint; `agents.checkpoint.save` can also keep training's state."""
+        checkpoint.save(path, self, arguments=self.arguments())
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[SelfMetaPPO], path: str | Path, env: GymEnv | None = None, device: torch.device | str = "auto"
+    ) -> SelfMetaPPO:
+        """Read a checkpoint; see `agents.checkpoint.load`. Nothing in it is run.
+
+        Raises:
+            ValueError: it holds another algorithm, or see there.
+        """
+        wrapped = None if env is None else cls._wrap_env(env, 0)
+        model = checkpoint.load(path, env=wrapped, device=str(device))
+        if not isinstance(model, cls):
+            raise ValueError(f"{path}: holds a {type(model).__name__}, not a {cls.__name__}")
+        return model
+
+    def training_counters(self) -> dict[str, int]:
+        """What resuming needs beside SB3's own counters."""
+        return {"rollouts": self._rollouts, "pretrained": self._pretrained}
+
+    def restore_counters(self, counters: Mapping[str, int]) -> None:
+        self._rollouts, self._pretrained = int(counters["rollouts"]), int(counters["pretrained"])
+
+
+# --- what the environment tells --------------------------------------------------------------------------------------
+def _attribute(env: VecEnv, name: str) -> Any:
+    """The environment's attribute, or None."""
+    try:
+        return env.get_attr(name)[0]
+    except AttributeError:
+        return None
+
+
+def _horizon(env: VecEnv, layout: Layout | None) -> int | None:
+    """Decisions of a trial, where the environment has a Layout and tells."""
+    return None if layout is None else getattr(_attribute(env, "scenario"), "horizon", None)
+
+
+def _on_device(env: VecEnv, device: torch.device) -> bool:
+    """Whether environment and policy can pass tensors to each other: an unwrapped RecVecEnv on torch."""
+    if type(env) is not RecVecEnv:
+        return False
+    place = env.runner.rng.device
+    return isinstance(place, torch.device) and place.type == device.type
+
+
+def _note(logs: dict[str, list[float]], **values: Tensor) -> None:
+    for name, value in values.items():
+        logs.setdefault(name, []).append(float(value.detach()))
