@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from recgym.baselines import ConstantPolicy, baselines_for, make_baseline
-from recgym.core import Array, to_numpy
+from recgym.core import Array, to_numpy, tree_map
 from recgym.rng import make_rng
 from recgym.runner import Runner
 
@@ -135,19 +136,25 @@ def rollout(
         trials: number of trials N; they run in chunks of `CHUNK`.
         seed: of the tasks and the luck; chunk i uses the key [seed, i].
         deterministic: passed to `predict`.
-        task: play this task in every trial instead of drawn ones.
+        task: play this task in every trial instead of drawn ones, or one per trial: a Task [N, ...], or a mapping of
+            its fields. The luck is that of drawn tasks.
         on_step: called with the number of decisions made so far, summed over chunks.
+
+    Raises:
+        ValueError: there are no trials, or the task is refused (see `Runner.make_task`).
     """
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}")
+    tasks = None if task is None else Runner(scenario, trials, make_rng("cpu", seed)).make_task(task)
     sizes = [min(CHUNK, trials - start) for start in range(0, trials, CHUNK)]
     parts: list[tuple[np.ndarray, ...]] = []
     actions = np.zeros((scenario.horizon, int(np.max(_action_limits(scenario)))))
     for chunk, size in enumerate(sizes):
         key = [seed, chunk]
         runner = Runner(scenario, size, make_rng("cpu", key))
+        part = None if tasks is None else tree_map(itemgetter(slice(chunk * CHUNK, chunk * CHUNK + size)), tasks)
         with own_luck(policy, key):
-            parts.append(_play(policy, runner, actions, deterministic, task, on_step, chunk))
+            parts.append(_play(policy, runner, actions, deterministic, part, on_step, chunk))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     returns, expected, regret, objectives, costs = columns
     return Trials(returns, expected, regret, objectives, costs, actions / trials)

@@ -10,10 +10,13 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from recgym.core import Array, Seed, to_numpy, tree_items, tree_map
+from recgym.core import Array, Seed, batch_size, to_numpy, tree_items, tree_map
 from recgym.rng import START, STEP, TASK
 
 __all__ = ["Runner", "Step"]
+
+POOL = STEP + 1  # one more stream of a seed: the fixed tasks
+MOST_TASKS = 1_000_000  # of which float32 draws still pick each about equally often
 
 
 class Step(NamedTuple):
@@ -37,10 +40,22 @@ class Runner:
         rows: number of trials B played at once.
         rng: randomness, which also decides array library and device.
         autoreset_mode: Gymnasium's modes; what happens to rows whose trial has ended.
+        tasks: None draws a new task for every trial. A number N draws N tasks once per seed, on which seed and N alone
+            decide, and every trial plays one of them, uniformly drawn; so with a Task [N, ...] (or a mapping of its
+            fields), whose tasks are kept whatever the seed.
+
+    Raises:
+        ValueError: rows or tasks are no such number, or a task is refused (see `make_task`).
     """
 
     def __init__(
-        self, scenario: Any, rows: int, rng: Any, *, autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP
+        self,
+        scenario: Any,
+        rows: int,
+        rng: Any,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        tasks: Any = None,
     ) -> None:
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
             raise ValueError(f"number of environments must be a whole number of at least 1, got {rows!r}")
@@ -57,11 +72,27 @@ class Runner:
         self._count = 0  # calls so far: the key of the random streams
         self._together: int | None = None  # decisions since all rows started; None once they differ
         self._finished: Array = None  # [B] bool: trials that have ended and were not restarted
+        given = isinstance(tasks, Mapping) or hasattr(tasks, "_asdict")
+        self.fixed_tasks = self._checked_task(tasks, None) if given else None  # Task [N, ...] or None
+        number = batch_size(self.fixed_tasks) if given else tasks
+        right = isinstance(number, int | np.integer) and not isinstance(number, bool) and 1 <= number <= MOST_TASKS
+        if tasks is not None and not right:
+            whole = f"a whole number from 1 to {MOST_TASKS}"
+            raise ValueError(f"tasks must be None, {whole}, or as many tasks of the scenario, got {number!r}")
+        self._fixed = int(number or 0)  # number of fixed tasks N
+        self._drawn = not given  # they follow from the seed
+        self._draw_fixed_tasks()
 
     def seed(self, seed: Seed) -> None:
         """Start the random streams anew; the next restart draws its tasks from them."""
         self.rng.seed(seed)
         self._count = 0
+        self._draw_fixed_tasks()
+
+    def _draw_fixed_tasks(self) -> None:
+        if self._fixed and self._drawn:
+            self.rng.rekey(POOL, 0)
+            self.fixed_tasks = self.scenario.sample_task(self.rng, self._fixed)
 
     # --- the two moves ---
     def restart(self, mask: Array | None = None, task: Any = None, seed: Seed = None) -> None:
@@ -75,8 +106,12 @@ class Runner:
         if seed is not None:
             self.seed(seed)
         self.rng.rekey(TASK, self._count)
-        if tasks is None:
+        if tasks is None and self.fixed_tasks is None:
             tasks = self.scenario.sample_task(self.rng, self.rows)
+        elif tasks is None:
+            xp, number = self.rng.xp, batch_size(self.fixed_tasks)
+            index = xp.astype(self.rng.uniform((self.rows,)) * number, xp.int64)  # uniform <= 1 - 2^-24: below N
+            tasks = tree_map(lambda leaf: leaf[index], self.fixed_tasks)
         self.rng.rekey(START, self._count)
         fresh = self.scenario.reset(tasks, self.rng)
         self._count += 1
@@ -202,6 +237,10 @@ class Runner:
         Raises:
             ValueError: a field is missing, unknown, of the wrong shape, not finite or out of range (names it).
         """
+        return self._checked_task(task, self.rows)
+
+    def _checked_task(self, task: Any, rows: int | None) -> Any:
+        """`make_task` for any number of rows; None: as many as there are in its first field."""
         kind, spaces = self.scenario.task_type, self.scenario.task_space.spaces
         values = task._asdict() if hasattr(task, "_asdict") else task
         if not isinstance(values, Mapping) or set(values) != set(spaces):
@@ -218,11 +257,13 @@ class Runner:
                 raise ValueError(f"task field {name!r} must hold {box.dtype} numbers, got {array.dtype}")
             with np.errstate(over="ignore"):  # becomes infinite, which is out of range
                 array = array.astype(box.dtype)
+            if rows is None:
+                rows = len(array) if array.ndim > len(box.shape) else 1
             if array.shape == box.shape:
-                array = np.broadcast_to(array, (self.rows, *box.shape)).copy()
-            if array.shape != (self.rows, *box.shape):
+                array = np.broadcast_to(array, (rows, *box.shape)).copy()
+            if array.shape != (rows, *box.shape):
                 raise ValueError(
-                    f"task field {name!r} must have shape {box.shape} or {(self.rows, *box.shape)}, got {array.shape}"
+                    f"task field {name!r} must have shape {box.shape} or {(rows, *box.shape)}, got {array.shape}"
                 )
             if not np.all((array >= box.low) & (array <= box.high)):  # also refuses NaN
                 raise ValueError(f"task field {name!r} must be within [{box.low.min()}, {box.high.max()}]")
@@ -240,13 +281,16 @@ class Runner:
         together = -1 if self._together is None else self._together
         counters = np.asarray([self._count, together], dtype=np.int64)
         arrays = {name: to_numpy(leaf) for name, leaf in tree_items(self.state, "state")}
+        if self.fixed_tasks is not None:
+            arrays |= {name: to_numpy(leaf) for name, leaf in tree_items(self.fixed_tasks, "fixed_tasks")}
         return {"key": np.array(self.rng.key), "counters": counters, "finished": to_numpy(self._finished), **arrays}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take up a `snapshot`.
+        """Take up a `snapshot`, with its fixed tasks if it has any.
 
         Raises:
-            ValueError: it was taken from another scenario or another number of rows; nothing has changed.
+            ValueError: it was taken from another scenario, another number of rows or, where there are fixed tasks
+                here, another number of them; nothing has changed.
         """
         like = self.state  # a state of the right structure
         if like is None:
@@ -254,12 +298,19 @@ class Runner:
         template = {name: to_numpy(leaf) for name, leaf in tree_items(like, "state")}
         two = np.empty(2, dtype=np.int64)
         expected = {"key": two, "counters": two, "finished": np.empty(self.rows, dtype=np.bool_), **template}
+        kept = tree_items(like.task, "fixed_tasks")
+        found_tasks = [len(arrays[name]) for name, _ in kept if name in arrays and arrays[name].ndim > 0]
+        number = self._fixed or (found_tasks[0] if found_tasks else 0)
+        pool = {name: np.empty((number, *leaf.shape[1:]), to_numpy(leaf).dtype) for name, leaf in kept if number}
+        expected |= pool
         for name, leaf in expected.items():
             found = (arrays[name].dtype, tuple(arrays[name].shape)) if name in arrays else "nothing"
             if found != (leaf.dtype, leaf.shape):
                 raise ValueError(f"environment state {name!r} should be {leaf.dtype} {leaf.shape}, found {found}")
         leaves = iter([self._to_device(np.array(arrays[name])) for name in template])
         self.state = tree_map(lambda _: next(leaves), like)
+        tasks = iter([self._to_device(np.array(arrays[name])) for name in pool])
+        self.fixed_tasks = tree_map(lambda _: next(tasks), like.task) if pool else None
         self.rng.key = np.array(arrays["key"])
         self._count, together = (int(value) for value in arrays["counters"])
         self._together = None if together < 0 else together

@@ -39,6 +39,7 @@ def make_vec_env(
     device: Any = "cpu",
     *,
     render_mode: str | None = None,
+    tasks: Any = None,
     **parameters: Any,
 ) -> RecVecEnv:
     """A registered environment for SB3, `n_envs` trials computed as one batch.
@@ -50,12 +51,14 @@ def make_vec_env(
         device: "cpu" for NumPy, "torch" for torch on the CPU, "cuda" for a GPU. SB3 sees NumPy arrays in any case;
             `RecVecEnv.step_tensor` stays on the device.
         render_mode: None, "rgb_array" or "ansi".
+        tasks: of a fixed number; see `RecVecEnv`.
         parameters: fields of the scenario.
 
     Raises:
         ValueError: unknown id or parameter (names the nearest), or a parameter out of range.
     """
-    env = RecVecEnv(recgym.make_scenario(id, **parameters), n_envs, device=device, render_mode=render_mode)
+    scenario = recgym.make_scenario(id, **parameters)
+    env = RecVecEnv(scenario, n_envs, device=device, render_mode=render_mode, tasks=tasks)
     env.seed(seed)
     return env
 
@@ -71,13 +74,17 @@ class RecVecEnv(VecEnv):
         n_envs: number of trials B.
         device: see `make_vec_env`.
         render_mode: None, "rgb_array" or "ansi"; the first rows are drawn.
+        tasks: None draws a new task for every trial; N trains on N fixed tasks, drawn once per seed at the reset that
+            takes the seed up; a Task [N, ...] trains on these (see `Runner`). `fixed_tasks` has them.
     """
 
-    def __init__(self, scenario: Any, n_envs: int, *, device: Any = "cpu", render_mode: str | None = None) -> None:
+    def __init__(
+        self, scenario: Any, n_envs: int, *, device: Any = "cpu", render_mode: str | None = None, tasks: Any = None
+    ) -> None:
         self.scenario = scenario
         self.layout = scenario.layout
         self.spec = None
-        self.runner = Runner(scenario, n_envs, make_rng(device))
+        self.runner = Runner(scenario, n_envs, make_rng(device), tasks=tasks)
         self.render_mode = check_render_mode(render_mode)
         super().__init__(n_envs, scenario.observation_space, scenario.action_space)
         self._seed: Seed = None
@@ -177,6 +184,15 @@ class RecVecEnv(VecEnv):
     def _check_started(self) -> None:
         if self.runner.state is None:
             raise gymnasium.error.ResetNeeded("call reset() first")
+
+    @property
+    def fixed_tasks(self) -> Any:
+        """Task [N, ...] of which every trial plays one, on the environment's device; None where each draws its own.
+
+        `rollout(..., trials=N, task=env.fixed_tasks)` evaluates on the very same.
+        """
+        self._check_started()  # the first reset takes up the seed, which decides on them
+        return self.runner.fixed_tasks
 
     # --- staying on the device ---
     def reset_tensor(self, *, task: Any = None) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import recgym
-from recgym.baselines import InformedPolicy, RandomPolicy
+from recgym.baselines import InformedPolicy, RandomPolicy, make_baseline
 from recgym.core import LOG_SCALE, to_numpy
 from recgym.evaluation import rollout
 from recgym.rng import NumpyRng, make_rng
@@ -219,6 +219,144 @@ def test_without_statistics_fields_go_and_nothing_else(id: str) -> None:
         observations = [step.observation for step in steps]
 
 
+# --- an expert's judgement --------------------------------------------------------------------------------------------
+JUDGED = pytest.mark.parametrize("kind", [Bandit, DriftBandit])
+
+
+@JUDGED
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+def test_an_expert_without_error_knows_the_rates(kind: Any, device: str) -> None:
+    """log softmax of the true logits, also where a click is certain or impossible."""
+    if device == "torch":
+        pytest.importorskip("torch")
+    for rates in ([0.2, 0.5, 0.8, 0.01], [0.0, 1.0, 0.3, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 1.0], [0.7]):
+        scenario = kind(arms=len(rates), expert=0.0)
+        runner = Runner(scenario, 2, make_rng(device, 1))
+        runner.restart(task={"rates": rates})
+        logits = logit(np.clip(np.array(rates), 1e-6, 1 - 1e-6))
+        known = logits - np.log(np.exp(logits).sum())
+        shown = to_numpy(scenario.layout.get(runner.observation(), "expert"))
+        assert shown.dtype == np.float32
+        np.testing.assert_allclose(shown, [known] * 2, rtol=0, atol=0.02)  # 1 - 1e-6 is 1 % off in float32
+        if 0.0 not in rates and 1.0 not in rates:
+            np.testing.assert_allclose(shown, [known] * 2, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(shown, to_numpy(runner.state.expert))
+    by_hand = Bandit(arms=2, expert=0.0)
+    state = by_hand.reset(by_hand.task_type(np.float32([[0.8, 0.5]])), make_rng(seed=1))
+    np.testing.assert_allclose(np.exp(state.expert), [[0.8, 0.2]], rtol=1e-5)  # odds 4 and 1
+
+
+def test_an_experts_error_has_the_stated_spread() -> None:
+    """40,000 errors, less the mean of each row, which the softmax hides: finds a sd wrong by 3 %."""
+    scenario = Bandit(expert=1.5)
+    runner = Runner(scenario, 4000, make_rng(seed=5))
+    runner.restart()
+    error = runner.state.expert - logit(runner.state.rates)
+    error -= error.mean(axis=1, keepdims=True)
+    within((error**2).sum(axis=1) / 9, 1.5**2)
+    within(error * (logit(runner.state.rates) - logit(runner.state.rates).mean()), 0.0)
+
+
+def test_what_an_expert_is_worth() -> None:
+    """Click rate of his favourite of ten: the best without error, that of any with a huge one (4,000 trials)."""
+    favourite = {}
+    for noise in (0.0, 1.0, 100.0):
+        runner = Runner(Bandit(expert=noise), 4000, make_rng(seed=6))
+        runner.restart()
+        rates, rows = runner.state.rates.astype(np.float64), np.arange(4000)
+        favourite[noise] = rates[rows, runner.state.expert.argmax(axis=1)]
+        if noise == 0.0:
+            np.testing.assert_array_equal(favourite[noise], rates.max(axis=1))
+    within(favourite[100.0], 0.5)
+    assert 0.8 < favourite[1.0].mean() < 10 / 11 - 0.03
+
+
+@JUDGED
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+@pytest.mark.parametrize("noise", [0, 0.3, 100.0])
+@pytest.mark.parametrize("arms, prior", [(1, (1.0, 1.0)), (2, (0.001, 0.001)), (300, (0.05, 0.05))])
+def test_judgements_are_probabilities_inside_the_space(
+    kind: Any, device: str, noise: float, arms: int, prior: tuple[float, float]
+) -> None:
+    if device == "torch":
+        pytest.importorskip("torch")
+    scenario = kind(arms=arms, prior=prior, horizon=3, expert=noise)
+    runner = Runner(scenario, 200, make_rng(device, 2))
+    observation, rng = runner.reset(), np.random.default_rng(0)
+    low, high = scenario.observation_space.low, scenario.observation_space.high
+    for _ in range(5):
+        seen = to_numpy(observation)
+        assert seen.dtype == np.float32 and ((seen >= low) & (seen <= high)).all()
+        np.testing.assert_allclose(np.exp(scenario.layout.get(seen, "expert")).sum(axis=1), 1.0, atol=1e-5)
+        observation = runner.step(rng.integers(0, arms, 200)).observation
+
+
+@JUDGED
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+def test_an_expert_changes_nothing_else(kind: Any, device: str) -> None:
+    """Tasks, luck and the other fields are those of the bandit without one, through restarts of some rows and all."""
+    if device == "torch":
+        pytest.importorskip("torch")
+    plain, judged = kind(horizon=5), kind(horizon=5, expert=0.7)
+    runners = [Runner(scenario, 4, make_rng(device, 3)) for scenario in (plain, judged)]
+    names = [field.name for field in plain.layout]
+    assert [field.name for field in judged.layout] == [*names, "expert"]
+    observations, rng = [runner.reset() for runner in runners], np.random.default_rng(0)
+    for t in range(14):
+        for name in names:
+            one, other = (s.layout.get(o, name) for s, o in zip((plain, judged), observations, strict=True))
+            np.testing.assert_array_equal(to_numpy(one), to_numpy(other))
+        snapshots = [runner.snapshot() for runner in runners]
+        assert snapshots[0].keys() == snapshots[1].keys()
+        assert not snapshots[0]["state.expert"].any()
+        for name in snapshots[0].keys() - {"state.expert"}:
+            np.testing.assert_array_equal(snapshots[0][name], snapshots[1][name])
+        if t == 7:
+            mask = runners[0].rng.xp.asarray([True, False, False, True])
+            observations = [runner.reset(mask) for runner in runners]
+            continue
+        action = rng.integers(0, 10, 4)
+        steps = [runner.step(action) for runner in runners]
+        for left, right in zip([*steps[0][1:3], *steps[0].info.values()],
+                               [*steps[1][1:3], *steps[1].info.values()], strict=True):  # fmt: skip
+            np.testing.assert_array_equal(to_numpy(left), to_numpy(right))
+        observations = [step.observation for step in steps]
+
+
+@JUDGED
+def test_an_expert_judges_once_a_trial(kind: Any) -> None:
+    scenario = kind(horizon=4, expert=1.0, statistics=False)
+    assert [field.name for field in scenario.layout.candidate] == ["chosen", "expert"]
+    runner = Runner(scenario, 3, make_rng(seed=7))
+    runner.restart(task={"rates": [0.3] * 10})
+    first = scenario.layout.get(runner.observation(), "expert").copy()
+    assert len(np.unique(first)) == first.size  # a judgement for each row
+    for _ in range(3):
+        step = runner.step(np.array([0, 1, 2]))
+        np.testing.assert_array_equal(scenario.layout.get(step.observation, "expert"), first)
+    runner.restart(np.array([False, True, False]), task={"rates": [0.3] * 10})
+    again = scenario.layout.get(runner.observation(), "expert")
+    np.testing.assert_array_equal(again[[0, 2]], first[[0, 2]])
+    assert (again[1] != first[1]).all()  # the same task, judged anew
+
+
+def test_policies_need_no_expert() -> None:
+    """Baselines read fields by name: that an expert is shown changes nothing for them."""
+    for kind in (Bandit, DriftBandit):
+        returns = [
+            rollout(make_baseline("ucb1_tuned", scenario), scenario, trials=200, seed=3).regret
+            for scenario in (kind(horizon=20), kind(horizon=20, expert=0.5))
+        ]
+        np.testing.assert_array_equal(*returns)
+
+
+def test_an_experts_spread_is_plain_data() -> None:
+    env = gym.make("RecBandit-v0", expert=np.float64(0.5))
+    assert type(env.unwrapped.scenario.expert) is float and Bandit(expert=2) == Bandit(expert=2.0)  # type: ignore[attr-defined]
+    assert env.observation_space.shape == (3 + 10 * 4,)
+    assert env.observation_space.contains(env.reset(seed=1)[0])
+
+
 # --- drift -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("device", ["cpu", "torch"])
 @pytest.mark.parametrize("prior", [(1.0, 1.0), (2.0, 3.0)])
@@ -375,6 +513,7 @@ BAD: dict[str, list[Any]] = {
         (NAN, 1.0), (1.0, NAN), (0.0, 1.0), (1.0, -2.0), (1.0, 2e6), (1e-300, 1.0), (1.0,), (1.0, 1.0, 1.0), 1.0, None,
         "12", ("1", "2"), (True, True), (1j, 1.0), ((1.0, 2.0),), {}, (float("inf"), 1.0), [[1.0], [1.0, 2.0]],
     ],
+    "expert": [-0.1, 100.1, NAN, float("inf"), "1", True, 1j, [0.5]],
     "drift": [-0.1, 10.1, NAN, float("inf"), "0.1", True, None],
     "change_rate": [-0.1, 1.1, NAN, "0.1", True, None],
     "taste": [-0.1, 100.1, NAN, "1", True, None],

@@ -22,6 +22,7 @@ from recgym.baselines.bandit import (
 )
 from recgym.baselines.contextual import Gaussian, Ridge, logistic, ridge
 from recgym.baselines.drift import Belief, Window, filtering, grid_quantile, logit_grid, within_window
+from recgym.core import tree_map
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Trials, headroom, rollout, tune
 from recgym.rng import make_rng
 from recgym.runner import Runner
@@ -302,6 +303,89 @@ def test_actions_do_not_depend_on_the_running_statistics(preset: str, name: str)
     np.testing.assert_array_equal(*found)
     assert found[0].min() >= 0
     assert found[0].max() < scenario.arms
+
+
+IMITABLE = pytest.mark.parametrize(
+    ("preset", "name"),
+    [(p, n) for p, n in ALL if hasattr(make_baseline(n, recgym.make_scenario(p)), "distribution")],
+)
+
+
+def test_every_policy_that_learns_can_be_imitated() -> None:
+    assert {(p, n) for p, n in ALL if n not in ("random", "constant", "informed")} == set(IMITABLE.args[1])
+
+
+@IMITABLE
+def test_a_distribution_is_what_is_acted_on(preset: str, name: str) -> None:
+    """From the same random state: what is shown is in its support, and what is remembered is the same."""
+    scenario = recgym.make_scenario(preset, horizon=20, arms=4)
+    policy, runner = make_baseline(name, scenario), Runner(scenario, 64, make_rng("cpu", 2))
+    runner.restart()
+    memory, start, seen_ties = None, np.ones(64, dtype=bool), 0
+    for t in range(20):
+        given = runner.state if getattr(policy, "sees_state", False) else runner.observation()
+        policy.reseed(t)
+        probabilities, after = policy.distribution(given, memory, start)
+        policy.reseed(t)
+        before, (action, memory) = memory, policy.predict(given, memory, start)
+        assert probabilities.shape == (64, 4) and probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, atol=1e-6)
+        assert (probabilities[np.arange(64), action] > 0).all()
+        for one, other in zip(after, memory, strict=True):
+            np.testing.assert_array_equal(one, other)
+        if name != "expert":
+            tied = probabilities > 0
+            np.testing.assert_allclose(probabilities, tied / tied.sum(axis=1, keepdims=True), atol=1e-6)
+            seen_ties += (tied.sum(axis=1) > 1).sum()
+            first = None if before is None else tree_map(lambda leaf: leaf[:1], before)
+            assert policy.distribution(given[0], first, start[:1])[0].shape == (4,)
+        start = np.arange(64) == t  # a trial begins anew for the policy
+        runner.advance(action)
+    if name in ("greedy", "ucb1", "ucb1_tuned", "gittins"):
+        assert seen_ties > 0
+
+
+def test_distributions_by_hand() -> None:
+    """Nothing known: uniform; UCB1 shows what was not yet shown; a click on an item makes greedy stay."""
+    scenario = recgym.make_scenario("RecBandit-v0", arms=4)
+    runner = Runner(scenario, 1, make_rng("cpu", 0))
+    runner.restart(task={"rates": [1.0, 0.0, 0.0, 0.0]})
+    first = runner.observation()
+    runner.advance(np.array([0]))
+    clicked = runner.observation()
+    for name, then in (("ucb1", [0.0, 1 / 3, 1 / 3, 1 / 3]), ("greedy", [1.0, 0.0, 0.0, 0.0])):
+        policy = make_baseline(name, scenario)
+        start, memory = policy.distribution(first)
+        np.testing.assert_array_equal(start, [[0.25] * 4])
+        np.testing.assert_allclose(policy.distribution(clicked, memory)[0], [then], rtol=1e-6)
+        np.testing.assert_array_equal(policy.distribution(clicked, memory, np.array([True]))[1].shown, [[1, 0, 0, 0]])
+
+
+def test_a_distribution_that_holds_a_draw_averages_to_the_policys() -> None:
+    """Thompson after one click on the first of two items: P(Beta(2, 1) > U) = 2/3; 20,000 rows find 1.5 %.
+
+    A softmax at temperature .05 over means 2/3 and 1/2 draws the first with 1 / (1 + exp(-(1/6) / .05)) = .9656.
+    """
+    scenario = recgym.make_scenario("RecBandit-v0", arms=2)
+    runner = Runner(scenario, 20_000, make_rng("cpu", 0))
+    runner.restart(task={"rates": [1.0, 0.0]})
+    runner.advance(np.zeros(20_000, dtype=np.int64))
+    for name, constants, known in (("thompson", {}, 2 / 3), ("softmax", {"temperature": 0.05}, 0.965555)):
+        probabilities, _ = make_baseline(name, scenario, **constants).distribution(runner.observation())
+        assert set(np.unique(probabilities)) == {0.0, 1.0}
+        assert abs(probabilities[:, 0].mean() - known) < 4 * np.sqrt(known * (1 - known) / 20_000)
+
+
+def test_an_experts_distribution_is_the_softmax_of_his_logits() -> None:
+    scenario = recgym.make_scenario("RecBandit-v0", arms=3)
+    runner = Runner(scenario, 20_000, make_rng("cpu", 0))
+    runner.restart(task={"rates": [0.2, 0.5, 0.8]})  # odds 1/4, 1, 4
+    policy = make_baseline("expert", scenario, noise=0.0)
+    probabilities, memory = policy.distribution(runner.state)
+    np.testing.assert_allclose(probabilities, [[1 / 21, 4 / 21, 16 / 21]] * 20_000, rtol=1e-5)
+    shares = np.bincount(policy.predict(runner.state, memory)[0]) / 20_000
+    for share, known in zip(shares, probabilities[0].tolist(), strict=True):
+        assert abs(share - known) < 4 * np.sqrt(known * (1 - known) / 20_000)
 
 
 @EACH

@@ -68,6 +68,28 @@ class IndexPolicy:
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
         """Actions [B] for observations [B, D] (or one action for [D]), and the memory for the next call."""
+        scores, memory = self._judge(observation, state, episode_start, deterministic)
+        action = np.where(_best(scores), self._rng.random(scores.shape), -1.0).argmax(axis=1)
+        return (action if np.ndim(observation) == 2 else action[0]), memory
+
+    def distribution(
+        self, observation: Any, state: Any = None, episode_start: Any = None
+    ) -> tuple[NDArray[np.float32], Any]:
+        """What `predict` would choose from in this call: what a learner can imitate.
+
+        Uniform over the candidates that are tied for the highest score. Where scores hold a draw, as those of
+        Thompson sampling or of a softmax do, so does the distribution: it averages to that of the policy.
+
+        Returns:
+            Probabilities [B, K] for observations [B, D] (or [K] for [D]), and the memory for the next call.
+        """
+        scores, memory = self._judge(observation, state, episode_start, deterministic=False)
+        tied = _best(scores)
+        probabilities = (tied / tied.sum(axis=1, keepdims=True)).astype(np.float32)
+        return (probabilities if np.ndim(observation) == 2 else probabilities[0]), memory
+
+    def _judge(self, observation: Any, state: Any, episode_start: Any, deterministic: bool) -> tuple[Floats, Any]:
+        """Scores [B, K], and the memory for the next call."""
         batch = np.atleast_2d(to_numpy(observation))
 
         def field(name: str) -> Floats:
@@ -77,10 +99,12 @@ class IndexPolicy:
         features = field("features").reshape(*field("chosen").shape, -1) if self._has_features else None
         seen = Seen(field("chosen"), field("last_reward"), remaining, features, self._rng, deterministic)
         memory = self._learn(restarted(state, lambda: self._start(len(batch)), episode_start), seen)
-        scores = self._index(memory, seen)
-        tied = scores >= scores.max(axis=1, keepdims=True)
-        action = np.where(tied, self._rng.random(scores.shape), -1.0).argmax(axis=1)
-        return (action if np.ndim(observation) == 2 else action[0]), memory
+        return self._index(memory, seen), memory
+
+
+def _best(scores: Floats) -> NDArray[np.bool_]:
+    """[B, K] where the score is the highest of its row."""
+    return scores >= scores.max(axis=1, keepdims=True)
 
 
 def restarted(memory: Any, start: Callable[[], Any], episode_start: Any) -> Any:
@@ -120,12 +144,24 @@ class ExpertPolicy:
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
         """Actions [B] for the scenario's state, and the memory for the next call."""
+        memory = self._judge(observation, state, episode_start)
+        draw = 0.0 if deterministic else self._rng.gumbel(size=memory.logits.shape)
+        return (memory.logits + draw).argmax(axis=1), memory
+
+    def distribution(
+        self, observation: Any, state: Any = None, episode_start: Any = None
+    ) -> tuple[NDArray[np.float32], Any]:
+        """Probabilities [B, K] that `predict` draws from, for the scenario's state, and the memory for the next."""
+        memory = self._judge(observation, state, episode_start)
+        weights = np.exp(memory.logits - memory.logits.max(axis=1, keepdims=True))
+        return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32), memory
+
+    def _judge(self, observation: Any, state: Any, episode_start: Any) -> Fixed:
+        """The logits of this trial, or of this decision where candidates change."""
         rates = np.clip(to_numpy(observation.rates).astype(np.float64), 1e-6, 1.0 - 1e-6)
         error = self._noise * self._rng.standard_normal(rates.shape)
         judged = Fixed(np.log(rates / (1.0 - rates)) + error)
-        memory = restarted(state, lambda: judged, episode_start) if self._stays else judged
-        draw = 0.0 if deterministic else self._rng.gumbel(size=rates.shape)
-        return (memory.logits + draw).argmax(axis=1), memory
+        return restarted(state, lambda: judged, episode_start) if self._stays else judged
 
 
 # --- memories --------------------------------------------------------------------------------------------------------

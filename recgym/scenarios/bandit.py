@@ -38,7 +38,8 @@ CLIP = 3.0  # drawn features are normal, cut at three standard deviations so tha
 LARGEST_FEATURE = 1e6  # of a given table: keeps products and sums finite in float32
 SMALLEST_PRIOR = 1e-3  # Beta parameters below it are indistinguishable from a coin, and their draws overflow in float32
 LARGEST_PRIOR = 1e6  # above it the click rates are all alike
-SMALLEST_RATE = 1e-6  # keeps the logit of a drifting click rate finite in float32
+SMALLEST_RATE = 1e-6  # keeps the logit of a click rate finite in float32
+WIDEST_GAP = 28.0  # logits; the largest and the smallest logit of a click rate are 27.6 apart
 
 
 class BanditTask(NamedTuple):
@@ -49,6 +50,7 @@ class BanditState(NamedTuple):
     task: BanditTask
     rates: Array  # [B, K] click probability now
     best: Array  # [B] the highest of them
+    expert: Array  # [B, K] log-probability that an expert gave each candidate before the trial; 0 where there is none
     average: Array  # [B, K] exponential moving average of the feedback
     counts: Array  # [B, K] float32, how often each candidate was shown
     chosen: Array  # [B, K] float32, 1 for the candidate shown last
@@ -63,6 +65,12 @@ def numbers(values: Any) -> np.ndarray:
     except (TypeError, ValueError):
         return np.empty(0)
     return array.astype(np.float64) if array.dtype.kind in "iuf" else np.empty(0)
+
+
+def logit(rates: Array) -> Array:
+    """log(r / (1 - r)) of click probabilities, which are kept off 0 and 1."""
+    inside = namespace(rates).clip(rates, SMALLEST_RATE, 1.0 - SMALLEST_RATE)
+    return namespace(rates).log(inside / (1.0 - inside))
 
 
 def check_common(scenario: Any) -> None:
@@ -89,6 +97,8 @@ class Bandit:
     The fields of `layout`. The exponential moving average of item i starts at the prior mean a / (a + b) and moves
     only when the item is shown: s_i <- alpha s_i + (1 - alpha) click. Without `statistics` only `time`, `remaining`,
     `last_reward` and `chosen` are left: the setting of Duan et al. (2016), where memory alone tells the arms apart.
+    With an `expert`, each item shows the log-probability log softmax(logit r + error)_i that he gave it before the
+    trial, his error e_i ~ N(0, expert^2); it stays as it is until the next trial.
 
     ## Rewards
     1 for a click, else 0. `expected` is r_i; the best action's is max_i r_i.
@@ -106,6 +116,9 @@ class Bandit:
       a + b how alike they are.
     * `alpha` (share, 0 to 1): weight of the old value in the moving average; near 1 remembers longer, 1 never learns.
     * `statistics` (bool): show the running statistics `average` and `exposure`.
+    * `expert` (logits, 0 to 100, or None): standard deviation of the error of an expert who judges the items at the
+      start of each trial: at zero he knows the click rates, far above the spread of their logits next to nothing;
+      without a number there is no expert, and the observation has no such field.
 
     ## Version History
     * v0: first version.
@@ -116,6 +129,7 @@ class Bandit:
     prior: tuple[float, float] = (1.0, 1.0)
     alpha: float = 0.9
     statistics: bool = True
+    expert: float | None = None
 
     task_type: ClassVar[type] = BanditTask
     objectives: ClassVar[tuple[str, ...]] = ("clicks",)
@@ -128,6 +142,9 @@ class Bandit:
             message = f"prior must be two numbers in [{SMALLEST_PRIOR}, {LARGEST_PRIOR:g}], got {self.prior!r}"
             raise ValueError(f"{type(self).__name__}: {message}")
         object.__setattr__(self, "prior", tuple(prior.tolist()))
+        if self.expert is not None:
+            check_number(self, "expert", 0.0, 100.0)
+            object.__setattr__(self, "expert", float(self.expert))
 
     # --- the trial ---
     def sample_task(self, rng: Rng, batch: int) -> BanditTask:
@@ -138,7 +155,8 @@ class Bandit:
         none = xp.zeros((batch, arms), dtype=xp.float32, device=rng.device)
         start = xp.zeros((batch,), dtype=xp.float32, device=rng.device)
         best = xp.max(task.rates, axis=-1)
-        return BanditState(task, task.rates, best, none + self.prior_mean, none, none, start, start)
+        expert = none if self.expert is None else self._judge(task, self.expert, rng)
+        return BanditState(task, task.rates, best, expert, none + self.prior_mean, none, none, start, start)
 
     def step(self, state: BanditState, action: Array, rng: Rng) -> Outcome[BanditState]:
         xp, shown = rng.xp, (rng.xp.arange(action.shape[0], device=rng.device), action)
@@ -159,7 +177,17 @@ class Bandit:
         candidate = {"chosen": state.chosen}
         if self.statistics:
             candidate |= {"average": state.average, "exposure": log_scaled(state.counts)}
+        if self.expert is not None:
+            candidate["expert"] = state.expert
         return self.layout.join(clock(state, self.horizon), candidate)
+
+    def _judge(self, task: BanditTask, noise: float, rng: Rng) -> Array:
+        """[B, K] log softmax(logits + noise), cut below at what a right judgement cannot reach."""
+        xp = rng.xp
+        judged = logit(task.rates) + noise * rng.normal(tuple(task.rates.shape))
+        judged = judged - xp.max(judged, axis=-1, keepdims=True)
+        judged = judged - xp.log(xp.sum(xp.exp(judged), axis=-1, keepdims=True))
+        return xp.clip(judged, self._least_likely, 0.0)
 
     # --- the optimum ---
     def best_reward(self, state: BanditState) -> Array:
@@ -177,6 +205,11 @@ class Bandit:
         """Click probability of a candidate of which nothing is known."""
         return self.prior[0] / (self.prior[0] + self.prior[1])
 
+    @property
+    def _least_likely(self) -> float:
+        """Lower bound of an expert's log-probabilities: l_i - log sum_j exp(l_j) >= -(max l - min l) - log K."""
+        return -(WIDEST_GAP + math.log(self.arms))
+
     @cached_property
     def layout(self) -> Layout:
         candidate = [CHOSEN]
@@ -186,6 +219,9 @@ class Bandit:
                 Field("average", 0.0, 1.0, "moving average of the candidate's clicks"),
                 Field("exposure", 0.0, most, "log(1 + times shown) / log(1001)"),
             ]
+        if self.expert is not None:
+            meaning = "log-probability that an expert gives the candidate before the trial"
+            candidate.append(Field("expert", self._least_likely, 0.0, meaning))
         return Layout(clock_fields(self.horizon), tuple(candidate), self.arms)
 
     @cached_property
@@ -248,9 +284,8 @@ class DriftBandit(Bandit):
         outcome = super().step(state, action, rng)
         xp, rates = rng.xp, state.rates
         if self.drift > 0:
-            inside = xp.clip(rates, SMALLEST_RATE, 1.0 - SMALLEST_RATE)
-            logit = xp.log(inside / (1.0 - inside)) + self.drift * rng.normal(tuple(rates.shape))
-            rates = 1.0 / (1.0 + xp.exp(-logit))
+            moved = logit(rates) + self.drift * rng.normal(tuple(rates.shape))
+            rates = 1.0 / (1.0 + xp.exp(-moved))
         if self.change_rate > 0:
             replaced = rng.uniform(tuple(rates.shape)) < self.change_rate
             rates = xp.where(replaced, beta(rng, *self.prior, tuple(rates.shape)), rates)
