@@ -15,18 +15,22 @@ from typing import Any
 from tqdm import tqdm
 
 import recgym
+from recgym import suites
 from recgym.baselines import baselines_for
-from recgym.core import write_atomically
+from recgym.core import Layout, write_atomically
 from recgym.evaluation import TEST_SEED, Trials, evaluate
 from recgym.report import print_table, regret_figure, report_json
 
 FIGURES = (".png", ".pdf", ".svg")
+ENV = "RecBandit-v0"
 EXAMPLES = """examples:
   python scripts/evaluate.py --env RecBandit-v0 --policies ucb1,thompson,gittins --trials 4000
   python scripts/evaluate.py --env RecBandit-v0 --policies thompson,mine=logs/ppo/RecBandit-v0_1/checkpoint.safetensors
   python scripts/evaluate.py --env RecBandit-v0 --param arms=20 --param prior=[1,3] --policies greedy --json report.json
   python scripts/evaluate.py --env RecBanditDrift-v0 --list-policies
+  python scripts/evaluate.py --suite rl2 --policies meta-0=A.safetensors,meta-1=B.safetensors --markdown table.md
 A checkpoint plays as it was trained, sampling its actions; LABEL:argmax=PATH takes the most probable ones.
+A suite is a published table, played whole; labels that end in -0, -1, ... are seeds, whose mean it shows as well.
 """
 
 
@@ -128,47 +132,107 @@ def compare(
     return results, report
 
 
+def suite_agent(label: str, path: str, device: str) -> suites.Agent:
+    """A checkpoint as a suite takes it, in the observation mode that it was trained in; errors as in `read`."""
+    from agents.checkpoint import load, read  # torch and SB3, only where there is something to load
+    from recgym.sb3 import RecVecEnv
+
+    header, _ = read(path)
+    layout = Layout.from_json(header["layout"])
+    fields = [field.name for field in layout]
+
+    def build(scenario: Any) -> Any:
+        try:
+            return load(path, env=RecVecEnv(scenario, 1), device=device)
+        except ValueError:
+            if layout.candidates != scenario.arms and fields == [field.name for field in scenario.layout]:
+                raise ValueError(f"trained on {layout.candidates} candidates") from None
+            raise
+
+    about = {"path": path, **{key: header[key] for key in ("algo", "env", "num_timesteps", "versions")}}
+    return suites.Agent(build, "average" in fields, label.endswith(":argmax"), about)
+
+
+def play_suite(policies: Mapping[str, str | None], *, trials: int, seed: int, device: str) -> dict[str, Any]:
+    """Play the suite with a progress bar; returns the report."""
+    agents = {label: suite_agent(label, path, device) for label, path in policies.items() if path is not None}
+    baselines = [label for label, path in policies.items() if path is None]
+    with tqdm(unit=" decisions", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description(what, refresh=False)
+            bar.update(done - bar.n)
+
+        report = suites.play(agents, baselines, cells=suites.RL2, trials=trials, seed=seed, on_step=show)
+    if agents:
+        from agents.checkpoint import versions
+
+        report["versions"] |= versions()
+        report["device"] = device
+    return report
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--env", default="RecBandit-v0", metavar="ID", help="environment (default: %(default)s)")
+    parser.add_argument("--env", metavar="ID", help=f"environment (default: {ENV})")
     parser.add_argument("--param", type=parameter, action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--suite", choices=("rl2",), help="a published table instead of one environment")
     parser.add_argument("--policies", default="", help="comma-separated: baselines, label=PATH, label:argmax=PATH")
     parser.add_argument("--trials", type=int, default=4000, help="per policy (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which held-out tasks (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="write the regret curves (png, pdf, svg)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the suite's tables")
     parser.add_argument("--device", default="auto", help="of checkpoints: auto, cpu, cuda (default: %(default)s)")
     parser.add_argument("--list-policies", action="store_true", help="list the environment's baselines and stop")
     options = parser.parse_args(arguments)
     try:
-        parameters = dict(options.param)
-        scenario = recgym.make_scenario(options.env, **parameters)
+        if options.suite and (options.env or options.param):
+            raise ValueError(f"--suite {options.suite} has environments of its own: leave --env and --param out")
+        if options.suite and options.figure:
+            raise ValueError("--figure shows the regret in one environment: leave it out, or --suite")
+        if options.markdown and not options.suite:
+            raise ValueError("--markdown writes the tables of a suite: add --suite")
+        env_id, parameters = options.env or ENV, dict(options.param)
+        scenario = recgym.make_scenario(env_id, **parameters)
         if options.list_policies:
             for name, baseline in baselines_for(scenario).items():
                 print(f"{name:24} {baseline.kind:12} {baseline.meaning}")
             return 0
         if options.seed < 0 or options.trials < 2:
             raise ValueError("--seed must be at least 0 and --trials at least 2")
-        policies: dict[str, Any] = dict(parse_policies(options.policies))
-        for path in filter(None, (options.json, options.figure)):
+        if options.suite and not options.policies:
+            policies: dict[str, Any] = {}  # its own baselines
+        else:
+            policies = dict(parse_policies(options.policies))
+        for path in filter(None, (options.json, options.figure, options.markdown)):
             check_writable(path)
         if options.figure and options.figure.suffix not in FIGURES:
             raise ValueError(f"--figure {options.figure}: the ending must be one of {', '.join(FIGURES)}")
         device = choose_device(options.device) if any(policies.values()) else "cpu"
+        if options.suite:
+            report = play_suite(policies, trials=options.trials, seed=options.seed, device=device)
+            if options.json:
+                write_json(options.json, report)
+            if options.markdown:
+                write_atomically(options.markdown, suites.markdown(report).encode())
+            suites.print_tables(report)
+            return 0
         for label, path in policies.items():
             if path is not None:
                 from agents.checkpoint import load  # torch and SB3, only where there is something to load
                 from recgym.sb3 import RecVecEnv
 
                 policies[label] = load(path, env=RecVecEnv(scenario, 1), device=device)
-        results, report = compare(options.env, parameters, policies, trials=options.trials, seed=options.seed)
+        results, report = compare(env_id, parameters, policies, trials=options.trials, seed=options.seed)
         if options.json:
             write_json(options.json, report)
         if options.figure:
             agents = [name for name, path in policies.items() if path is not None]
-            title = f"{options.env}, {options.trials:,} held-out trials"
+            title = f"{env_id}, {options.trials:,} held-out trials"
             regret_figure(results, title=title, emphasise=agents).savefig(options.figure)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
