@@ -123,7 +123,7 @@ class TrialBuffer(BaseBuffer):
         """Everything, as B T / length rows of `length` decisions."""
 
         def rows(tensor: Tensor) -> Tensor:  # [T, B, ...] -> [B T / length, length, ...]
-            return tensor.transpose(0, 1).reshape(-1, length, *tensor.shape[2:])
+            return tensor.transpose(0, 1).reshape(self.n_envs * self.buffer_size // length, length, *tensor.shape[2:])
 
         return Batch(
             observations=rows(self.observations),

@@ -23,8 +23,10 @@ from torch.nn.utils import clip_grad_norm_
 from agents import checkpoint
 from agents.buffer import Batch, TrialBuffer
 from agents.imitation import Expert, imitation_loss, mixed
+from agents.pictures import policy_figures
 from agents.policy import TransformerPolicy
 from recgym.core import Layout, to_numpy
+from recgym.evaluation import own_luck
 from recgym.sb3 import RecVecEnv
 
 __all__ = ["MetaPPO"]
@@ -70,7 +72,8 @@ class MetaPPO(OnPolicyAlgorithm):
         pretrain_steps: decisions of the beginning, summed over environments, that imitate the expert.
         pretrain_learning_rate: of that phase, falling to 0.
         pretrain_mix: share of the decisions of that phase that the expert takes itself.
-        pretrain_decisions: of each trial that a minibatch of that phase looks at; None: all.
+        pretrain_decisions: of each trial that a minibatch of that phase looks at; neighbours have much in common.
+        pretrain_epochs: how often a decision of that phase is looked at, on average.
         variants: parameters of the scenario that differ from rollout to rollout, taken in turn: one set of weights
             learns numbers of candidates and horizons together. Needs a `RecVecEnv`.
         stats_window_size: episodes that the logged means cover.
@@ -113,7 +116,8 @@ class MetaPPO(OnPolicyAlgorithm):
         pretrain_steps: int = 0,
         pretrain_learning_rate: float = 4e-3,
         pretrain_mix: float = 0.3,
-        pretrain_decisions: int | None = 32,
+        pretrain_decisions: int = 32,
+        pretrain_epochs: float = 0.3,
         variants: Sequence[Mapping[str, Any]] = (),
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -150,16 +154,19 @@ class MetaPPO(OnPolicyAlgorithm):
         self.reward_scale = reward_scale
         self.expert, self.expert_coef = expert, expert_coef
         self.pretrain_steps, self.pretrain_learning_rate = pretrain_steps, pretrain_learning_rate
-        self.pretrain_mix, self.pretrain_decisions = pretrain_mix, pretrain_decisions
+        self.pretrain_mix = pretrain_mix
+        self.pretrain_decisions, self.pretrain_epochs = pretrain_decisions, pretrain_epochs
         self.variants = [dict(variant) for variant in variants]
-        self._given = {"n_steps": n_steps, "policy_kwargs": dict(policy_kwargs or {})}
+        self._n_steps, self._policy_kwargs = n_steps, dict(policy_kwargs or {})  # as given
         self._courses: list[Course] = []
+        self._prepared: VecEnv | None = None  # the environment that the courses were made for
         self._rollouts = 0  # made so far: decides whose turn it is among the variants
         self._pretrained = 0  # decisions that imitated the expert
         self._imitating = False
         self._seconds = {"rollout": 0.0, "update": 0.0}
         if _init_setup_model:
             self._setup_model()
+            self.prepare()
 
     # --- setting up ---
     def _setup_model(self) -> None:
@@ -173,25 +180,40 @@ class MetaPPO(OnPolicyAlgorithm):
                     "VecNormalize changes the rewards and candidates that MetaPPO reads in the observation: "
                     "use VecNormalize(norm_obs=False), or reward_scale"
                 )
-        horizon = _horizon(self.env, layout)
-        self.n_steps = self.n_steps or horizon or 128
-        if horizon and self.n_steps % horizon:
-            raise ValueError(f"n_steps {self.n_steps} does not hold whole trials of {horizon} decisions")
         self.policy_kwargs = {
             **self.policy_kwargs,
             "layout": None if layout is None else layout.to_json(),
             "optimizer_kwargs": {"weight_decay": self.weight_decay},
         }
-        if self.pretrain_steps and self.expert is None:
-            raise ValueError(f"pretrain_steps {self.pretrain_steps} needs an expert to imitate")
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
         self._clip_range = FloatSchedule(self.clip_range)
+        self._check_length(_horizon(self.env, layout) or 0)
+
+    def prepare(self) -> None:
+        """Make what learning needs and acting does not: buffers, experts, the variants' environments.
+
+        Raises:
+            ValueError: arguments of learning do not fit the environment (says which).
+        """
+        assert self.env is not None
+        horizon = _horizon(self.env, self.policy.layout)
+        self.n_steps = self._n_steps or horizon or 128
+        if horizon and self.n_steps % horizon:
+            raise ValueError(f"n_steps {self.n_steps} does not hold whole trials of {horizon} decisions")
+        if self.pretrain_steps and self.expert is None:
+            raise ValueError(f"pretrain_steps {self.pretrain_steps} needs an expert to imitate")
         self._courses = self._make_courses(self.env)
+        self._prepared = self.env
         self.rollout_buffer = self._courses[0].buffer
+
+    def _check_length(self, length: int) -> None:
+        longest = self.policy.context_length
+        if longest is not None and length > longest:
+            raise ValueError(f"a trial of {length} decisions is longer than the policy's context_length {longest}")
 
     def _make_courses(self, env: VecEnv) -> list[Course]:
         if not self.variants:
@@ -210,9 +232,8 @@ class MetaPPO(OnPolicyAlgorithm):
 
     def _make_course(self, env: VecEnv, n_steps: int) -> Course:
         horizon = _horizon(env, self.policy.layout)
-        length, longest = horizon or n_steps, self.policy.context_length
-        if longest is not None and length > longest:
-            raise ValueError(f"a trial of {length} decisions is longer than the policy's context_length {longest}")
+        length = horizon or n_steps
+        self._check_length(length)
         expert = Expert(self.expert, env) if self.expert and (self.pretrain_steps or self.expert_coef) else None
         buffer = TrialBuffer(
             n_steps,
@@ -240,11 +261,12 @@ class MetaPPO(OnPolicyAlgorithm):
         names = (
             *("batch_size", "n_epochs", "gamma", "gae_lambda", "normalize_advantage", "ent_coef", "vf_coef"),
             *("max_grad_norm", "target_kl", "weight_decay", "reward_scale", "expert", "expert_coef", "pretrain_steps"),
-            *("pretrain_learning_rate", "pretrain_mix", "pretrain_decisions", "variants"),
+            *("pretrain_learning_rate", "pretrain_mix", "pretrain_decisions", "pretrain_epochs", "variants"),
         )
         schedules = {name: checkpoint.plain_schedule(getattr(self, name)) for name in ("learning_rate", "clip_range")}
         values = {name: getattr(self, name) for name in names}
-        return {"policy": "TransformerPolicy", **self._given, **schedules, **values}
+        given = {"n_steps": self._n_steps, "policy_kwargs": self._policy_kwargs}
+        return {"policy": "TransformerPolicy", **given, **schedules, **values}
 
     # --- acting ---
     def collect_rollouts(
@@ -368,15 +390,16 @@ class MetaPPO(OnPolicyAlgorithm):
         left = max(0.0, 1.0 - self._pretrained / self.pretrain_steps)
         for group in self.policy.optimizer.param_groups:
             group["lr"] = self.pretrain_learning_rate * max(left, 0.01)
+        count = min(self.pretrain_decisions, course.length)
         logs: dict[str, list[float]] = {}
-        for batch in course.buffer.get(course.length, batch_size):
-            count = min(self.pretrain_decisions or course.length, course.length)
-            at = torch.randperm(course.length, device=self.device)[:count].sort().values
-            distribution, values = self.policy.evaluate_trials(batch.observations, batch.starts, at)
-            loss, agreement = imitation_loss(distribution, batch.labels[:, at])
-            value_loss = self._value_loss(values, batch.returns[:, at], batch.observations[:, at])
-            norm = self._descend(loss + self.vf_coef * value_loss)
-            _note(logs, loss=loss, agreement=agreement, value_loss=value_loss, grad_norm=norm)
+        for _ in range(max(1, round(self.pretrain_epochs * course.length / count))):
+            for batch in course.buffer.get(course.length, batch_size):
+                at = torch.randperm(course.length, device=self.device)[:count].sort().values
+                distribution, values = self.policy.evaluate_trials(batch.observations, batch.starts, at)
+                loss, agreement = imitation_loss(distribution, batch.labels[:, at])
+                value_loss = self._value_loss(values, batch.returns[:, at], batch.observations[:, at])
+                norm = self._descend(loss + self.vf_coef * value_loss)
+                _note(logs, loss=loss, agreement=agreement, value_loss=value_loss, grad_norm=norm)
         self._n_updates += 1
         for name, values_ in logs.items():
             self.logger.record(f"imitation/{name}", np.mean(values_))
@@ -466,10 +489,14 @@ class MetaPPO(OnPolicyAlgorithm):
     ) -> SelfMetaPPO:
         """Train for `total_timesteps` decisions, rounded up to whole rollouts; see SB3's `BaseAlgorithm.learn`."""
         assert self.env is not None
-        if self._courses[0].env is not self.env and not self.variants:  # set_env()
-            self._courses = self._make_courses(self.env)
-            self.rollout_buffer = self._courses[0].buffer
+        if self._prepared is not self.env:
+            self.prepare()
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def figures(self, scenario: Any, *, seed: int, title: str = "") -> dict[str, Any]:
+        """Pictures of sample trials for TensorBoard, by name; see `agents.pictures.policy_figures`."""
+        with own_luck(self, [seed]):
+            return policy_figures(self.policy, scenario, trials=64, seed=seed, title=title)
 
     # --- files ---
     def save(self, path: str | Path, exclude: Any = None, include: Any = None) -> None:  # type: ignore[override]

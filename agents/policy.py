@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor
 
-from agents.transformer import INIT_POLICIES, CandidateNetwork, Memory, SequenceNetwork
+from agents.transformer import INIT_POLICIES, CandidateNetwork, Memory, SequenceNetwork, own_features
 from recgym.core import LOG_SCALE, Layout, to_numpy, tree_map
 
 __all__ = ["PlackettLuce", "TransformerPolicy"]
@@ -72,9 +72,11 @@ class TransformerPolicy(ActorCriticPolicy):
         width: of a token.
         heads: of the attention.
         layers: blocks across the candidates (without a layout: of the Transformer over the steps).
-        memory_scales: initial time scales of the memory per candidate; empty: none.
-        history_layers: of the Transformer over the trial. None: 2 where candidates have features of their own, so that
-            feedback on one says something about others, else none.
+        candidate_memory: whether each candidate has a memory of its own.
+        feature_memory: whether there is a memory of features. None: where candidates have features of their own, so
+            that feedback on one says something about others.
+        memory_scales: initial time scales of these memories.
+        history_layers: of the Transformer over the trial; 0: none.
         context_length: decisions that the history can look back; a longer memory forgets the oldest ones.
         init_policy: "uniform", "expert" or "softmax"; see `CandidateNetwork`.
         temperature: of the softmax.
@@ -87,8 +89,6 @@ class TransformerPolicy(ActorCriticPolicy):
         ValueError: spaces or arguments that do not go together (says which).
     """
 
-    STATISTICS = ("chosen", "clicked", "average", "exposure", "expert")  # candidate fields that are no features
-
     def __init__(
         self,
         observation_space: spaces.Space,
@@ -99,8 +99,10 @@ class TransformerPolicy(ActorCriticPolicy):
         width: int = 32,
         heads: int = 2,
         layers: int = 2,
+        candidate_memory: bool = True,
+        feature_memory: bool | None = None,
         memory_scales: Sequence[float] = (1.0, 0.95),
-        history_layers: int | None = None,
+        history_layers: int = 0,
         context_length: int = 1000,
         init_policy: str = "uniform",
         temperature: float = 0.1,
@@ -127,15 +129,16 @@ class TransformerPolicy(ActorCriticPolicy):
         )
         self.layout = None if layout is None else Layout.from_json(layout)
         self.places = int(action_space.shape[0]) if isinstance(action_space, spaces.MultiDiscrete) else None
-        if history_layers is None:
-            own = [] if self.layout is None else [f for f in self.layout.candidate if f.name not in self.STATISTICS]
-            history_layers = 2 if own else 0
+        if feature_memory is None:
+            feature_memory = self.layout is not None and bool(own_features(self.layout))
         self.context_length = context_length if history_layers or self.layout is None else None
         self.arguments = {
             "layout": layout,
             "width": width,
             "heads": heads,
             "layers": layers,
+            "candidate_memory": candidate_memory,
+            "feature_memory": feature_memory,
             "memory_scales": list(memory_scales),
             "history_layers": history_layers,
             "context_length": context_length,
@@ -156,6 +159,8 @@ class TransformerPolicy(ActorCriticPolicy):
                 width=width,
                 heads=heads,
                 layers=layers,
+                candidate_memory=candidate_memory,
+                feature_memory=feature_memory,
                 memory_scales=tuple(memory_scales),
                 history_layers=history_layers,
                 context_length=context_length,
@@ -184,7 +189,7 @@ class TransformerPolicy(ActorCriticPolicy):
             return leaf * going.view(-1, *[1] * (leaf.ndim - 1))
 
         # Keys and values of an ended trial are not erased but masked by its length.
-        return memory._replace(events=kept(memory.events), offered=kept(memory.offered), length=kept(memory.length))
+        return memory._replace(**{name: kept(leaf) for name, leaf in memory._asdict().items() if name != "cache"})
 
     # --- one decision: acting ---
     def step(self, observation: Tensor, memory: Memory | None, starts: Tensor) -> tuple[PlackettLuce, Tensor, Memory]:

@@ -17,16 +17,18 @@ from torch.nn import functional as F
 
 from recgym.core import LOG_SCALE, Layout
 
-__all__ = ["INIT_POLICIES", "CandidateNetwork", "Memory", "SequenceNetwork"]
+__all__ = ["INIT_POLICIES", "CandidateNetwork", "Memory", "SequenceNetwork", "own_features"]
 
 INIT_POLICIES = ("uniform", "expert", "softmax")
+STATISTICS = ("chosen", "clicked", "average", "exposure", "expert")  # candidate fields that are no features
 RESIDUAL = 0.5  # gain of what a fresh block adds: a deep stack starts near the identity
 
 
 class Memory(NamedTuple):
     """What a policy carries from one decision to the next: a value, never kept on the policy. B rows."""
 
-    events: Tensor  # [B, K, H, E] decayed sums of each candidate's feedback, per time scale; E = 0 without them
+    candidates: Tensor  # [B, K, H, E] sums of the memory per candidate; E = 0 without it
+    features: Tensor  # [B, 1, H, E] sums of the memory of features; E = 0 without it
     offered: Tensor  # [B, K, Di] candidate rows of the last observation, to which the next `chosen` refers
     cache: Tensor  # [B, S, C] keys and values of the last S decisions, the newest last; C = 0 without a history
     length: Tensor  # [B] int64, how many of them belong to this trial
@@ -66,25 +68,24 @@ def feed_forward(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
 
 
-# --- a memory per candidate ------------------------------------------------------------------------------------------
-class CandidateMemory(nn.Module):
-    """z_i(t) = sum_{tau <= t} rho_h^(t - tau) [i shown before tau] (1, feedback_tau), for a few time scales rho_h.
+# --- sums over the trial ---------------------------------------------------------------------------------------------
+class DecayedSums(nn.Module):
+    """z(t) = sum_{tau <= t} rho_h^(t - tau) event_tau, for a few time scales rho_h: a running sum when acting, a matrix
+    product when learning.
 
-    Linear attention whose key is the candidate's identity: a running sum when acting, a matrix product when learning.
-    A scale of 1 stays at 1 and gives sufficient statistics of candidates that do not change; the others are learned and
-    follow those that do.
+    A scale of 1 stays at 1 and gives sufficient statistics of what does not change; the others are learned and follow
+    what does.
     """
 
     fixed: Tensor  # [H] bool
 
-    def __init__(self, scales: Sequence[float], feedback: int) -> None:
+    def __init__(self, scales: Sequence[float]) -> None:
         super().__init__()
         values = torch.tensor(list(scales), dtype=torch.float32)
         if not len(values) or not bool(((values > 0) & (values <= 1)).all()):
             raise ValueError(f"memory_scales must be numbers in (0, 1], got {list(scales)}")
         self.register_buffer("fixed", values == 1.0)
         self.logit = nn.Parameter(torch.logit(values.clamp(max=1.0 - 1e-6)))
-        self.width = len(values) * (2 + feedback)  # of `features`
 
     def scales(self) -> Tensor:
         """[H] rho_h."""
@@ -100,14 +101,70 @@ class CandidateMemory(nn.Module):
         age = at[:, None] - torch.arange(time, device=at.device)  # [S, T]
         scales = self.scales()[:, None, None]
         decay = torch.where(age >= 0, scales ** age.clamp(min=0), torch.zeros((), device=at.device))  # [H, S, T]
-        sums = decay.view(-1, time) @ events.view(batch, time, arms * width)  # [B, H S, K E]
+        sums = decay.view(-1, time) @ events.reshape(batch, time, arms * width)  # [B, H S, K E]
         return sums.view(batch, len(scales), len(at), arms, width).permute(0, 2, 3, 1, 4)
 
-    def features(self, sums: Tensor) -> Tensor:
+
+class CandidateMemory(nn.Module):
+    """What each candidate brought: sums of (1, feedback) over the decisions that showed it.
+
+    Linear attention whose key is the candidate's identity.
+    """
+
+    def __init__(self, scales: Sequence[float], feedback: int) -> None:
+        super().__init__()
+        self.sums = DecayedSums(scales)
+        self.event_width = 1 + feedback
+        self.width = len(scales) * (2 + feedback)  # of `read`
+
+    def event(self, chosen: Tensor, feedback: Tensor) -> Tensor:
+        """[..., K, E] of what was shown [..., K] and its feedback [..., K, V]."""
+        return chosen[..., None] * torch.cat([torch.ones_like(chosen)[..., None], feedback], dim=-1)
+
+    def read(self, sums: Tensor) -> Tensor:
         """[..., K, width] of sums [..., K, H, E]: log count, width of an interval, mean feedback, per scale."""
         count, rest = sums[..., :1], sums[..., 1:]
         parts = (torch.log1p(count) * (1.0 / LOG_SCALE), torch.rsqrt(count + 1.0), rest / (count + 1.0))
         return torch.cat(parts, dim=-1).flatten(-2)
+
+
+class FeatureMemory(nn.Module):
+    """What feedback on some candidates says about others: least squares of the feedback on their features.
+
+    Attention whose keys are the features and that solves for the values instead of averaging them (the mesa layer of
+    von Oswald et al. 2023, "Uncovering mesa-optimization algorithms in Transformers"). With x the features and a 1, the
+    sums of x x^T and x feedback^T are all it keeps; reading them for a candidate gives the prediction
+    x^T (A + ridge I)^-1 b and its width sqrt(x^T (A + ridge I)^-1 x).
+    """
+
+    def __init__(self, scales: Sequence[float], features: int, feedback: int) -> None:
+        super().__init__()
+        self.sums = DecayedSums(scales)
+        self.log_ridge = nn.Parameter(torch.zeros(len(scales)))
+        self.features, self.feedback = features + 1, feedback
+        self.event_width = self.features * (self.features + feedback)
+        self.width = len(scales) * (feedback + 1)  # of `read`
+
+    def event(self, chosen: Tensor, offered: Tensor, feedback: Tensor) -> Tensor:
+        """[..., 1, E] of what was shown [..., K], its features [..., K, F] and its feedback [..., K, V]."""
+        x = self._with_one(offered)
+        both = torch.cat([x, feedback], dim=-1)
+        return ((chosen[..., None] * x).transpose(-1, -2) @ both).flatten(-2)[..., None, :]
+
+    def read(self, sums: Tensor, features: Tensor) -> Tensor:
+        """[..., K, width] of sums [..., 1, H, E] for candidates with features [..., K, F]: predictions and widths."""
+        both = sums[..., 0, :, :].unflatten(-1, (self.features, -1))  # [..., H, F, F + V]
+        identity = torch.eye(self.features, device=both.device)
+        root = torch.linalg.cholesky(both[..., : self.features] + self.log_ridge.exp()[:, None, None] * identity)
+        x = self._with_one(features).transpose(-1, -2)[..., None, :, :].expand(*both.shape[:-1], -1)  # [..., H, F, K]
+        solved = torch.linalg.solve_triangular(root, torch.cat([x, both[..., self.features :]], dim=-1), upper=False)
+        spread, moment = solved.split([x.shape[-1], self.feedback], dim=-1)
+        predicted = spread.transpose(-1, -2) @ moment  # [..., H, K, V]
+        width = spread.square().sum(dim=-2).sqrt()[..., None]
+        return torch.cat([predicted, width], dim=-1).transpose(-2, -3).flatten(-2)
+
+    def _with_one(self, features: Tensor) -> Tensor:
+        return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
 
 
 # --- a history of the trial ------------------------------------------------------------------------------------------
@@ -214,13 +271,18 @@ class CandidateNetwork(nn.Module):
         width: of a token, d.
         heads: of the attention.
         layers: blocks across the candidates.
-        memory_scales: initial time scales of the memory per candidate; empty: none.
+        candidate_memory: whether there is a memory per candidate.
+        feature_memory: whether there is a memory of features.
+        memory_scales: initial time scales of the two.
         history_layers: of the Transformer over the trial; 0: none.
         context_length: decisions that it can look back.
         init_policy: "uniform", "expert" (the candidate field `expert`, or `expert_prior`) or "softmax" (running mean
             feedback over `temperature`).
         temperature: of that softmax, in units of the reward.
         expert_prior: [K] probabilities.
+
+    Raises:
+        ValueError: arguments and layout do not go together (says which).
     """
 
     log_prior: Tensor  # [K]
@@ -232,6 +294,8 @@ class CandidateNetwork(nn.Module):
         width: int,
         heads: int,
         layers: int,
+        candidate_memory: bool,
+        feature_memory: bool,
         memory_scales: Sequence[float],
         history_layers: int,
         context_length: int,
@@ -244,10 +308,17 @@ class CandidateNetwork(nn.Module):
         self.context_width, self.candidate_width, _ = layout.sizes
         self.column = {name: start for name, start, _ in _columns(layout)}
         self.feedback = [name for name in ("clicked",) if name in self.column]  # of each candidate; the reward is all's
-        event = 2 + len(self.feedback)
-        self.memory = CandidateMemory(memory_scales, event - 1) if memory_scales else None
-        self.event_width = event if memory_scales else 0
-        inputs = self.context_width + self.candidate_width + (self.memory.width if self.memory else 0)
+        self.own = [
+            c for name, start, n in _columns(layout) if name in own_features(layout) for c in range(start, start + n)
+        ]
+        if feature_memory and not self.own:
+            raise ValueError("a memory of features needs candidates with features of their own; this layout has none")
+        self.candidate_memory = CandidateMemory(memory_scales, 1 + len(self.feedback)) if candidate_memory else None
+        self.feature_memory = (
+            FeatureMemory(memory_scales, len(self.own), 1 + len(self.feedback)) if feature_memory else None
+        )
+        inputs = self.context_width + self.candidate_width
+        inputs += sum(memory.width for memory in (self.candidate_memory, self.feature_memory) if memory)
         self.embed = nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.history = None
         if history_layers:
@@ -259,8 +330,8 @@ class CandidateNetwork(nn.Module):
         nn.init.zeros_(self.score.weight)  # a fresh policy is the initial policy, exactly
         self.value = nn.Sequential(nn.Linear(width + self.context_width, width), nn.GELU(), nn.Linear(width, 1))
         self.init_policy, self.temperature = init_policy, temperature
-        if init_policy == "softmax" and not (memory_scales and 1.0 in memory_scales):
-            raise ValueError("init_policy 'softmax' needs a running estimate: put 1.0 among memory_scales")
+        if init_policy == "softmax" and not (candidate_memory and 1.0 in memory_scales):
+            raise ValueError("init_policy 'softmax' needs a running estimate: a candidate_memory with a scale of 1")
         if init_policy == "expert" and "expert" not in self.column:
             if expert_prior is None:
                 raise ValueError(
@@ -285,63 +356,71 @@ class CandidateNetwork(nn.Module):
         time = observation.shape[1]
         at = torch.arange(time, device=observation.device) if at is None else at
         offered = torch.cat([torch.zeros_like(candidates[:, :1]), candidates[:, :-1]], dim=1)
-        chosen, feedback = self._feedback(context, candidates, offered)
-        sums = None if self.memory is None else self.memory.scan(self._event(chosen, feedback), at)
-        read, mask = None, None
+        chosen, feedback = self._feedback(context, candidates)
+        sums, moments, read, mask = None, None, None, None
+        if self.candidate_memory is not None:
+            sums = self.candidate_memory.sums.scan(self.candidate_memory.event(chosen, feedback), at)
+        if self.feature_memory is not None:
+            events = self.feature_memory.event(chosen, offered[..., self.own], feedback)
+            moments = self.feature_memory.sums.scan(events, at)
         if self.history is not None:
             past = torch.ones(time, time, dtype=torch.bool, device=observation.device).tril()[None, None]
             read = self.history(self._token(context, chosen, feedback, offered), past)[1]
             mask = past[:, :, at]
-        return self._decide(context[:, at], candidates[:, at], sums, read, mask)
+        return self._decide(context[:, at], candidates[:, at], sums, moments, read, mask)
 
     # --- one decision ---
     def initial(self, observation: Tensor) -> Memory:
         """Memory of trials that begin with observations [B, D]."""
-        weight, scales = self.score.weight, len(self.memory.logit) if self.memory else 0
-        rows, candidates = self._split(observation)[1].shape[:2]
-        cached = self.history.cached if self.history else 0
+        new, (rows, arms) = self.score.weight.new_zeros, self._split(observation)[1].shape[:2]
+        widths = [
+            (len(memory.sums.logit), memory.event_width) if memory else (0, 0)
+            for memory in (self.candidate_memory, self.feature_memory)
+        ]
         return Memory(
-            weight.new_zeros(rows, candidates, scales, self.event_width),
-            weight.new_zeros(rows, candidates if self.history else 0, self.candidate_width),
-            weight.new_zeros(rows, 0, cached),
-            torch.zeros(rows, dtype=torch.int64, device=weight.device),
+            candidates=new(rows, arms, *widths[0]),
+            features=new(rows, 1, *widths[1]),
+            offered=new(rows, arms if self.history or self.feature_memory else 0, self.candidate_width),
+            cache=new(rows, 0, self.history.cached if self.history else 0),
+            length=new(rows, dtype=torch.int64),
         )
 
     def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         """Logits [B, K], values [B] and the memory after observations [B, D]."""
-        context, candidates = self._split(observation[:, None])
-        offered = memory.offered[:, None]
-        chosen, feedback = self._feedback(context, candidates, offered)
-        sums = None
-        if self.memory is not None:
-            events = self.memory.step(memory.events, self._event(chosen, feedback)[:, 0])
-            memory, sums = memory._replace(events=events), events[:, None]
-        read, mask = None, None
+        context, candidates = self._split(observation)
+        chosen, feedback = self._feedback(context, candidates)
+        sums, moments, read, mask = None, None, None, None
+        if self.candidate_memory is not None:
+            sums = self.candidate_memory.sums.step(memory.candidates, self.candidate_memory.event(chosen, feedback))
+            memory = memory._replace(candidates=sums)
+        if self.feature_memory is not None:
+            event = self.feature_memory.event(chosen, memory.offered[..., self.own], feedback)
+            moments = self.feature_memory.sums.step(memory.features, event)
+            memory = memory._replace(features=moments)
         if self.history is not None:
-            token = self._token(context, chosen, feedback, offered)[:, 0]
-            _, read, mask, memory = self.history.step(token, memory._replace(offered=candidates[:, 0]))
-        logits, values = self._decide(context, candidates, sums, read, mask)
+            token = self._token(context, chosen, feedback, memory.offered)
+            _, read, mask, memory = self.history.step(token, memory)
+        if memory.offered.shape[1]:
+            memory = memory._replace(offered=candidates)
+        sums, moments = (None if part is None else part[:, None] for part in (sums, moments))
+        logits, values = self._decide(context[:, None], candidates[:, None], sums, moments, read, mask)
         return logits[:, 0], values[:, 0], memory
 
     # --- parts ---
     def _split(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Context [B, T, Dc] and candidates [B, T, K, Di]; K is whatever the observation holds."""
+        """Context [..., Dc] and candidates [..., K, Di]; K is whatever the observation holds."""
         rows = observation[..., self.context_width :]
         return observation[..., : self.context_width], rows.reshape(*rows.shape[:-1], -1, self.candidate_width)
 
-    def _feedback(self, context: Tensor, candidates: Tensor, offered: Tensor) -> tuple[Tensor, Tensor]:
-        """What was shown before each observation, [B, T, K], and each candidate's feedback [B, T, K, E - 1]."""
+    def _feedback(self, context: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """What was shown before each observation, [..., K], and each candidate's feedback [..., K, V]."""
         chosen = candidates[..., self.column["chosen"]]
         reward = context[..., self.column["last_reward"]][..., None].expand_as(chosen)
         own = [candidates[..., self.column[name]] for name in self.feedback]
         return chosen, torch.stack([reward, *own], dim=-1)
 
-    def _event(self, chosen: Tensor, feedback: Tensor) -> Tensor:
-        """[B, T, K, E] that the memory per candidate adds up."""
-        return chosen[..., None] * torch.cat([torch.ones_like(chosen)[..., None], feedback], dim=-1)
-
     def _token(self, context: Tensor, chosen: Tensor, feedback: Tensor, offered: Tensor) -> Tensor:
-        """[B, T, I] what the history is told: mean features and feedback of what was shown, and the context."""
+        """[..., I] what the history is told: mean features and feedback of what was shown, and the context."""
         shown = torch.cat([offered, feedback[..., 1:]], dim=-1)
         weight = chosen / chosen.sum(dim=-1, keepdim=True).clamp(min=1.0)
         return torch.cat([(weight[..., None, :] @ shown)[..., 0, :], context], dim=-1)
@@ -351,14 +430,17 @@ class CandidateNetwork(nn.Module):
         context: Tensor,
         candidates: Tensor,
         sums: Tensor | None,
+        moments: Tensor | None,
         read: list[Tensor] | None,
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Logits [B, S, K] and values [B, S]."""
         shape = candidates.shape[:3]
         parts = [candidates, context[:, :, None].expand(*shape, -1)]
-        if self.memory is not None and sums is not None:
-            parts.append(self.memory.features(sums))
+        if self.candidate_memory is not None and sums is not None:
+            parts.append(self.candidate_memory.read(sums))
+        if self.feature_memory is not None and moments is not None:
+            parts.append(self.feature_memory.read(moments, candidates[..., self.own]))
         x = self.embed(torch.cat(parts, dim=-1))
         for i, block in enumerate(self.blocks):
             x = block(x, None if read is None else read[i], mask)
@@ -374,10 +456,15 @@ class CandidateNetwork(nn.Module):
             return 0.0
         if self.init_policy == "expert":
             return candidates[..., self.column["expert"]] if "expert" in self.column else self.log_prior
-        assert self.memory is not None and sums is not None
-        count, total = sums[..., int(self.memory.fixed.nonzero()[0, 0]), :2].unbind(dim=-1)
+        assert self.candidate_memory is not None and sums is not None
+        count, total = sums[..., int(self.candidate_memory.sums.fixed.nonzero()[0, 0]), :2].unbind(dim=-1)
         mean = total.sum(dim=-1, keepdim=True) / (count.sum(dim=-1, keepdim=True) + 1.0)
         return (total + mean) / (count + 1.0) / self.temperature
+
+
+def own_features(layout: Layout) -> list[str]:
+    """Candidate fields that describe the candidate, and not what happened to it in the trial."""
+    return [field.name for field in layout.candidate if field.name not in STATISTICS]
 
 
 def _columns(layout: Layout) -> list[tuple[str, int, int]]:
@@ -420,10 +507,9 @@ class SequenceNetwork(nn.Module):
 
     def initial(self, observation: Tensor) -> Memory:
         """Memory of trials that begin with observations [B, D]."""
-        weight, rows = self.score.weight, len(observation)
-        none = weight.new_zeros(rows, 0, 0, 0)
-        length = torch.zeros(rows, dtype=torch.int64, device=weight.device)
-        return Memory(none, none[..., 0], weight.new_zeros(rows, 0, self.history.cached), length)
+        new, rows = self.score.weight.new_zeros, len(observation)
+        none = new(rows, 0, 0, 0)
+        return Memory(none, none, new(rows, 0, 0), new(rows, 0, self.history.cached), new(rows, dtype=torch.int64))
 
     def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         """Logits [B, actions], values [B] and the memory after observations [B, D]."""

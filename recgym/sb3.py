@@ -232,7 +232,8 @@ class EvaluationCallback(BaseCallback):
 
     Tags, named alike for every algorithm: `rollout/ctr` (or another objective per decision), `eval/ctr`, `eval/return`,
     `eval/regret`, `eval/expected_reward`, `eval/normalised_score`, `eval/difference` (to the best baseline), and the
-    images `eval/regret_curves` and `eval/actions`.
+    images `eval/regret_curves` and `eval/actions`. A model with a method `figures(scenario, seed=..., title=...)` adds
+    its own, by name.
 
     Args:
         scenario: what is evaluated; seeds are those of validation, the same tasks and luck each time.
@@ -259,13 +260,13 @@ class EvaluationCallback(BaseCallback):
         self.hyperparameters = hyperparameters
         self.last_evaluation = -1  # timesteps; kept in checkpoints
         self._baselines: dict[str, Trials] = {}
-        self._running = np.zeros((0, len(scenario.objectives)))  # [B, M] sums of the trials under way
+        self._running = np.zeros((0, 1 + len(scenario.objectives)))  # [B, 1 + M] decisions and sums of trials under way
         self._whole = np.zeros(0, dtype=bool)  # [B] seen from their beginning
-        self._finished: deque[np.ndarray] = deque()  # [M] each: sums of the latest whole trials
+        self._finished: deque[np.ndarray] = deque()  # [1 + M] each: the latest whole trials
 
     def _init_callback(self) -> None:
         rows = self.training_env.num_envs
-        self._running = np.zeros((rows, len(self.scenario.objectives)))
+        self._running = np.zeros((rows, 1 + len(self.scenario.objectives)))
         self._whole = np.full(rows, self.model.num_timesteps == 0)
         self._finished = deque(maxlen=self.model._stats_window_size)  # as many as ep_rew_mean averages
         if not self._baselines:
@@ -283,7 +284,9 @@ class EvaluationCallback(BaseCallback):
 
     def _on_step(self) -> bool:
         infos, ended = self.locals["infos"], self.locals["dones"]
-        self._running += [[info[name] for name in self.scenario.objectives] for info in infos]
+        if not infos:  # the rollout stays on a GPU and says at its end what they would have said
+            return True
+        self._running += [[1.0, *(info[name] for name in self.scenario.objectives)] for info in infos]
         for row in np.flatnonzero(ended):
             if self._whole[row]:
                 self._finished.append(self._running[row].copy())
@@ -291,10 +294,16 @@ class EvaluationCallback(BaseCallback):
         return True
 
     def _on_rollout_end(self) -> None:
-        if self._finished:
-            means = np.mean(self._finished, axis=0) / self.scenario.horizon
-            for name, mean in zip(self.scenario.objectives, means, strict=True):
-                self.logger.record(f"rollout/{RATES.get(name, name)}", mean)
+        totals = self.locals.get("totals")  # sums over the rollout, by name
+        if totals:
+            means = [float(totals[name].mean()) / self.locals["n_steps"] for name in self.scenario.objectives]
+        elif self._finished:
+            decisions, *sums = np.sum(self._finished, axis=0)
+            means = [float(value / decisions) for value in sums]
+        else:
+            return
+        for name, mean in zip(self.scenario.objectives, means, strict=True):
+            self.logger.record(f"rollout/{RATES.get(name, name)}", mean)
 
     def _on_rollout_start(self) -> None:  # weights and counters agree here, after an update
         if self.every and self.num_timesteps - self.last_evaluation >= self.every:
@@ -325,6 +334,10 @@ class EvaluationCallback(BaseCallback):
         curves = regret_figure(results, title=title, emphasise=("agent",))
         self.logger.record("eval/regret_curves", Figure(curves, close=False), exclude=hidden)
         self.logger.record("eval/actions", Figure(action_figure(trials, title=title), close=False), exclude=hidden)
+        for name, figure in getattr(self.model, "figures", lambda *_, **__: {})(
+            self.scenario, seed=VALIDATION_SEED, title=title
+        ).items():
+            self.logger.record(f"eval/{name}", Figure(figure, close=False), exclude=hidden)
         self.logger.dump(self.num_timesteps)
         self.last_evaluation = self.num_timesteps
         return trials

@@ -15,6 +15,7 @@ import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tqdm import tqdm
 
 import recgym
 from agents.checkpoint import ALGORITHMS, build, load, read, save, versions
+from agents.transformer import INIT_POLICIES
 from recgym.baselines import baselines_for, left_out, make_baseline
 from recgym.data import open_bandit
 from recgym.offpolicy import from_log, off_policy_report, print_off_policy
@@ -35,18 +37,22 @@ from recgym.sb3 import EvaluationCallback, RecVecEnv
 
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams.toml")
 CHECKPOINT = "checkpoint.safetensors"
+SHOWN = ("greedy", "ucb1_tuned", "thompson", "gittins", "discounted_ucb", "linucb")  # beside the agent, in TensorBoard
 DEFAULTS = {
     "env": "RecBandit-v0",
-    "algo": "ppo",
+    "algo": "meta_ppo",
     "seed": 0,
     "tensorboard_log": Path("logs"),
     "eval_trials": 1000,
     "trials": 4000,
 }
 KEPT = ("n_timesteps", "eval_freq", "eval_trials", "save_freq", "trials", "log")  # what a resumed run takes over
+PRETRAIN = ("pretrain_expert", "pretrain_steps", "init_policy")  # options of MetaPPO that are hyperparameters of it
 FROM_ONE = ("n_epochs", "batch_size", "n_steps", "train_freq", "gradient_steps", "buffer_size", "n_envs", "n_timesteps")
 EXAMPLES = """examples:
-  python scripts/train.py --env RecBandit-v0 --algo ppo --progress
+  python scripts/train.py --env RecBandit-v0 --progress
+  python scripts/train.py --env RecBanditDrift-v0 --pretrain-expert discounted_ucb --pretrain-steps 1000000
+  python scripts/train.py --vary arms=[5,10,50] --vary horizon=[10,100,500] --n-envs 64    # one agent for nine sizes
   python scripts/train.py --env RecBandit-v0 --param arms=20 --param prior=[1,3] -n 1000000 --seed 1
   python scripts/train.py -i logs/ppo/RecBandit-v0_1/checkpoint.safetensors       # go on where that run stopped
   python scripts/train.py --env RecBandit-v0 --log open_bandit/random/men.csv.gz   # arms and prior from a log
@@ -131,6 +137,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("-n", "--n-timesteps", type=int, metavar="N", help="in total (default: tuned)")
     add("--n-envs", type=int, metavar="N", help="trials played at once (default: tuned)")
     add("--hyperparam", type=parameter, action="append", default=[], metavar="NAME=VALUE", help="of the algorithm")
+    add("--pretrain-expert", metavar="NAME", help="baseline that MetaPPO imitates first (default: tuned)")
+    add("--pretrain-steps", type=int, metavar="N", help="decisions that imitate it; 0: none (default: tuned)")
+    add("--init-policy", choices=INIT_POLICIES, help="what a fresh MetaPPO does (default: uniform)")
+    add(
+        "--vary",
+        type=parameter,
+        action="append",
+        default=[],
+        metavar="NAME=[V,...]",
+        help="MetaPPO: parameters of the environment that differ from rollout to rollout, all combinations in turn",
+    )
+    add("--tasks", type=int, metavar="N", help="train on N fixed tasks (default: a new task every trial)")
     add("--seed", type=int, help=f"of tasks, luck and weights, below 1,000,000 (default: {DEFAULTS['seed']})")
     add("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     add("--num-threads", type=int, metavar="N", help="of torch; another number gives other weights")
@@ -149,8 +167,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("-P", "--progress", action="store_true", help="show a progress bar")
     add("--list-envs", action="store_true", help="list the environments and stop")
     options = parser.parse_args(arguments)
-    for name in ("n_timesteps", "n_envs", "num_threads", "trials", "eval_trials", "eval_freq", "save_freq"):
-        value, least = getattr(options, name), 0 if name.endswith("_freq") else 1
+    counts = ("n_timesteps", "n_envs", "num_threads", "trials", "eval_trials", "eval_freq", "save_freq", "tasks")
+    for name in (*counts, "pretrain_steps"):
+        value, least = getattr(options, name), 0 if name.endswith("_freq") or name == "pretrain_steps" else 1
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
     if not 0 <= (options.seed or 0) < 1_000_000:
@@ -171,8 +190,8 @@ def resume(options: argparse.Namespace) -> dict[str, Any]:
         if getattr(options, name) not in (None, found):
             raise ValueError(f"{options.trained_agent} was trained with --{name} {found}, not {getattr(options, name)}")
         setattr(options, name, found)
-    for name in ("param", "hyperparam", "n_envs", "seed", "log", "tensorboard_log"):
-        if getattr(options, name):
+    for name in ("param", "hyperparam", "n_envs", "seed", "log", "tensorboard_log", "vary", "tasks", *PRETRAIN):
+        if getattr(options, name) not in (None, []):
             raise ValueError(f"--{name.replace('_', '-')} cannot be changed in a run that is resumed (-i)")
     kept = header["counters"].get("options", {})
     for name in KEPT:
@@ -198,6 +217,32 @@ def check_hyperparameters(values: dict[str, Any], tuned: dict[str, Any]) -> None
         falling = isinstance(value, str) and value.startswith("lin_")
         if isinstance(tuned.get(name), int | float) and not (number or falling):
             raise ValueError(f"--hyperparam {name} must be a number or lin_X, got {value!r}")
+
+
+def chosen_hyperparameters(options: argparse.Namespace, tuned: dict[str, Any]) -> dict[str, Any]:
+    """The tuned values, and what the options say instead.
+
+    Raises:
+        ValueError: an option that the algorithm does not have, or a value that it does not take.
+    """
+    values = {**tuned, **dict(options.hyperparam)}
+    check_hyperparameters(values, tuned)
+    given = [name for name in (*PRETRAIN, "vary") if getattr(options, name) not in (None, [])]
+    if given and options.algo != "meta_ppo":
+        raise ValueError(f"--{given[0].replace('_', '-')} is an option of meta_ppo, not of {options.algo}")
+    if options.pretrain_expert is not None:
+        values["expert"] = options.pretrain_expert
+    if options.pretrain_steps is not None:
+        values["pretrain_steps"] = options.pretrain_steps
+    if options.init_policy is not None:
+        values["policy_kwargs"] = {**values.get("policy_kwargs", {}), "init_policy": options.init_policy}
+    if options.vary:
+        for name, choices in options.vary:
+            if not isinstance(choices, list) or not choices:
+                raise ValueError(f"--vary {name} must be a list of values, such as {name}=[5,10,50], got {choices!r}")
+        names, choices = zip(*options.vary, strict=True)
+        values["variants"] = [dict(zip(names, combination, strict=True)) for combination in product(*choices)]
+    return values
 
 
 def parameters_from_log(path: Path, given: dict[str, Any]) -> dict[str, Any]:
@@ -229,11 +274,10 @@ def train(options: argparse.Namespace) -> int:
     else:
         parameters = parameters_from_log(options.log, dict(options.param)) if options.log else dict(options.param)
         tuned = hyperparameters(options.algo, options.env)
-        values = {**tuned, **dict(options.hyperparam)}
-        check_hyperparameters(values, tuned)
+        values = chosen_hyperparameters(options, tuned)
         total, n_envs = options.n_timesteps or values["n_timesteps"], options.n_envs or values["n_envs"]
         values = {key: value for key, value in values.items() if key not in ("n_timesteps", "n_envs")}
-    env = RecVecEnv(recgym.make_scenario(options.env, **parameters), n_envs)
+    env = RecVecEnv(recgym.make_scenario(options.env, **parameters), n_envs, tasks=options.tasks)
     env.seed(options.seed)
     if header:
         model = load(options.trained_agent, env=env, device=device, resume=True)
@@ -252,7 +296,7 @@ def train(options: argparse.Namespace) -> int:
         env.scenario,
         every=total // 10 if options.eval_freq is None else options.eval_freq,
         trials=options.eval_trials,
-        baselines=[n for n in ("greedy", "ucb1_tuned", "thompson", "linucb") if n in baselines_for(env.scenario)],
+        baselines=[name for name in SHOWN if name in baselines_for(env.scenario)],
         hyperparameters={"algo": options.algo, "env": options.env, "n_envs": n_envs, "seed": options.seed, **values},
     )
     checkpoints = CheckpointCallback(

@@ -21,8 +21,10 @@ from recgym.sb3 import EvaluationCallback, RecVecEnv
 ROOT = Path(__file__).parent.parent
 TINY = ["--param", "arms=3", "--param", "horizon=10", "--n-envs", "8", "--eval-trials", "50", "--trials", "200"]
 PPO = {"n_steps": 10, "batch_size": 40}
-for _name, _value in PPO.items():
+for _name, _value in {**PPO, "policy_kwargs": '{"width": 8, "layers": 1}'}.items():
     TINY += ["--hyperparam", f"{_name}={_value}"]
+TINY += ["--pretrain-steps", "240"]  # of the default algorithm, which then goes on with PPO
+DEFAULT = "meta_ppo"
 
 
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
@@ -69,9 +71,14 @@ def hyperparameters_shown(folder: Path) -> Any:
     return HParamsPluginData.FromString(content).session_start_info.hparams
 
 
-@pytest.mark.parametrize("algo", ["ppo", "a2c", "dqn"])
+@pytest.mark.parametrize("algo", ["meta_ppo", "ppo", "a2c", "dqn"])
 def test_a_whole_run_and_its_evaluation(algo: str, tmp_path: Path) -> None:
-    small = {"ppo": PPO, "a2c": {}, "dqn": {"learning_starts": 50, "buffer_size": 500}}[algo]
+    small = {
+        "meta_ppo": {**PPO, "pretrain_steps": 240},
+        "ppo": PPO,
+        "a2c": {},
+        "dqn": {"learning_starts": 50, "buffer_size": 500},
+    }[algo]
     chosen = [*TINY[: TINY.index("--hyperparam")], *(f"--hyperparam={k}={v}" for k, v in small.items())]
     printed = run("train.py", "--algo", algo, "-n", "800", *chosen, "--tensorboard-log", str(tmp_path))
     folder = tmp_path / algo / "RecBandit-v0_1"
@@ -86,7 +93,11 @@ def test_a_whole_run_and_its_evaluation(algo: str, tmp_path: Path) -> None:
     seen = loaded(folder).Tags()
     wanted = ["rollout/ctr", "rollout/ep_rew_mean", "eval/ctr", "eval/regret", "eval/normalised_score", "time/fps"]
     assert set(wanted) <= set(seen["scalars"])
-    assert set(seen["images"]) == {"eval/regret_curves", "eval/actions"}
+    own = {"eval/certainty", "eval/attention"} if algo == "meta_ppo" else set()
+    assert set(seen["images"]) == {"eval/regret_curves", "eval/actions"} | own
+    if algo == "meta_ppo":
+        logged = ["imitation/loss", "imitation/agreement", "train/approx_kl", "train/explained_variance"]
+        assert {*logged, "train/grad_norm", "time/rollout_seconds", "time/update_seconds"} <= set(seen["scalars"])
     assert hyperparameters_shown(folder)["env"].string_value == "RecBandit-v0"
     assert value(folder, "rollout/ctr") == pytest.approx(value(folder, "rollout/ep_rew_mean") / 10)
 
@@ -120,7 +131,7 @@ def test_killed_and_interrupted_runs_resume_bit_identical(tmp_path: Path) -> Non
     ends = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT}
     for name, sent in ends.items():
         process = start("train.py", *common, str(tmp_path / name))
-        file = tmp_path / name / "ppo" / "RecBandit-v0_1" / "checkpoint.safetensors"
+        file = tmp_path / name / DEFAULT / "RecBandit-v0_1" / "checkpoint.safetensors"
         wait_for(file, process)
         process.send_signal(sent)
         out, err = process.communicate(timeout=120)
@@ -128,7 +139,7 @@ def test_killed_and_interrupted_runs_resume_bit_identical(tmp_path: Path) -> Non
             assert process.returncode == 130 and "resume:" in out and str(file) in out, out + err
         assert 0 < weights(file)[0] < 4000
         run("train.py", "-i", str(file), "--trials", "200", "--eval-trials", "50")
-        same(tmp_path / "whole" / "ppo" / "RecBandit-v0_1" / "checkpoint.safetensors", file)
+        same(tmp_path / "whole" / DEFAULT / "RecBandit-v0_1" / "checkpoint.safetensors", file)
 
 
 @pytest.mark.parametrize("moment", ["first step", "last rollout", "last evaluation"])
@@ -155,7 +166,7 @@ def test_interrupted_at_odd_moments_saves_what_it_says(
     main = importlib.import_module("train").main
     options = ["-n", "400", "--save-freq", "0", "--eval-freq", "0", *TINY, "--tensorboard-log", str(tmp_path)]
     assert main(options) == 130
-    file = tmp_path / "ppo" / "RecBandit-v0_1" / "checkpoint.safetensors"
+    file = tmp_path / DEFAULT / "RecBandit-v0_1" / "checkpoint.safetensors"
     steps = 80 if moment == "first step" else 400
     assert weights(file)[0] == steps
     assert f"saved after {steps} timesteps in {file}" in capsys.readouterr().out
@@ -170,7 +181,7 @@ def test_options_that_contradict_a_resumed_run_are_refused(
     monkeypatch.syspath_prepend(ROOT / "scripts")
     main = importlib.import_module("train").main
     assert main(["-n", "80", *TINY, "--tensorboard-log", str(tmp_path)]) == 0
-    file = str(tmp_path / "ppo" / "RecBandit-v0_1" / "checkpoint.safetensors")
+    file = str(tmp_path / DEFAULT / "RecBandit-v0_1" / "checkpoint.safetensors")
     for wrong in (
         ["--env", "RecBanditDrift-v0"],
         ["--algo", "dqn"],
@@ -192,12 +203,12 @@ def test_log_of_a_real_policy_trains_and_reports(tmp_path: Path) -> None:
     log.write_text("\n".join(rows) + "\n")
     small = [*TINY[2:], "--tensorboard-log", str(tmp_path)]
     refused = run("train.py", "--log", str(log), "--param", "arms=9", *small, code=2)
-    assert "does not fit the 4 items" in refused and not (tmp_path / "ppo").exists()
+    assert "does not fit the 4 items" in refused and not (tmp_path / DEFAULT).exists()
     printed = run("train.py", "--log", str(log), "-n", "400", *small)
     assert "off-policy, 400 events, 4 items" in printed and "replay: too few clicks to compare" in printed
-    report = json.loads((tmp_path / "ppo" / "RecBandit-v0_1" / "report.json").read_text())
+    report = json.loads((tmp_path / DEFAULT / "RecBandit-v0_1" / "report.json").read_text())
     assert report["parameters"]["arms"] == 4
-    assert set(report["off_policy"]["policies"]["ppo"]) == {"replay", "ips", "snips"}
+    assert set(report["off_policy"]["policies"][DEFAULT]) == {"replay", "ips", "snips"}
 
 
 SHIPPED = "agents/pretrained/RecBandit-v0.safetensors"
@@ -207,6 +218,17 @@ REFUSED = {
     "bad parameter": (["train.py", "--param", "horizon=-5"], "horizon must be a whole number"),
     "parameter of another preset": (["train.py", "--param", "drift=0.1"], "has no parameter 'drift'"),
     "unknown hyperparameter": (["train.py", "--hyperparam", "n_stepz=3"], "n_stepz"),
+    "part of a trial": (["train.py", "--hyperparam", "n_steps=30"], "does not hold whole trials of 100"),
+    "part of a batch": (["train.py", "--hyperparam", "batch_size=150"], "must hold whole trials of 100"),
+    "unknown expert": (["train.py", "--pretrain-expert", "gitins"], "did you mean 'gittins'"),
+    "expert of another algorithm": (
+        ["train.py", "--algo", "ppo", "--pretrain-expert", "gittins"],
+        "option of meta_ppo",
+    ),
+    "nothing to vary": (["train.py", "--vary", "arms=5"], "must be a list of values"),
+    "unknown variant": (["train.py", "--vary", "armz=[5]"], "armz"),
+    "no tasks": (["train.py", "--tasks", "0"], "--tasks must be at least 1"),
+    "no expert's field": (["train.py", "--init-policy", "expert"], "--param expert=NOISE"),
     "missing log": (["train.py", "--log", "nowhere.csv"], "nowhere.csv"),
     "missing checkpoint": (["train.py", "-i", "nowhere.safetensors"], "no such checkpoint"),
     "no checkpoint": (["train.py", "-i", "README.md"], "not a checkpoint"),
@@ -225,7 +247,10 @@ REFUSED = {
     "no epochs": (["train.py", "--hyperparam", "n_epochs=0"], "n_epochs must be a number of at least 1"),
     "learning rate": (["train.py", "--hyperparam", "learning_rate=NaN"], "learning_rate must be a number"),
     "text for a number": (["train.py", "--hyperparam", "gamma=foo"], "gamma must be a number"),
-    "batch of one": (["train.py", "--hyperparam", "n_steps=1", "--n-envs", "1"], "hyperparameters of ppo"),
+    "batch of one": (
+        ["train.py", "--algo", "ppo", "--hyperparam", "n_steps=1", "--n-envs", "1"],
+        "hyperparameters of ppo",
+    ),
     "negative frequency": (["train.py", "--save-freq", "-1"], "--save-freq must be at least 0"),
     "name of a baseline": (["evaluate.py", "--policies", f"random={SHIPPED}"], "is the name of a baseline"),
     "folder for a report": (["evaluate.py", "--policies", "ucb1", "--json", "tests"], "it is a folder"),
