@@ -35,6 +35,7 @@ from recgym.sb3 import RecVecEnv
 
 __all__ = [
     "ALGORITHMS",
+    "algorithm",
     "build",
     "describe",
     "export",
@@ -80,7 +81,8 @@ DTYPES = (
 
 
 # --- building --------------------------------------------------------------------------------------------------------
-def _class(algo: str) -> Any:
+def algorithm(algo: str) -> Any:
+    """The class of a key of `ALGORITHMS`."""
     module, _, name = ALGORITHMS[algo].partition(":")
     return getattr(import_module(module), name)
 
@@ -150,7 +152,7 @@ def build(
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation_fn {activation!r} is not one of {', '.join(ACTIVATIONS)}")
         policy_kwargs["activation_fn"] = getattr(torch.nn, activation)
-    return _class(algo)(values.pop("policy"), env, policy_kwargs=policy_kwargs, device=device, seed=seed, **values)
+    return algorithm(algo)(values.pop("policy"), env, policy_kwargs=policy_kwargs, device=device, seed=seed, **values)
 
 
 def versions() -> dict[str, str]:
@@ -478,7 +480,7 @@ def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: boo
         env = _make_env(path, header["env"])
     elif not isinstance(env, VecEnv):
         env = BaseAlgorithm._wrap_env(env)
-    any_candidates = getattr(_class(header["algo"]), "any_candidates", False)
+    any_candidates = getattr(algorithm(header["algo"]), "any_candidates", False)
     _check_env(path, header, env, any_candidates=any_candidates)
     with warnings.catch_warnings():
         if not resume:  # batch sizes that do not fit this number of environments matter to learning alone
@@ -549,14 +551,26 @@ def _widths(layout: Layout) -> dict[str, int]:
     return {field.name: field.width for field in layout}
 
 
-def load_pretrained(env_id: str, *, env: Any = None, device: str = "auto") -> Any:
+def load_pretrained(env_id: str, *, env: Any = None, device: str = "auto", **parameters: Any) -> Any:
     """The trained agent that ships for an environment; see `load`.
 
+    Args:
+        env_id: a key of `recgym.SCENARIOS`.
+        env: what to act in; None makes it.
+        device: "auto", "cpu" or "cuda".
+        parameters: of the environment that is made: another number of candidates, another horizon.
+
     Raises:
-        ValueError: none ships for it (names those that do).
+        ValueError: none ships for it (names those that do), or parameters come with an environment.
     """
     path = PRETRAINED / f"{env_id}.safetensors"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in PRETRAINED.glob("*.safetensors"))) or "none"
         raise ValueError(f"no trained agent ships for {env_id!r}; there are: {there}")
+    if parameters:
+        if env is not None:
+            raise ValueError(
+                f"parameters {sorted(parameters)} are of an environment to be made: give them or env, not both"
+            )
+        env = RecVecEnv(recgym.make_scenario(env_id, **parameters), 1)
     return load(path, env=env, device=device)

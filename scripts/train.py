@@ -15,6 +15,7 @@ import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
+from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm import tqdm
 
 import recgym
-from agents.checkpoint import ALGORITHMS, build, load, read, save, versions
+from agents.checkpoint import ALGORITHMS, algorithm, build, load, read, save, versions
 from agents.transformer import INIT_POLICIES
 from recgym.baselines import baselines_for, left_out, make_baseline
 from recgym.data import open_bandit
@@ -207,15 +208,16 @@ def resume(options: argparse.Namespace) -> dict[str, Any]:
     return header
 
 
-def check_hyperparameters(values: dict[str, Any], tuned: dict[str, Any]) -> None:
-    """Refuse numbers that no algorithm takes, and text where the tuned value is a number."""
+def check_hyperparameters(algo: str, values: dict[str, Any], tuned: dict[str, Any]) -> None:
+    """Refuse numbers that no algorithm takes, and text where the tuned value, or else the default, is a number."""
+    usual = {name: argument.default for name, argument in signature(algorithm(algo)).parameters.items()} | tuned
     for name, value in values.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         least = 1 if name in FROM_ONE else 0
         if number and not (math.isfinite(value) and value >= least):
             raise ValueError(f"--hyperparam {name} must be a number of at least {least}, got {value}")
         falling = isinstance(value, str) and value.startswith("lin_")
-        if isinstance(tuned.get(name), int | float) and not (number or falling):
+        if isinstance(usual.get(name), int | float) and not (number or falling):
             raise ValueError(f"--hyperparam {name} must be a number or lin_X, got {value!r}")
 
 
@@ -226,7 +228,7 @@ def chosen_hyperparameters(options: argparse.Namespace, tuned: dict[str, Any]) -
         ValueError: an option that the algorithm does not have, or a value that it does not take.
     """
     values = {**tuned, **dict(options.hyperparam)}
-    check_hyperparameters(values, tuned)
+    check_hyperparameters(options.algo, values, tuned)
     given = [name for name in (*PRETRAIN, "vary") if getattr(options, name) not in (None, [])]
     if given and options.algo != "meta_ppo":
         raise ValueError(f"--{given[0].replace('_', '-')} is an option of meta_ppo, not of {options.algo}")
