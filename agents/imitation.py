@@ -17,6 +17,7 @@ from torch import Tensor
 from agents.policy import PlackettLuce
 from recgym.baselines import make_baseline
 from recgym.core import to_numpy
+from recgym.sb3 import RecVecEnv
 
 __all__ = ["Expert", "imitation_loss", "mixed"]
 
@@ -29,17 +30,16 @@ class Expert:
         env: what the learner plays; its scenario decides which baselines there are.
 
     Raises:
-        ValueError: no such baseline, or the environment has no scenario of recgym.
+        ValueError: no such baseline, or the environment has no scenario of recgym, or hides what the expert sees.
     """
 
     def __init__(self, name: str, env: VecEnv) -> None:
-        try:
-            scenario = env.get_attr("scenario")[0]
-        except AttributeError:
-            raise ValueError(
-                f"expert {name!r} is a baseline of recgym's scenarios; this environment has none"
-            ) from None
+        if not env.has_attr("scenario"):
+            raise ValueError(f"expert {name!r} is a baseline of recgym's scenarios; this environment has none")
+        scenario = env.get_attr("scenario")[0]
         self.policy = make_baseline(name, scenario)
+        if getattr(self.policy, "sees_state", False) and not isinstance(env.unwrapped, RecVecEnv):
+            raise ValueError(f"expert {name!r} looks at the task, which only a RecVecEnv shows it")
         self._env = env
         self.slate = len(scenario.action_space.shape) > 0
         self.width = scenario.action_space.shape[0] if self.slate else scenario.layout.candidates

@@ -24,13 +24,14 @@ from agents import checkpoint
 from agents.buffer import Batch, TrialBuffer
 from agents.imitation import Expert, imitation_loss, mixed
 from agents.pictures import policy_figures
-from agents.policy import TransformerPolicy
+from agents.policy import PlackettLuce, TransformerPolicy
 from recgym.core import Layout, to_numpy
 from recgym.evaluation import own_luck
 from recgym.sb3 import RecVecEnv
 
 __all__ = ["MetaPPO"]
 
+LEARN_FROM = ("reward", "expected_reward", "regret")
 SelfMetaPPO = TypeVar("SelfMetaPPO", bound="MetaPPO")
 
 
@@ -56,7 +57,9 @@ class MetaPPO(OnPolicyAlgorithm):
         learning_rate: of PPO; a number, or a schedule of the remaining progress.
         n_steps: decisions per environment and update; None: one trial (without a Layout: 128).
         batch_size: decisions per minibatch, whole trials of them; None: a quarter of the rollout.
-        n_epochs: passes over a rollout.
+        n_epochs: passes over the trials of a rollout.
+        batch_decisions: decisions that a minibatch looks at in each of its trials, drawn anew every time; None: all.
+            Neighbours have much in common, so that a part of them is nearly as good, and faster.
         gamma: discount. At 1, which a trial's fixed length allows, late decisions count like early ones.
         gae_lambda: lambda of the advantage estimate.
         clip_range: of the probability ratio; a number, or a schedule.
@@ -67,12 +70,16 @@ class MetaPPO(OnPolicyAlgorithm):
         target_kl: an update ends early where the policy has moved by more than 1.5 times that; None: never.
         weight_decay: of AdamW.
         reward_scale: rewards are divided by it.
+        learn_from: "reward"; or, where the environment tells in its `infos`, "expected_reward", the reward's mean given
+            state and action, which has the same gradient and less noise; or "regret", the expected reward less that of
+            the best action, which has still less, and the same gradient where what is best does not depend on what was
+            done before (a baseline that depends on the task; Mao et al. 2019, "Variance reduction for RL in
+            input-driven environments"). The policy sees the same observations in any case.
         expert: name of a baseline to imitate first and to stay near later.
         expert_coef: weight of the divergence from the expert during PPO, falling to 0 with the remaining progress.
         pretrain_steps: decisions of the beginning, summed over environments, that imitate the expert.
         pretrain_learning_rate: of that phase, falling to 0.
         pretrain_mix: share of the decisions of that phase that the expert takes itself.
-        pretrain_decisions: of each trial that a minibatch of that phase looks at; neighbours have much in common.
         pretrain_epochs: how often a decision of that phase is looked at, on average.
         variants: parameters of the scenario that differ from rollout to rollout, taken in turn: one set of weights
             learns numbers of candidates and horizons together. Needs a `RecVecEnv`.
@@ -104,6 +111,7 @@ class MetaPPO(OnPolicyAlgorithm):
         gae_lambda: float = 0.9,
         clip_range: float | Schedule = 0.2,
         *,
+        batch_decisions: int | None = None,
         normalize_advantage: bool = True,
         ent_coef: float = 0.0,
         vf_coef: float = 0.5,
@@ -111,12 +119,12 @@ class MetaPPO(OnPolicyAlgorithm):
         target_kl: float | None = None,
         weight_decay: float = 0.0,
         reward_scale: float = 1.0,
+        learn_from: str = "reward",
         expert: str | None = None,
         expert_coef: float = 0.0,
         pretrain_steps: int = 0,
         pretrain_learning_rate: float = 4e-3,
         pretrain_mix: float = 0.3,
-        pretrain_decisions: int = 32,
         pretrain_epochs: float = 0.3,
         variants: Sequence[Mapping[str, Any]] = (),
         stats_window_size: int = 100,
@@ -151,11 +159,13 @@ class MetaPPO(OnPolicyAlgorithm):
         self.batch_size, self.n_epochs = batch_size, n_epochs
         self.clip_range = clip_range
         self.normalize_advantage, self.target_kl, self.weight_decay = normalize_advantage, target_kl, weight_decay
-        self.reward_scale = reward_scale
+        if learn_from not in LEARN_FROM:
+            raise ValueError(f"learn_from must be one of {', '.join(LEARN_FROM)}, got {learn_from!r}")
+        self.reward_scale, self.learn_from = reward_scale, learn_from
         self.expert, self.expert_coef = expert, expert_coef
         self.pretrain_steps, self.pretrain_learning_rate = pretrain_steps, pretrain_learning_rate
         self.pretrain_mix = pretrain_mix
-        self.pretrain_decisions, self.pretrain_epochs = pretrain_decisions, pretrain_epochs
+        self.batch_decisions, self.pretrain_epochs = batch_decisions, pretrain_epochs
         self.variants = [dict(variant) for variant in variants]
         self._n_steps, self._policy_kwargs = n_steps, dict(policy_kwargs or {})  # as given
         self._courses: list[Course] = []
@@ -172,18 +182,14 @@ class MetaPPO(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         assert self.env is not None
         layout = _attribute(self.env, "layout")
-        layout = layout if isinstance(layout, Layout) else None
+        if not isinstance(layout, Layout) or self.observation_space.shape != (layout.sizes[2],):
+            layout = None  # or a wrapper, such as one that stacks frames, shows something else than it describes
         if layout is not None:
-            normalised = unwrap_vec_wrapper(self.env, VecNormalize)
-            if normalised is not None and normalised.norm_obs:
-                raise ValueError(
-                    "VecNormalize changes the rewards and candidates that MetaPPO reads in the observation: "
-                    "use VecNormalize(norm_obs=False), or reward_scale"
-                )
+            _check_raw(self.env)
         self.policy_kwargs = {
             **self.policy_kwargs,
             "layout": None if layout is None else layout.to_json(),
-            "optimizer_kwargs": {"weight_decay": self.weight_decay},
+            "optimizer_kwargs": {"weight_decay": self.weight_decay, **self.policy_kwargs.get("optimizer_kwargs", {})},
         }
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
@@ -200,12 +206,16 @@ class MetaPPO(OnPolicyAlgorithm):
             ValueError: arguments of learning do not fit the environment (says which).
         """
         assert self.env is not None
+        if self.policy.layout is not None:
+            _check_raw(self.env)
         horizon = _horizon(self.env, self.policy.layout)
         self.n_steps = self._n_steps or horizon or 128
         if horizon and self.n_steps % horizon:
             raise ValueError(f"n_steps {self.n_steps} does not hold whole trials of {horizon} decisions")
         if self.pretrain_steps and self.expert is None:
             raise ValueError(f"pretrain_steps {self.pretrain_steps} needs an expert to imitate")
+        if self.batch_decisions is not None and self.batch_decisions < 1:
+            raise ValueError(f"batch_decisions must be at least 1, got {self.batch_decisions}")
         self._courses = self._make_courses(self.env)
         self._prepared = self.env
         self.rollout_buffer = self._courses[0].buffer
@@ -220,12 +230,18 @@ class MetaPPO(OnPolicyAlgorithm):
             return [self._make_course(env, self.n_steps)]
         if not isinstance(env.unwrapped, RecVecEnv):
             raise ValueError("variants need a RecVecEnv: see recgym.sb3.make_vec_env")
+        if env.unwrapped.runner.fixed_tasks is not None:
+            raise ValueError("variants draw a new task for every trial: leave out the environment's fixed tasks")
         made = []
         for variant in self.variants:
             try:
                 scenario = replace(env.unwrapped.scenario, **variant)
             except TypeError as error:
                 raise ValueError(f"variant {variant}: {error}") from None
+            layouts = scenario.layout, self.policy.layout or ()
+            shown = [[(field.name, field.width) for field in layout] for layout in layouts]
+            if shown[0] != shown[1]:
+                raise ValueError(f"variant {variant} shows {dict(shown[0])}, the environment {dict(shown[1])}")
             course_env = RecVecEnv(scenario, env.num_envs, device=env.unwrapped.runner.rng.device)
             made.append(self._make_course(course_env, scenario.horizon))
         return made
@@ -256,12 +272,16 @@ class MetaPPO(OnPolicyAlgorithm):
         """Those of the constructor, as JSON can carry them: what a checkpoint keeps to build the same again.
 
         Raises:
-            ValueError: a schedule that cannot be written down; see `agents.checkpoint.plain_schedule`.
+            ValueError: a schedule that cannot be written down (see `agents.checkpoint.plain_schedule`), or a policy of
+                another class, which no checkpoint names.
         """
+        if self.policy_class is not TransformerPolicy:
+            raise ValueError(f"a checkpoint can hold a TransformerPolicy, not a {self.policy_class.__name__}")
         names = (
             *("batch_size", "n_epochs", "gamma", "gae_lambda", "normalize_advantage", "ent_coef", "vf_coef"),
-            *("max_grad_norm", "target_kl", "weight_decay", "reward_scale", "expert", "expert_coef", "pretrain_steps"),
-            *("pretrain_learning_rate", "pretrain_mix", "pretrain_decisions", "pretrain_epochs", "variants"),
+            *("max_grad_norm", "target_kl", "weight_decay", "reward_scale", "learn_from", "expert", "expert_coef"),
+            "pretrain_steps",
+            *("pretrain_learning_rate", "pretrain_mix", "pretrain_epochs", "batch_decisions", "variants"),
         )
         schedules = {name: checkpoint.plain_schedule(getattr(self, name)) for name in ("learning_rate", "clip_range")}
         values = {name: getattr(self, name) for name in names}
@@ -302,8 +322,11 @@ class MetaPPO(OnPolicyAlgorithm):
         rollout_buffer.pos = 0
         callback.on_rollout_start()
         n_steps, memory, label = 0, None, None
+        earned: Any = 0.0  # [B] of the trials under way
+        returns: list[Tensor] = []  # of the trials that ended, on the device
         obs = torch.as_tensor(np.asarray(self._last_obs), device=self.device)
         starts = torch.as_tensor(np.asarray(self._last_episode_starts), dtype=torch.bool, device=self.device)
+        self._last_obs = None  # where a rollout breaks off, in the middle of trials, learn() begins anew
         infos: list[dict[str, Any]]
         totals: dict[str, Any] = {}  # on the device: sums of what `infos` would say of each row
 
@@ -317,18 +340,24 @@ class MetaPPO(OnPolicyAlgorithm):
                 log_probs = distribution.log_prob(actions)
             if on_device:
                 step = env.step_tensor(actions)  # type: ignore[attr-defined]
-                new_obs, rewards, dones, infos = step.observation, step.reward, step.ended, []
+                new_obs, rewards, infos = step.observation, step.reward, []
+                dones = np.full(env.num_envs, step.final_observation is not None)  # trials of one length end together
                 totals = {name: totals.get(name, 0.0) + value for name, value in step.info.items()}
+                learned = step.info.get(self.learn_from, rewards)
             else:
                 new_obs, rewards, dones, infos = env.step(actions.cpu().numpy())
+                learned = rewards if self.learn_from == "reward" else self._told(infos)
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
-                self._last_obs = None  # in the middle of trials: learn() begins anew
                 return False
             self._update_info_buffer(infos, dones)
             n_steps += 1
-            reward = torch.as_tensor(rewards, dtype=torch.float32, device=self.device) / self.reward_scale
+            scale = -self.reward_scale if self.learn_from == "regret" else self.reward_scale
+            reward = torch.as_tensor(learned, dtype=torch.float32, device=self.device) / scale
+            earned = rewards if n_steps % course.length == 1 or course.length == 1 else earned + rewards
+            if on_device and n_steps % course.length == 0:
+                returns.append(earned)
             for row, info in enumerate(infos):
                 if dones[row] and info.get("TimeLimit.truncated", False):  # cut off, not ended: its future counts
                     last = torch.as_tensor(np.asarray(info["terminal_observation"])[None], device=self.device)
@@ -338,25 +367,33 @@ class MetaPPO(OnPolicyAlgorithm):
                         reward[row] += self.gamma * self.policy.predict_values(last, before, going)[0]
             rollout_buffer.add(obs, actions, reward, starts, values, log_probs, label)
             obs = torch.as_tensor(new_obs, device=self.device)
-            starts = torch.as_tensor(dones, dtype=torch.bool, device=self.device)
+            starts = step.ended if on_device else torch.as_tensor(dones, dtype=torch.bool, device=self.device)
 
         with torch.no_grad():
             last_values = self.policy.predict_values(obs, memory, starts)
-        self._check_rollout(course)
+        self._check_rollout(course, starts)
         rollout_buffer.compute_returns_and_advantage(last_values, starts)
         self._last_obs, self._last_episode_starts = to_numpy(obs), to_numpy(starts)
         self._rollouts += 1
         self._pretrained += n_steps * env.num_envs if self._imitating else 0
         if on_device:
-            returns = rollout_buffer.rewards.view(-1, course.length, env.num_envs).sum(dim=1).flatten()
-            trials = (returns * self.reward_scale).tolist()
-            self._update_info_buffer([{"episode": {"r": r, "l": course.length, "t": 0.0}} for r in trials])
+            earnings = torch.cat(returns).tolist()
+            self._update_info_buffer([{"episode": {"r": r, "l": course.length, "t": 0.0}} for r in earnings])
         self._seconds["rollout"] = time.perf_counter() - started
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
 
-    def _check_rollout(self, course: Course) -> None:
+    def _told(self, infos: list[dict[str, Any]]) -> np.ndarray:
+        """[B] what to learn from instead of the reward."""
+        try:
+            return np.array([info[self.learn_from] for info in infos], dtype=np.float32)
+        except KeyError:
+            raise ValueError(
+                f"learn_from={self.learn_from!r}: the environment's infos do not tell it; use learn_from='reward'"
+            ) from None
+
+    def _check_rollout(self, course: Course, ended: Tensor) -> None:
         buffer = course.buffer
         finite = torch.isfinite(buffer.rewards)
         if not finite.all():
@@ -364,9 +401,9 @@ class MetaPPO(OnPolicyAlgorithm):
             raise ValueError(f"update {self._n_updates + 1}: reward {t} of environment {row} is not finite; stopped")
         if self.policy.layout is not None:
             begun = buffer.starts.view(-1, course.length, buffer.n_envs)
-            if not (begun[:, 0].all() and not begun[:, 1:].any()):
+            if not (begun[:, 0].all() and not begun[:, 1:].any() and ended.all()):
                 raise ValueError(
-                    f"trials do not all begin together every {course.length} decisions: with a Layout, "
+                    f"trials do not all begin and end together every {course.length} decisions: with a Layout, "
                     "every trial of every row must have the scenario's horizon"
                 )
 
@@ -390,14 +427,13 @@ class MetaPPO(OnPolicyAlgorithm):
         left = max(0.0, 1.0 - self._pretrained / self.pretrain_steps)
         for group in self.policy.optimizer.param_groups:
             group["lr"] = self.pretrain_learning_rate * max(left, 0.01)
-        count = min(self.pretrain_decisions, course.length)
+        count = min(self.batch_decisions or course.length, course.length)
         logs: dict[str, list[float]] = {}
         for _ in range(max(1, round(self.pretrain_epochs * course.length / count))):
             for batch in course.buffer.get(course.length, batch_size):
-                at = torch.randperm(course.length, device=self.device)[:count].sort().values
-                distribution, values = self.policy.evaluate_trials(batch.observations, batch.starts, at)
-                loss, agreement = imitation_loss(distribution, batch.labels[:, at])
-                value_loss = self._value_loss(values, batch.returns[:, at], batch.observations[:, at])
+                distribution, values, batch = self._evaluate(batch, course.length)
+                loss, agreement = imitation_loss(distribution, batch.labels)
+                value_loss = self._value_loss(values, batch.returns, batch.observations)
                 norm = self._descend(loss + self.vf_coef * value_loss)
                 _note(logs, loss=loss, agreement=agreement, value_loss=value_loss, grad_norm=norm)
         self._n_updates += 1
@@ -415,7 +451,7 @@ class MetaPPO(OnPolicyAlgorithm):
         moved_too_far = False
         for _ in range(self.n_epochs):
             for batch in course.buffer.get(course.length, batch_size):
-                distribution, values = self.policy.evaluate_trials(batch.observations, batch.starts)
+                distribution, values, batch = self._evaluate(batch, course.length)
                 log_prob = distribution.log_prob(batch.actions)
                 policy_loss, log_ratio = self._policy_loss(log_prob, batch, clip_range)
                 value_loss = self._value_loss(values, batch.returns, batch.observations)
@@ -428,13 +464,13 @@ class MetaPPO(OnPolicyAlgorithm):
                 with torch.no_grad():  # (r - 1) - log r: unbiased and never negative (Schulman 2020)
                     approx_kl = float((log_ratio.exp() - 1.0 - log_ratio).mean())
                     clipped = ((log_ratio.exp() - 1.0).abs() > clip_range).float().mean()
+                logs.setdefault("approx_kl", []).append(approx_kl)
                 if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
                     moved_too_far = True
                     break
                 norm = self._descend(loss)
                 _note(logs, policy_gradient_loss=policy_loss, value_loss=value_loss, entropy_loss=entropy_loss)
                 _note(logs, loss=loss, clip_fraction=clipped, grad_norm=norm)
-                logs.setdefault("approx_kl", []).append(approx_kl)
             self._n_updates += 1
             if moved_too_far:
                 break
@@ -446,6 +482,14 @@ class MetaPPO(OnPolicyAlgorithm):
         self.logger.record("train/expert_coef", expert_coef)
         self.logger.record("train/clip_range", clip_range)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def _evaluate(self, batch: Batch, length: int) -> tuple[PlackettLuce, Tensor, Batch]:
+        """Distributions and values [b, S] of `batch_decisions` of its decisions, and the batch of these."""
+        at = None
+        if self.batch_decisions is not None:
+            at = torch.randperm(length, device=self.device)[: self.batch_decisions].sort().values
+        distribution, values = self.policy.evaluate_trials(batch.observations, batch.starts, at)
+        return distribution, values, batch if at is None else Batch(*(column[:, at] for column in batch))
 
     def _policy_loss(self, log_prob: Tensor, batch: Batch, clip_range: float) -> tuple[Tensor, Tensor]:
         """-E min(r A, clip(r) A) (Schulman et al. 2017, eq. 7), and log r [b, T]."""
@@ -478,6 +522,10 @@ class MetaPPO(OnPolicyAlgorithm):
         self.policy.optimizer.step()
         return norm
 
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        """The last rollout may go beyond the total: learning rate and `expert_coef` must not turn negative."""
+        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
+
     def learn(
         self: SelfMetaPPO,
         total_timesteps: int,
@@ -489,6 +537,8 @@ class MetaPPO(OnPolicyAlgorithm):
     ) -> SelfMetaPPO:
         """Train for `total_timesteps` decisions, rounded up to whole rollouts; see SB3's `BaseAlgorithm.learn`."""
         assert self.env is not None
+        if self._prepared is None:  # read from a file: its decisions so far were those of the beginning
+            self._pretrained = self.num_timesteps
         if self._prepared is not self.env:
             self.prepare()
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
@@ -529,10 +579,16 @@ class MetaPPO(OnPolicyAlgorithm):
 # --- what the environment tells --------------------------------------------------------------------------------------
 def _attribute(env: VecEnv, name: str) -> Any:
     """The environment's attribute, or None."""
-    try:
-        return env.get_attr(name)[0]
-    except AttributeError:
-        return None
+    return env.get_attr(name)[0] if env.has_attr(name) else None  # asked for what it lacks, a subprocess would die
+
+
+def _check_raw(env: VecEnv) -> None:
+    normalised = unwrap_vec_wrapper(env, VecNormalize)
+    if normalised is not None and normalised.norm_obs:
+        raise ValueError(
+            "VecNormalize changes the rewards and candidates that MetaPPO reads in the observation: "
+            "use VecNormalize(norm_obs=False), or reward_scale"
+        )
 
 
 def _horizon(env: VecEnv, layout: Layout | None) -> int | None:

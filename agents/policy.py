@@ -119,6 +119,10 @@ class TransformerPolicy(ActorCriticPolicy):
             raise ValueError(f"init_policy must be one of {', '.join(INIT_POLICIES)}, got {init_policy!r}")
         if width % heads:
             raise ValueError(f"width {width} must be a multiple of heads {heads}")
+        if layout is not None:
+            choices = {int(n) for n in np.ravel(getattr(action_space, "n", getattr(action_space, "nvec", ())))}
+            if choices != {layout["candidates"]} or sum(action_space.shape or ()) > layout["candidates"]:
+                raise ValueError(f"{action_space} does not choose among the {layout['candidates']} candidates shown")
         super().__init__(
             observation_space,
             action_space,
@@ -248,7 +252,7 @@ class TransformerPolicy(ActorCriticPolicy):
         shape = self.observation_space.shape
         if array.shape[-len(shape) :] != shape or array.ndim > len(shape) + 1:  # type: ignore[arg-type]
             raise ValueError(f"observations must have shape {shape} or (rows, *{shape}), got {array.shape}")
-        batch = torch.as_tensor(array.reshape(-1, *shape), device=self.device)
+        batch = torch.tensor(array.reshape(-1, *shape), device=self.device)  # a copy: the memory may keep a part of it
         rows = len(batch)
         starts = torch.full((rows,), state is None, device=self.device)
         if episode_start is not None:

@@ -155,7 +155,9 @@ class FeatureMemory(nn.Module):
         """[..., K, width] of sums [..., 1, H, E] for candidates with features [..., K, F]: predictions and widths."""
         both = sums[..., 0, :, :].unflatten(-1, (self.features, -1))  # [..., H, F, F + V]
         identity = torch.eye(self.features, device=both.device)
-        root = torch.linalg.cholesky(both[..., : self.features] + self.log_ridge.exp()[:, None, None] * identity)
+        matrix = both[..., : self.features] + self.log_ridge.exp()[:, None, None] * identity
+        root, failed = torch.linalg.cholesky_ex(matrix)  # unlike `cholesky` it does not wait for a GPU
+        root = torch.where(failed[..., None, None] > 0, torch.nan, root)
         x = self._with_one(features).transpose(-1, -2)[..., None, :, :].expand(*both.shape[:-1], -1)  # [..., H, F, K]
         solved = torch.linalg.solve_triangular(root, torch.cat([x, both[..., self.features :]], dim=-1), upper=False)
         spread, moment = solved.split([x.shape[-1], self.feedback], dim=-1)
@@ -332,6 +334,7 @@ class CandidateNetwork(nn.Module):
         self.init_policy, self.temperature = init_policy, temperature
         if init_policy == "softmax" and not (candidate_memory and 1.0 in memory_scales):
             raise ValueError("init_policy 'softmax' needs a running estimate: a candidate_memory with a scale of 1")
+        self.lasting = [*memory_scales, 1.0].index(1.0)  # the scale that forgets nothing
         if init_policy == "expert" and "expert" not in self.column:
             if expert_prior is None:
                 raise ValueError(
@@ -339,6 +342,8 @@ class CandidateNetwork(nn.Module):
                     "expert_prior, the probabilities of the candidates"
                 )
             prior = torch.tensor(list(expert_prior), dtype=torch.float32)
+            if len(prior) != layout.candidates:
+                raise ValueError(f"expert_prior must have {layout.candidates} probabilities, got {len(prior)}")
             if not bool((prior > 0).all()) or not math.isclose(float(prior.sum()), 1.0, abs_tol=1e-3):
                 raise ValueError(f"expert_prior must be positive and sum to 1, got {list(expert_prior)}")
             self.register_buffer("log_prior", prior.log())
@@ -457,7 +462,7 @@ class CandidateNetwork(nn.Module):
         if self.init_policy == "expert":
             return candidates[..., self.column["expert"]] if "expert" in self.column else self.log_prior
         assert self.candidate_memory is not None and sums is not None
-        count, total = sums[..., int(self.candidate_memory.sums.fixed.nonzero()[0, 0]), :2].unbind(dim=-1)
+        count, total = sums[..., self.lasting, :2].unbind(dim=-1)
         mean = total.sum(dim=-1, keepdim=True) / (count.sum(dim=-1, keepdim=True) + 1.0)
         return (total + mean) / (count + 1.0) / self.temperature
 

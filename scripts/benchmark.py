@@ -1,4 +1,4 @@
-"""Measure speed and memory: single environment, batches on NumPy and torch, the SB3 interface, the import.
+"""Measure speed and memory: single environment, batches on NumPy and torch, the SB3 interface, the import, learners.
 
 Every timing covers whole trials, resets included. Each figure is the median of several repeats, shown with the
 smallest and the largest; other processes slow a machine down, so its load is reported beside them.
@@ -12,16 +12,16 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import gymnasium
 import torch
-from evaluate import check_writable, write_json
+from evaluate import FIGURES, check_writable, write_json
 from gymnasium.vector.utils import batch_space
 from rich.console import Console
 from rich.table import Table
@@ -38,13 +38,18 @@ EXAMPLES = """examples:
   python scripts/benchmark.py --only single
   python scripts/benchmark.py --headroom
   python scripts/benchmark.py --only batch --device torch --threads 8
+  python scripts/benchmark.py --learners --budget 900 --json learners.json --figure learners.png
+  python scripts/benchmark.py --learners --only latency
+  python scripts/benchmark.py --overfitting --timesteps 1000000 --figure overfitting.png
 torch on the CPU runs in one thread unless told otherwise: where other processes use the same cores, several threads
 wait for each other far longer than they compute (OMP_WAIT_POLICY=PASSIVE shortens that).
 """
 ENV = "RecBandit-v0"
 SB3_ENVS, NUMPY_ROWS, TORCH_ROWS, GPU_ROWS, GPU_FEW_ROWS = 256, 4_096, 65_536, 1_048_576, 1_024
 ACTION_SETS = 8  # batches of actions drawn beforehand, used in turn
-LIBRARIES = ("gymnasium", "numpy", "array-api-compat", "torch", "stable-baselines3")
+LIBRARIES = ("gymnasium", "numpy", "array-api-compat", "torch", "stable-baselines3", "sb3-contrib")
+BUDGET, QUICK_BUDGET = 600.0, 0.5  # seconds of training per learner
+TIMESTEPS, QUICK_TIMESTEPS = 500_000, 320  # of each agent that may overfit
 MEMORY_PROBE = """
 import contextlib, sys
 if sys.argv[1] != "cpu":
@@ -74,6 +79,8 @@ import recgym
 print(time.perf_counter() - start, between - start)
 """
 Play = Callable[[], int]  # plays a trial in every row, waits for the device, returns the number of steps
+Benchmarks = Mapping[str, tuple[str, Callable[[str, "Plan"], Iterator["Row"]]]]
+Item = TypeVar("Item")
 
 
 class Plan(NamedTuple):
@@ -83,6 +90,7 @@ class Plan(NamedTuple):
     repeats: int
     shrink: int  # batches have this many times fewer rows
     gpu: str | None
+    budget: float = BUDGET  # seconds of training until a learner has to reach a score
 
 
 class Row(NamedTuple):
@@ -100,7 +108,7 @@ class Row(NamedTuple):
 
 def row(name: str, figures: Sequence[float], unit: str, note: str, *, least: float = 0.0, most: float = 0.0) -> Row:
     value = median(figures) if figures else None
-    target = f">= {least:,.0f}" if least else f"< {most:g}" if most else ""
+    target = f">= {least:,.0f}" if least else f"< {most:.3g}" if most else ""
     met = None if value is None or not target else value >= least if least else value < most
     return Row(name, value, min(figures, default=None), max(figures, default=None), unit, target, met, note)
 
@@ -252,7 +260,7 @@ def import_time(name: str, plan: Plan) -> Iterator[Row]:
     yield row(name, total, "s", note, most=0.5)
 
 
-def benchmarks() -> dict[str, tuple[str, Callable[[str, Plan], Iterator[Row]]]]:
+def benchmarks() -> Benchmarks:
     """Name to device and function: what --only and --device choose from."""
     on_numpy = partial(batch, rows=NUMPY_ROWS, device="cpu")
     on_torch = partial(batch, rows=TORCH_ROWS, device="torch", env_id=ENV, least=5e6)
@@ -270,13 +278,25 @@ def benchmarks() -> dict[str, tuple[str, Callable[[str, Plan], Iterator[Row]]]]:
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
-def run(names: Sequence[str], plan: Plan, *, judged: bool) -> Iterator[Row]:
+def run(known: Benchmarks, names: Sequence[str], plan: Plan, *, judged: bool) -> Iterator[Row]:
     """Measure, and say on stderr what is being measured and what came out."""
     for number, name in enumerate(names, 1):
         print(f"[{number}/{len(names)}] {name} ...", file=sys.stderr, flush=True)
-        for line in benchmarks()[name][1](name, plan):
+        for line in known[name][1](name, plan):
             print(f"    {line.name}: {shown(line.value)} {line.unit}", file=sys.stderr, flush=True)
             yield line if judged else line._replace(met=None)
+
+
+def gather(items: Iterable[Item]) -> tuple[list[Item], bool]:
+    """What comes until the end or until Ctrl-C, and whether it came to its end."""
+    found: list[Item] = []
+    try:
+        for item in items:
+            found.append(item)
+    except KeyboardInterrupt:
+        print("\nstopped; what was measured so far:", file=sys.stderr)
+        return found, False
+    return found, True
 
 
 def shown(value: float | None) -> str:
@@ -312,18 +332,18 @@ def headrooms(trials: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def choose(only: str, device: str) -> list[str]:
+def choose(known: Benchmarks, only: str, device: str) -> list[str]:
     """Names of what is asked for; ValueError where that is nothing, or there is no such device."""
     if device:
         make_rng(device)  # refuses what is not here
-    known = [name for name, (kind, _) in benchmarks().items() if device.split(":")[0] in ("", kind)]
-    chosen = [name for name in known if only.lower() in name.lower()]
+    fitting = [name for name, (kind, _) in known.items() if device.split(":")[0] in ("", kind)]
+    chosen = [name for name in fitting if only.lower() in name.lower()]
     if not chosen:
-        raise ValueError(f"nothing is called {only!r}; there are: {'; '.join(known)}")
+        raise ValueError(f"nothing is called {only!r}; there are: {'; '.join(fitting)}")
     return chosen
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -331,45 +351,105 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
     parser.add_argument("--only", default="", metavar="NAME", help="what has NAME in its name")
     parser.add_argument("--device", default="", metavar="D", help="only what runs on cpu (NumPy), torch, cuda, cuda:N")
-    parser.add_argument("--headroom", action="store_true", help="check instead what the environments leave to learn")
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default: %(default)s)")
-    options = parser.parse_args(arguments)
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--headroom", action="store_true", help="check instead what the environments leave to learn")
+    instead.add_argument("--learners", action="store_true", help="measure instead MetaPPO beside RecurrentPPO and PPO")
+    instead.add_argument("--overfitting", action="store_true", help="train instead on fixed numbers of tasks")
+    budget = f"of training per learner (default: {BUDGET:.0f})"
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help=f"with --learners: {budget}")
+    timesteps = f"of each training (default: {TIMESTEPS:,})"
+    parser.add_argument("--timesteps", type=int, metavar="N", help=f"with --overfitting: {timesteps}")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="with these two: draw scores over time or tasks (png, pdf, svg)"
+    )
+    return parser.parse_args(arguments)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse what does not go together, and places that cannot be written to, before the work rather than after it."""
+    if options.threads < 1:
+        raise ValueError("--threads must be at least 1")
+    if options.budget is not None and not (options.learners and 0 < options.budget < float("inf")):
+        raise ValueError("--budget is the time of --learners, above 0 seconds")
+    if options.timesteps is not None and not (options.overfitting and options.timesteps >= 1):
+        raise ValueError("--timesteps is the length of each training of --overfitting, at least 1")
+    if options.figure and not (options.learners or options.overfitting):
+        raise ValueError("--figure shows what --learners or --overfitting find")
+    if options.figure and options.figure.suffix not in FIGURES:
+        raise ValueError(f"--figure {options.figure}: the ending must be one of {', '.join(FIGURES)}")
+    if options.overfitting and (options.only or options.device):
+        raise ValueError("--only and --device choose what is timed: leave them out, or --overfitting")
+    for path in filter(None, (options.json, options.figure)):
+        check_writable(path)
+
+
+def measured(options: argparse.Namespace) -> int:
+    """Measure what is asked for, print it, write it; returns the exit status."""
+    curves: dict[str, Any] = {}
+    known = benchmarks()
+    if options.learners or options.overfitting:
+        import learners  # here: it takes the report's parts from this module
+
+        known = learners.benchmarks(curves)
+        if options.figure:
+            learners.new_figure()  # refused now, where it cannot be drawn, rather than after the work
+    names = choose(known, options.only, options.device)
+    gpu = "cuda" if torch.cuda.is_available() else None
+    gpu = options.device if options.device.startswith("cuda") else gpu
+    budget = options.budget or (QUICK_BUDGET if options.quick else BUDGET)
+    plan = Plan(0.02, 2, 16, gpu, budget) if options.quick else Plan(0.6, 5, 1, gpu, budget)
+    load = os.getloadavg if hasattr(os, "getloadavg") else lambda: (0.0, 0.0, 0.0)  # Windows has none
+    start = load()
+    if options.overfitting:
+        timesteps = options.timesteps or (QUICK_TIMESTEPS if options.quick else TIMESTEPS)
+        found, complete = gather(learners.overfitting(timesteps=timesteps, quick=options.quick))
+        results: dict[str, Any] = {"overfitting": [line.to_json() for line in found]}
+    else:
+        rows, complete = gather(run(known, names, plan, judged=not options.quick))
+        results = {"rows": [line._asdict() for line in rows], **({"time to a score": curves} if curves else {})}
+    report = {
+        "quick": options.quick,
+        "complete": complete,
+        "versions": {"recgym": recgym.__version__, **{name: version(name) for name in LIBRARIES}},
+        "platform": f"{platform.platform()}, Python {platform.python_version()}",
+        "gpu": torch.cuda.get_device_name(gpu) if gpu else None,
+        "cores": (cores := len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "torch_threads": options.threads,
+        "load_average": {"start": start, "end": (end := load())},
+        **results,
+    }
+    caption = f"{cores} cores, load average {start[0]:.1f} at the start and {end[0]:.1f} at the end"
+    caption += "; a quick run of small batches, not judged" if options.quick else ""
+    if options.overfitting:
+        learners.print_overfitting(found, caption)
+    else:
+        print_rows(rows, caption)
+    if options.json:
+        write_json(options.json, report)
+    if options.figure:
+        figure = learners.overfitting_figure(found) if options.overfitting else learners.time_figure(curves)
+        figure.savefig(options.figure)
+    return 0 if complete else 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
     try:
-        if options.threads < 1:
-            raise ValueError("--threads must be at least 1")
-        names = choose(options.only, options.device)
-        if options.json:
-            check_writable(options.json)
+        check(options)
+        torch.set_num_threads(options.threads)
         if options.headroom:
             found = headrooms(200 if options.quick else 4000)
             if options.json:
                 write_json(options.json, found)
             return 0
-        gpu = "cuda" if torch.cuda.is_available() else None
-        gpu = options.device if options.device.startswith("cuda") else gpu
-        plan = Plan(0.02, 2, 16, gpu) if options.quick else Plan(0.6, 5, 1, gpu)
-        torch.set_num_threads(options.threads)
-        load = os.getloadavg if hasattr(os, "getloadavg") else lambda: (0.0, 0.0, 0.0)  # Windows has none
-        start = load()
-        rows = list(run(names, plan, judged=not options.quick))
-        report = {
-            "quick": options.quick,
-            "versions": {"recgym": recgym.__version__, **{name: version(name) for name in LIBRARIES}},
-            "platform": f"{platform.platform()}, Python {platform.python_version()}",
-            "gpu": torch.cuda.get_device_name(gpu) if gpu else None,
-            "cores": (cores := len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-            "torch_threads": options.threads,
-            "load_average": {"start": start, "end": (end := load())},
-            "rows": [line._asdict() for line in rows],
-        }
-        caption = f"{cores} cores, load average {start[0]:.1f} at the start and {end[0]:.1f} at the end"
-        print_rows(rows, caption + ("; a quick run of small batches, not judged" if options.quick else ""))
-        if options.json:
-            write_json(options.json, report)
-    except (ValueError, OSError) as error:
+        return measured(options)
+    except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def make(algo: str, *, seed: int | None = 0) -> Any:
 
 def write(path: Path, model: Any, algo: str = "ppo", *, training: bool = False) -> Path:
     described = {"algo": algo, "arguments": SMALL[algo], "env_id": "RecBandit-v0", "parameters": PARAMETERS}
-    return save(path, model, training=training, **described)
+    return save(path, model, training=training, counters={"saved": 1}, **described)
 
 
 class SaveAt(BaseCallback):
@@ -170,6 +170,7 @@ def test_export_keeps_the_policy_and_drops_the_rest(algo: str, tmp_path: Path) -
     small = export(whole, tmp_path / "small")
     assert small.stat().st_size < whole.stat().st_size
     header, tensors = read(small)
+    assert read(whole)[0]["counters"] == {"saved": 1}
     assert all(name.startswith("policy.") for name in tensors)
     assert (header["training"], header["counters"]) == (None, {})
     for name, tensor in load(small).policy.state_dict().items():
@@ -570,7 +571,13 @@ def test_values_of_a_training_state_that_do_not_fit_are_refused(
 
     path = tmp_path / "whole.safetensors"
     path.write_bytes(edited(trained(algo).read_bytes(), change))
-    refuse_to_resume(path)
+    message = refuse_to_resume(path)
+    if value is ...:
+        assert f"missing ['{key}']" in message
+    elif algo == "dqn" and value != [99, True]:  # which is a place in the buffer, but not in what the file holds
+        assert "replay must be [position below 100, full]" in message
+    else:
+        assert key in message or key in ("random", "action_space") or algo == "meta_ppo"
 
 
 @pytest.mark.parametrize(
@@ -582,13 +589,13 @@ def test_settings_of_the_optimizer_that_do_not_fit_are_refused(
     path = tmp_path / "whole.safetensors"
     content = trained("ppo").read_bytes()
     path.write_bytes(edited(content, lambda header, _: header["training"]["param_groups"][0].update({key: value})))
-    assert key in refuse_to_resume(path)
+    assert f"param_groups do not fit the optimizer: {[key] if key != 'params' else key}" in refuse_to_resume(path)
 
 
 def test_a_training_state_of_an_earlier_version_is_taken_up(trained: Callable[[str], Path], tmp_path: Path) -> None:
     def earlier(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         del header["spaces"], header["training"]["own"], header["training"]["optimizer"]
-        del header["training"]["param_groups"][0]["decoupled_weight_decay"]  # of an older torch
+        del header["training"]["param_groups"][0]["eps"]  # an older torch may not have had it
 
     path = tmp_path / "whole.safetensors"
     path.write_bytes(edited(trained("ppo").read_bytes(), earlier))

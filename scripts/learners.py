@@ -1,0 +1,533 @@
+"""What learning costs and whether it generalises: MetaPPO beside SB3's RecurrentPPO and PPO, for benchmark.py.
+
+`--learners`: time of training until a score, speed of PPO training, latency of a decision. `--overfitting`: scores of
+agents that were trained on fixed numbers of tasks, on these and on held-out ones.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from benchmark import ENV, Plan, Play, Row, measure, row
+from rich.console import Console
+from rich.table import Table
+from stable_baselines3.common.callbacks import BaseCallback
+from train import hyperparameters
+
+import recgym
+from agents.checkpoint import build
+from recgym.baselines import make_baseline
+from recgym.baselines.gittins import load_table
+from recgym.core import batch_size, to_numpy, tree_map
+from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Interval, Trials, rollout, summarise
+from recgym.sb3 import RecVecEnv
+
+LEARNERS = {"MetaPPO": "meta_ppo", "RecurrentPPO": "recurrent_ppo", "PPO": "ppo"}
+OURS = "MetaPPO"
+GPU_ENVS = 4_096
+WAY = 0.98  # from random to the Gittins index
+SLOWEST = 5.0  # ms that a decision for one user may take
+SHARE = 1 / 3  # of the time of the better of the others that training may take
+NO_EXPERT = {"expert": None, "expert_coef": 0.0, "pretrain_steps": 0}  # PPO alone
+WARM_UPS = 2  # plays of `measure` before those that count
+PHASES = ("collect_rollouts", "train")  # the two halves of an SB3 on-policy iteration
+BEGINNING_MIDDLE_END = ((0.0, 0.1), (0.4, 0.5), (0.9, 1.0))  # of a trial
+TASKS = (10, 100, 1_000, 10_000, None)  # None: a new task for every trial
+KNOBS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "weight_decay 0.01, target_kl 0.02": {"weight_decay": 0.01, "target_kl": 0.02},
+}
+TRAINING_SEED = 500_000  # of training tasks that no run here has drawn
+
+
+class Size(NamedTuple):
+    """How large everything is."""
+
+    parameters: dict[str, Any]  # of the environment
+    long_horizon: int  # decisions of the trials in which a history grows
+    n_envs: int
+    trials: int  # per evaluation
+    every: float  # seconds of training from one evaluation to the next, at least
+    hyperparameters: dict[str, dict[str, Any]]  # by algorithm, in place of the tuned ones
+
+
+FULL = Size({}, 500, 256, 2_000, 3.0, {})
+SMALL = {"n_steps": 10, "batch_size": 40, "n_epochs": 2}
+QUICK = Size(
+    {"arms": 3, "horizon": 10},
+    30,
+    16,
+    50,
+    0.1,
+    {
+        "meta_ppo": {**SMALL, "pretrain_steps": 800, "policy_kwargs": {"width": 8, "layers": 1}},
+        "recurrent_ppo": {**SMALL, "policy_kwargs": {"lstm_hidden_size": 8, "net_arch": [8]}},
+        "ppo": {**SMALL, "policy_kwargs": {"net_arch": [8]}},
+    },
+)
+
+
+def size_of(plan: Plan) -> Size:
+    return QUICK if plan.shrink > 1 else FULL
+
+
+def make(algo: str, env: RecVecEnv, size: Size, *, device: str = "cpu", **values: Any) -> Any:
+    """An algorithm with its tuned values, and `values` instead of some."""
+    chosen = {**hyperparameters(algo, ENV), **size.hyperparameters.get(algo, {}), **values}
+    for name in ("n_timesteps", "n_envs"):  # of the script that trains
+        del chosen[name]
+    return build(algo, env, chosen, device=device, seed=0)
+
+
+def make_env(scenario: Any, n_envs: int, **arguments: Any) -> RecVecEnv:
+    env = RecVecEnv(scenario, n_envs, **arguments)
+    env.seed(0)
+    return env
+
+
+# --- time until a score ----------------------------------------------------------------------------------------------
+class Point(NamedTuple):
+    """One evaluation."""
+
+    seconds: float  # of training so far, evaluations left out
+    cpu_seconds: float  # of the process, likewise
+    timesteps: int
+    score: float  # mean expected reward per trial
+
+
+class Race(BaseCallback):
+    """A clock that stands still during evaluations; training ends where all goals are reached or the budget is spent.
+
+    Args:
+        score: of a policy.
+        goals: scores by name.
+        every: seconds of training from one evaluation to the next, at least; it is the end of an update that is waited
+            for.
+        budget: seconds of training.
+        label: of the learner, for the progress on stderr.
+    """
+
+    def __init__(
+        self, score: Callable[[Any], float], goals: Mapping[str, float], *, every: float, budget: float, label: str
+    ) -> None:
+        super().__init__()
+        self.score, self.goals, self.every, self.budget, self.label = score, goals, every, budget, label
+        self.curve: list[Point] = []
+        self.reached: dict[str, Point] = {}
+        self.over = False
+        self._spent = (0.0, 0.0)  # wall and processor seconds until the clock was last stopped
+        self._started = (0.0, 0.0)  # when it was started again
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def _on_training_start(self) -> None:
+        if not self.curve:  # learn() may be called several times
+            self._started = self._now()
+
+    def _on_rollout_start(self) -> None:  # after an update
+        spent = [s + now - then for s, now, then in zip(self._spent, self._now(), self._started, strict=True)]
+        seconds, cpu_seconds = spent
+        self.over = seconds >= self.budget
+        if self.curve and not self.over and seconds - self.curve[-1].seconds < self.every:
+            return
+        point = Point(seconds, cpu_seconds, self.num_timesteps, self.score(self.model))
+        self.curve.append(point)
+        for goal, needed in self.goals.items():
+            if point.score >= needed:
+                self.reached.setdefault(goal, point)
+        self.over = self.over or len(self.reached) == len(self.goals)
+        goals = ", ".join(f"{goal} {needed:.2f}" for goal, needed in self.goals.items())
+        print(
+            f"    {self.label}, {seconds:.1f} s, {point.timesteps:,} timesteps: {point.score:.2f} ({goals})",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._spent, self._started = (seconds, cpu_seconds), self._now()
+
+    def _on_step(self) -> bool:
+        return not self.over
+
+    def row(self, name: str, goal: str) -> Row:
+        """The seconds until a goal, or how far training came."""
+        if goal in self.reached:
+            point = self.reached[goal]
+            note = f"{point.timesteps:,} timesteps, {point.cpu_seconds:.0f} s of processor time"
+            return row(name, [point.seconds], "s", f"{note}; scored {point.score:.2f} of {self.goals[goal]:.2f}")
+        seconds = self.curve[-1].seconds if self.curve else 0.0
+        best = max((point.score for point in self.curve), default=float("nan"))
+        return row(name, [], "s", f"not within {seconds:.0f} s: scored {best:.2f} at best of {self.goals[goal]:.2f}")
+
+
+def time_to_score(name: str, plan: Plan, *, curves: dict[str, Any]) -> Iterator[Row]:
+    """All learners, one after another; `curves` keeps their evaluations and the scores that count."""
+    size = size_of(plan)
+    scenario = recgym.make_scenario(ENV, **size.parameters)
+
+    def score(policy: Any) -> float:
+        return float(rollout(policy, scenario, trials=size.trials, seed=VALIDATION_SEED).expected.mean())
+
+    random, thompson, gittins = (score(make_baseline(n, scenario)) for n in ("random", "thompson", "gittins"))
+    goals = {"Thompson": thompson, f"{100 * WAY:.0f} % of the way to FHGI": random + WAY * (gittins - random)}
+    curves |= {"random": random, "fhgi": gittins, "goals": goals, "learners": {}}
+    races: dict[str, Race] = {}
+    for label, algo in LEARNERS.items():
+        race = races[label] = Race(score, goals, every=size.every, budget=plan.budget, label=label)
+        model = make(algo, make_env(scenario, size.n_envs), size)
+        stopped = None
+        try:
+            while not race.over:  # where the tuned number of steps is over, training goes on, as SB3 has it
+                model.learn(hyperparameters(algo, ENV)["n_timesteps"], race, reset_num_timesteps=False)
+        except KeyboardInterrupt as interrupt:
+            stopped = interrupt
+        curves["learners"][label] = [point._asdict() for point in race.curve]
+        yield from (race.row(f"{name}: {label}, {goal}", goal) for goal in goals)
+        if stopped:
+            raise stopped
+    yield from (time_ratio(f"{name}: {OURS} / better of the others, {goal}", races, goal) for goal in goals)
+
+
+def time_ratio(name: str, races: Mapping[str, Race], goal: str) -> Row:
+    """Seconds that ours takes by those of the better of the others; an upper bound where they do not get there."""
+    ours, others = races[OURS], [race for label, race in races.items() if label != OURS]
+    found = [race.reached[goal] for race in others if goal in race.reached]
+    if goal not in ours.reached:
+        note = "MetaPPO did not get there" + ("" if found else ", nor did the others")
+        return row(name, [], "times", note, most=SHARE)._replace(met=False if found else None)
+    mine, ends = ours.reached[goal], found or [race.curve[-1] for race in others]
+    ratio, cpu = (mine[i] / max(min(point[i] for point in ends), 1e-9) for i in (0, 1))
+    note = "evaluations not counted" if found else "an upper bound: the others did not get there"
+    line = row(name, [ratio], "times", f"{note}; of processor time {cpu:.2f}", most=SHARE)
+    return line if found else line._replace(met=line.met or None)  # the ratio itself is smaller
+
+
+@contextmanager
+def empty_cache() -> Iterator[None]:
+    before = os.environ.get("XDG_CACHE_HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["XDG_CACHE_HOME"]
+            if before is not None:
+                os.environ["XDG_CACHE_HOME"] = before
+
+
+def gittins_table(name: str, plan: Plan) -> Iterator[Row]:
+    scenario = recgym.make_scenario(ENV, **size_of(plan).parameters)
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        load_table(scenario.prior, scenario.horizon)
+        return time.perf_counter() - start
+
+    computed, cached = [], []
+    for _ in range(plan.repeats):
+        with empty_cache():
+            computed.append(seconds())
+            cached.append(seconds())
+    note = f"horizon {scenario.horizon}, as many threads as cores, up to 8; from the cache {median(cached):.3f} s"
+    yield row(name, computed, "s", f"{note}; the time to a score has it from there")
+
+
+# --- speed of training -----------------------------------------------------------------------------------------------
+def training_play(model: Any, spent: list[tuple[float, ...]]) -> Play:
+    """Makes one rollout and learns from it, and adds the seconds of the two to `spent`.
+
+    The learning rate has fallen to 0 at the end of each: that changes no speed.
+    """
+    seconds: dict[str, float] = {}
+
+    def timed(phase: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **named: Any) -> Any:
+            start = time.perf_counter()
+            result = method(*arguments, **named)
+            seconds[phase] = time.perf_counter() - start
+            return result
+
+        return run
+
+    for phase in PHASES:
+        setattr(model, phase, timed(phase, getattr(model, phase)))
+    steps = model.n_steps * model.n_envs
+
+    def play() -> int:
+        model.learn(steps, reset_num_timesteps=False)
+        spent.append(tuple(seconds[phase] for phase in PHASES))
+        return steps
+
+    return play
+
+
+def phase_rows(name: str, spent: Sequence[tuple[float, ...]], steps: int) -> Iterator[Row]:
+    """Speed of rollout and update apart, each as if the other took no time."""
+    whole = sum(map(median, zip(*spent, strict=True)))
+    for phase, seconds in zip(("rollout", "update"), zip(*spent, strict=True), strict=True):
+        note = f"{median(seconds) / whole:.0%} of the time"
+        yield row(f"{name}, {phase}", [steps / s for s in seconds], "steps/s", note)
+
+
+def training_speed(name: str, plan: Plan) -> Iterator[Row]:
+    """PPO of both, without imitation, in turns."""
+    size = size_of(plan)
+    scenario = recgym.make_scenario(ENV, **size.parameters)
+    models, spent = {}, {}
+    for label in (OURS, "RecurrentPPO"):
+        given = NO_EXPERT if label == OURS else {}
+        models[label] = make(LEARNERS[label], make_env(scenario, size.n_envs), size, **given)
+        spent[label] = []
+    rates = measure(plan, *(training_play(model, spent[label]) for label, model in models.items()))
+    for (label, model), figures in zip(models.items(), rates, strict=True):
+        batch = f"of {model.batch_size:,}" if model.batch_size else "a quarter of a rollout each"
+        note = f"{size.n_envs} environments, {model.n_epochs} epochs, minibatches {batch}"
+        yield row(f"{name}: {label}", figures, "steps/s", note)
+        yield from phase_rows(f"{name}: {label}", spent[label][WARM_UPS:], model.n_steps * model.n_envs)
+    ratios = [ours / theirs for ours, theirs in zip(*rates, strict=True)]
+    yield row(f"{name}: {OURS} / RecurrentPPO", ratios, "times", "the two in turn, repeat by repeat", least=1)
+
+
+def gpu_training(name: str, plan: Plan) -> Iterator[Row]:
+    """With environments, policy and buffer on the GPU; and how much of a rollout the environments take."""
+    if plan.gpu is None:
+        yield row(name, [], "steps/s", "no GPU here")
+        return
+    size, n_envs = size_of(plan), GPU_ENVS // plan.shrink
+    env: Any = make_env(recgym.make_scenario(ENV, **size.parameters), n_envs, device=plan.gpu)
+    model, spent = make("meta_ppo", env, size, device=plan.gpu, **NO_EXPERT), []
+    play = training_play(model, spent)
+    (rates,) = measure(plan, play)
+    yield row(name, rates, "steps/s", f"{n_envs:,} environments on the GPU, {model.n_epochs} epochs")
+    yield from phase_rows(name, spent[WARM_UPS:], model.n_steps * n_envs)
+    inside, step = 0.0, env.step_tensor
+
+    def timed_step(action: torch.Tensor) -> Any:
+        nonlocal inside
+        synchronise(action)
+        start = time.perf_counter()
+        result = step(action)
+        synchronise(action)
+        inside += time.perf_counter() - start
+        return result
+
+    env.step_tensor = timed_step
+    shares = []
+    for _ in range(plan.repeats):
+        inside = 0.0
+        play()
+        shares.append(100.0 * inside / spent[-1][0])
+    yield row(f"{name}, environment's share", shares, "%", "of a rollout that waits for the GPU around each step")
+
+
+def synchronise(tensor: torch.Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+
+
+# --- latency ---------------------------------------------------------------------------------------------------------
+def decision_times(model: Any, env: RecVecEnv) -> list[tuple[float, float]]:
+    """Milliseconds of each decision of one user's trial, and those on the processor; memory is handed on."""
+    observation, memory, times = env.reset()[0], None, []
+    for _ in range(env.scenario.horizon):
+        start, on_processor = time.perf_counter(), time.thread_time()
+        action, memory = model.predict(observation, state=memory)
+        times.append((1e3 * (time.perf_counter() - start), 1e3 * (time.thread_time() - on_processor)))
+        observation = env.step(np.asarray([action]))[0][0]
+    return times
+
+
+def latency(name: str, plan: Plan, *, history_layers: int) -> Iterator[Row]:
+    """Of `predict` for one user; with a history, at the beginning, in the middle and at the end of a long trial."""
+    size = size_of(plan)
+    parameters = {**size.parameters, **({"horizon": size.long_horizon} if history_layers else {})}
+    env = make_env(recgym.make_scenario(ENV, **parameters), 1)
+    policy = {**hyperparameters("meta_ppo", ENV).get("policy_kwargs", {}), "history_layers": history_layers}
+    model = make("meta_ppo", env, FULL, **NO_EXPERT, policy_kwargs=policy)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trials = [decision_times(model, env) for _ in range(1 + plan.repeats)][1:]  # the first warms up
+    finally:
+        torch.set_num_threads(threads)
+    horizon, found = env.scenario.horizon, []
+    for begin, end in BEGINNING_MIDDLE_END if history_layers else ((0.0, 1.0),):
+        first, last = round(begin * horizon), round(end * horizon)
+        walls, cpus = zip(*(map(median, zip(*times[first:last], strict=True)) for times in trials), strict=True)
+        found.append(walls)
+        note = f"median of decisions {first + 1} to {last}, one thread; {median(cpus):.2f} ms of processor time"
+        place = f" at {first + 1}-{last}" if history_layers else ""
+        yield row(f"{name}{place}", found[-1], "ms", note, most=SLOWEST)
+    if history_layers:
+        growth = [last / first for first, last in zip(found[0], found[-1], strict=True)]
+        longer = (horizon - 1) / (round(BEGINNING_MIDDLE_END[0][1] * horizon) - 1)
+        yield row(f"{name}, end / beginning", growth, "times", f"of a history that is {longer:.0f} times as long")
+
+
+def benchmarks(curves: dict[str, Any]) -> dict[str, tuple[str, Callable[[str, Plan], Iterator[Row]]]]:
+    """Name to device and function, as `benchmark.benchmarks`; the longest comes last.
+
+    Args:
+        curves: filled with the evaluations of the time to a score.
+    """
+    return {
+        "Gittins table": ("cpu", gittins_table),
+        "latency of a decision": ("torch", partial(latency, history_layers=0)),
+        "latency with a history": ("torch", partial(latency, history_layers=2)),
+        "PPO training": ("torch", training_speed),
+        "PPO training, torch GPU": ("cuda", gpu_training),
+        "time to a score": ("torch", partial(time_to_score, curves=curves)),
+    }
+
+
+# --- overfitting -----------------------------------------------------------------------------------------------------
+class Split(NamedTuple):
+    """What a policy is scored on, and how those play it that scores are normalised by."""
+
+    play: Callable[[Any], Trials]
+    random: Trials
+    informed: Trials
+
+
+class Generalisation(NamedTuple):
+    """An agent that was trained on `tasks` tasks (None: always new ones); normalised scores of sampled actions."""
+
+    tasks: int | None
+    knobs: str
+    timesteps: int
+    seconds: float  # of training
+    training: Interval
+    validation: Interval
+    test: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        return {k: v._asdict() if isinstance(v, Interval) else v for k, v in self._asdict().items()}
+
+
+def make_split(scenario: Any, trials: int, *, seed: int, tasks: Any = None) -> Split:
+    """Of tasks that the seed draws, or of given `tasks` [N, ...]: all of them equally often, or as many as `trials`."""
+    task = None
+    if tasks is not None:
+        count = batch_size(tasks)
+        trials = trials if count > trials else count * -(-trials // count)
+        task = tree_map(lambda leaf: np.take(to_numpy(leaf), np.arange(trials) % count, axis=0), tasks)
+    play = partial(rollout, scenario=scenario, trials=trials, seed=seed, task=task)
+    return Split(play, *(play(make_baseline(name, scenario)) for name in ("random", "informed")))
+
+
+def normalised_score(policy: Any, split: Split, scenario: Any) -> Interval:
+    """(R - R_random) / (R_informed - R_random) of expected rewards, with an interval over tasks and luck.
+
+    For the tasks of training, all of which are played, it is wider than it need be: tasks are not drawn there.
+    """
+    played = {"random": split.random, "informed": split.informed, "agent": split.play(policy)}
+    expected = {name: trials._replace(returns=trials.expected) for name, trials in played.items()}
+    return summarise(expected, scenario)["agent"].normalised
+
+
+def overfitting(*, timesteps: int, quick: bool) -> Iterator[Generalisation]:
+    """Train from scratch, by PPO alone, on ever more tasks, and score on these and on held-out ones.
+
+    Args:
+        timesteps: of each training, rounded up to whole rollouts.
+        quick: small environments and networks, few tasks.
+    """
+    size = QUICK if quick else FULL
+    scenario = recgym.make_scenario(ENV, **size.parameters)
+    held_out = {s: make_split(scenario, size.trials, seed=s) for s in (TRAINING_SEED, VALIDATION_SEED, TEST_SEED)}
+    runs = [(knobs, tasks) for knobs in KNOBS for tasks in (TASKS[:2] + TASKS[-1:] if quick else TASKS)]
+    for number, (knobs, tasks) in enumerate(runs, 1):
+        what = f"{called(tasks)} tasks, {knobs}"
+        print(f"[{number}/{len(runs)}] {what} ...", file=sys.stderr, flush=True)
+        env = make_env(scenario, size.n_envs, tasks=tasks)
+        model = make("meta_ppo", env, size, **NO_EXPERT, **KNOBS[knobs])
+        start = time.perf_counter()
+        model.learn(timesteps)
+        seconds = time.perf_counter() - start
+        training = held_out[TRAINING_SEED]  # tasks always new in training are so here
+        if tasks is not None:
+            training = make_split(scenario, size.trials, seed=TRAINING_SEED, tasks=env.fixed_tasks)
+        splits = (training, held_out[VALIDATION_SEED], held_out[TEST_SEED])
+        scores = [normalised_score(model, split, scenario) for split in splits]
+        print(f"    {seconds:.0f} s; {shown(scores[0])}, held out {shown(scores[2])}", file=sys.stderr, flush=True)
+        yield Generalisation(tasks, knobs, model.num_timesteps, seconds, *scores)
+
+
+def called(tasks: int | None) -> str:
+    return "fresh" if tasks is None else f"{tasks:,}"
+
+
+def shown(score: Interval) -> str:
+    return f"{score.mean:.3f} ({score.low:.3f} to {score.high:.3f})"
+
+
+def print_overfitting(found: Sequence[Generalisation], caption: str) -> None:
+    table = Table(title="normalised scores of sampled actions, 95 % intervals: PPO from scratch on N tasks")
+    table.caption = caption
+    for heading in ("tasks", "knobs", "timesteps", "training tasks", "validation", "test", "training - test"):
+        table.add_column(heading, justify="left" if heading == "knobs" else "right")
+    for line in found:
+        scores = [shown(score) for score in (line.training, line.validation, line.test)]
+        gap = f"{line.training.mean - line.test.mean:+.3f}"
+        table.add_row(called(line.tasks), line.knobs, f"{line.timesteps:,}", *scores, gap)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+def new_figure() -> tuple[Any, Any]:
+    """A matplotlib Figure and its axes."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    return figure, figure.subplots()
+
+
+def time_figure(curves: Mapping[str, Any]) -> Any:
+    """Scores over the seconds of training, with the scores that count."""
+    figure, axes = new_figure()
+    for label, points in curves.get("learners", {}).items():
+        axes.plot([p["seconds"] for p in points], [p["score"] for p in points], ".-", label=label, linewidth=1.5)
+    for goal, score in curves.get("goals", {}).items():
+        axes.axhline(score, color="grey", linewidth=1, linestyle="--")
+        axes.annotate(goal, (1, score), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9)
+    title = f"{ENV}: score on validation tasks, evaluations not counted"
+    axes.set(xlabel="training (s)", ylabel="expected reward per trial", title=title)
+    if curves.get("learners"):
+        axes.legend(fontsize=9, frameon=False, loc="lower right")
+    return figure
+
+
+def overfitting_figure(found: Sequence[Generalisation]) -> Any:
+    """Scores over the number of training tasks, with 95 % bands; fresh tasks stand at the right."""
+    figure, axes = new_figure()
+    numbers = [line.tasks for line in found if line.tasks is not None]
+    fresh = 10 * max(numbers, default=1)
+    sets = list(dict.fromkeys(line.knobs for line in found))
+    for style, knobs in zip(("-", "--"), sets, strict=False):
+        lines = [line for line in found if line.knobs == knobs]
+        places = [fresh if line.tasks is None else line.tasks for line in lines]
+        for colour, name in enumerate(("training", "validation", "test")):
+            mean, low, high = zip(*(getattr(line, name) for line in lines), strict=True)
+            label = f"{name} tasks" + ("" if knobs == "default" else f", {knobs}")
+            axes.plot(places, mean, f"C{colour}{style}", marker=".", label=label, linewidth=1.5)
+            axes.fill_between(places, low, high, color=f"C{colour}", alpha=0.15, linewidth=0)
+    ticks = {**{n: called(n) for n in sorted(set(numbers))}, fresh: called(None)}
+    axes.set_xscale("log")
+    axes.set_xticks(list(ticks), ticks.values())
+    axes.minorticks_off()
+    axes.set(xlabel="tasks in training", ylabel="normalised score", title=f"{ENV}: PPO from scratch on fixed tasks")
+    if found:
+        axes.legend(fontsize=9, frameon=False)
+    return figure
