@@ -331,12 +331,12 @@ class EvaluationCallback(BaseCallback):
         self.logger.record("eval/difference", summary.versus[reference].mean)
         hidden = ("stdout", "log", "json", "csv")
         title = f"after {self.num_timesteps:,} timesteps, {self.trials:,} validation trials"
-        curves = regret_figure(results, title=title, emphasise=("agent",))
-        self.logger.record("eval/regret_curves", Figure(curves, close=False), exclude=hidden)
-        self.logger.record("eval/actions", Figure(action_figure(trials, title=title), close=False), exclude=hidden)
-        for name, figure in getattr(self.model, "figures", lambda *_, **__: {})(
+        own: dict[str, Any] = getattr(self.model, "figures", lambda *_, **__: {})(
             self.scenario, seed=VALIDATION_SEED, title=title
-        ).items():
+        )
+        curves = regret_figure(results, title=title, emphasise=("agent",))
+        for name, figure in {"regret_curves": curves, "actions": action_figure(trials, title=title), **own}.items():
+            figure.set_dpi(70)  # a run has dozens of them
             self.logger.record(f"eval/{name}", Figure(figure, close=False), exclude=hidden)
         self.logger.dump(self.num_timesteps)
         self.last_evaluation = self.num_timesteps

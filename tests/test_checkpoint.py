@@ -581,7 +581,8 @@ def test_values_of_a_training_state_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize(
-    "key, value", [("lr", "1"), ("lr", float("nan")), ("betas", [0.9]), ("amsgrad", 3), ("params", [0]), ("evil", 1)]
+    "key, value",
+    [("lr", "1"), ("lr", float("nan")), ("betas", [0.9]), ("amsgrad", 3), ("params", [*range(12)][::-1]), ("evil", 1)],
 )
 def test_settings_of_the_optimizer_that_do_not_fit_are_refused(
     key: str, value: Any, trained: Callable[[str], Path], tmp_path: Path
@@ -589,7 +590,8 @@ def test_settings_of_the_optimizer_that_do_not_fit_are_refused(
     path = tmp_path / "whole.safetensors"
     content = trained("ppo").read_bytes()
     path.write_bytes(edited(content, lambda header, _: header["training"]["param_groups"][0].update({key: value})))
-    assert f"param_groups do not fit the optimizer: {[key] if key != 'params' else key}" in refuse_to_resume(path)
+    message = refuse_to_resume(path)
+    assert "param_groups do not fit the optimizer: " in message and key in message
 
 
 def test_a_training_state_of_an_earlier_version_is_taken_up(trained: Callable[[str], Path], tmp_path: Path) -> None:

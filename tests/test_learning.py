@@ -1,4 +1,4 @@
-"""Learners learn: a trivial environment quickly, RecBandit-v0 beyond UCB1, and the agent that we ship."""
+"""Learners learn: a trivial environment quickly, RecBandit-v0 beyond UCB1, and the agents that we ship."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from stable_baselines3 import PPO
 
 import recgym
-from agents import load_pretrained
+from agents import MetaPPO, load_pretrained
 from agents.checkpoint import build
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, evaluate
 from recgym.sb3 import make_vec_env
@@ -24,21 +24,32 @@ def summary(agent: Any, scenario: Any, trials: int, seed: int) -> Any:
     return evaluate(scenario, {"ucb1": None, "agent": agent}, trials=trials, seed=seed)[1]
 
 
-def test_ppo_solves_a_trivial_environment() -> None:
+@pytest.mark.parametrize("algorithm, policy", [(PPO, "MlpPolicy"), (MetaPPO, "TransformerPolicy")])
+def test_ppo_solves_a_trivial_environment(algorithm: Any, policy: str) -> None:
     """Two items that are clicked always or never: keep the one that is clicked, leave the other."""
     trivial = {"arms": 2, "horizon": 10, "prior": (0.01, 0.01)}
     env = make_vec_env("RecBandit-v0", 64, 0, **trivial)
     values = {"n_steps": 10, "batch_size": 320, "n_epochs": 5, "learning_rate": 2e-3, "gamma": 0.9, "gae_lambda": 0.5}
-    model = PPO("MlpPolicy", env, seed=0, device="cpu", **values)
+    model = algorithm(policy, env, seed=0, device="cpu", **values)
     model.learn(38_400)
     found = summary(model, recgym.make_scenario("RecBandit-v0", **trivial), 1000, VALIDATION_SEED)
     assert found["agent"].versus["random"].low > 0
     assert found["agent"].returns.mean > 0.9 * found["informed"].returns.mean
 
 
-def test_the_shipped_agent_is_above_ucb1() -> None:
-    found = summary(load_pretrained("RecBandit-v0"), recgym.make_scenario("RecBandit-v0"), 1000, TEST_SEED)
-    assert found["agent"].versus["ucb1"].low > 0
+@pytest.mark.parametrize(
+    "env_id, beaten",
+    [
+        ("RecBandit-v0", ("ucb1", "thompson", "greedy")),
+        ("RecBanditDrift-v0", ("discounted_thompson", "sliding_window_thompson", "ucb1_tuned")),
+        ("RecBanditContextual-v0", ("lints",)),
+    ],
+)
+def test_the_shipped_agents_are_above_what_they_learn_to_beat(env_id: str, beaten: tuple[str, ...]) -> None:
+    """1,000 trials: the differences are more than three standard errors."""
+    policies = {**dict.fromkeys(beaten), "agent": load_pretrained(env_id)}
+    found = evaluate(recgym.make_scenario(env_id), policies, trials=1000, seed=TEST_SEED)[1]["agent"]
+    assert all(found.versus[name].low > 0 for name in beaten)
 
 
 @pytest.mark.slow

@@ -19,13 +19,15 @@ from recgym.report import environments_markdown
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+AGENTS = (ROOT / "docs" / "agents.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README + AGENTS, flags=re.S)
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_python_block_runs_as_it_stands(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"readme_block_{number}.py").write_text(BLOCKS[number])
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
     importlib.import_module(f"readme_block_{number}")
 
 
@@ -39,9 +41,10 @@ def test_environment_table_is_that_of_the_registry() -> None:
 
 
 def test_files_and_options_that_are_named_exist() -> None:
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
-    for command in re.findall(r"^python scripts/\S+\.py.*$", README, flags=re.M):
+    for text, folder in ((README, ROOT), (AGENTS, ROOT / "docs")):
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (folder / link).exists(), link
+    for command in re.findall(r"^python scripts/\S+\.py.*$", README + AGENTS, flags=re.M):
         _, script, *options = shlex.split(command, comments=True)
         source = (ROOT / script).read_text()
         for option in options:
