@@ -319,7 +319,6 @@ class MetaPPO(OnPolicyAlgorithm):
             expert.begin([*seed, 1])
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
-        rollout_buffer.pos = 0
         callback.on_rollout_start()
         n_steps, memory, label = 0, None, None
         earned: Any = 0.0  # [B] of the trials under way
