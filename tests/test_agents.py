@@ -968,7 +968,12 @@ def test_slates_are_learned_from_as_they_were_chosen(network: str, tmp_path: Pat
         distribution, full = model.policy.evaluate_trials(observations, starts)
     torch.testing.assert_close(logits, distribution.logits, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(values, full, rtol=1e-5, atol=1e-5)
-    assert observations[:, 1:].shape[1] == 7 and env.layout.get(observations[:, 4], "clicked").sum() > 0
+    clicked = slice(env.layout.sizes[0] + 1, None, 2)
+    assert 0 < observations[:, 3, clicked].sum() < observations[:, 3, clicked].numel()
+    observations[:, 3, clicked] = 1.0 - observations[:, 3, clicked]  # of what was shown then: remembered
+    changed = stepped(model.policy, observations, starts)[0] - logits
+    assert torch.equal(changed[:, :3], torch.zeros_like(changed[:, :3]))
+    assert changed[:, -1].abs().amax(dim=-1).min() > 1e-4
     model.save(tmp_path / "agent")
     loaded, seen = MetaPPO.load(tmp_path / "agent", env=env, device="cpu"), env.reset()
     assert np.array_equal(*(m.predict(seen, deterministic=True)[0] for m in (model, loaded)))
