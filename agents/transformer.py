@@ -324,7 +324,7 @@ class CandidateNetwork(nn.Module):
         self.embed = nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.history = None
         if history_layers:
-            shown = self.candidate_width + len(self.feedback) + self.context_width
+            shown = (1 + len(self.feedback)) * self.candidate_width + len(self.feedback) + self.context_width
             self.history = History(shown, width, heads, history_layers, layers, context_length)
         self.blocks = nn.ModuleList(CandidateBlock(width, heads, history=bool(history_layers)) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
@@ -425,8 +425,12 @@ class CandidateNetwork(nn.Module):
         return chosen, torch.stack([reward, *own], dim=-1)
 
     def _token(self, context: Tensor, chosen: Tensor, feedback: Tensor, offered: Tensor) -> Tensor:
-        """[..., I] what the history is told: mean features and feedback of what was shown, and the context."""
-        shown = torch.cat([offered, feedback[..., 1:]], dim=-1)
+        """[..., I] what the history is told: mean features and feedback of what was shown, and the context.
+
+        Of a slate also the features weighted with each candidate's own feedback: which of them was clicked.
+        """
+        own = [offered * feedback[..., 1 + i, None] for i in range(len(self.feedback))]
+        shown = torch.cat([offered, feedback[..., 1:], *own], dim=-1)
         weight = chosen / chosen.sum(dim=-1, keepdim=True).clamp(min=1.0)
         return torch.cat([(weight[..., None, :] @ shown)[..., 0, :], context], dim=-1)
 
