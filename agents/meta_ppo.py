@@ -283,7 +283,9 @@ class MetaPPO(OnPolicyAlgorithm):
             "pretrain_steps",
             *("pretrain_learning_rate", "pretrain_mix", "pretrain_epochs", "batch_decisions", "variants"),
         )
-        schedules = {name: checkpoint.plain_schedule(getattr(self, name)) for name in ("learning_rate", "clip_range")}
+        schedules = {
+            name: checkpoint.plain_schedule(getattr(self, name), name=name) for name in ("learning_rate", "clip_range")
+        }
         values = {name: getattr(self, name) for name in names}
         given = {"n_steps": self._n_steps, "policy_kwargs": self._policy_kwargs}
         return {"policy": "TransformerPolicy", **given, **schedules, **values}
