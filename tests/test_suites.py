@@ -305,22 +305,22 @@ def test_evaluate_plays_checkpoints_in_the_mode_they_were_trained_in(
     model = build("ppo", make_vec_env("RecBandit-v0", 2, **size), arguments, device="cpu", seed=0)
     file = save(tmp_path / "bare", model, arguments=arguments, env_id="RecBandit-v0", parameters=size)
     report, table = tmp_path / "r" / "report.json", tmp_path / "r" / "table.md"
-    given = ["--suite", "rl2", "--policies", f"ppo={SHIPPED},bare={file},ucb1", "--trials", "100", "--device", "cpu"]
+    given = ["--suite", "rl2", "--policies", f"meta={SHIPPED},bare={file},ucb1", "--trials", "100", "--device", "cpu"]
     assert main([*given, "--json", str(report), "--markdown", str(table)]) == 0
     out = capsys.readouterr()
-    assert "ppo: trained on 10 candidates; no result at (n, k) = (10, 5)" in out.out and not out.err
+    assert "bare: trained on 5 candidates; no result at (n, k) = (10, 10)" in out.out and not out.err
     read = json.loads(report.read_text())
-    assert read["policies"]["ppo"]["statistics"] is True and read["policies"]["bare"]["statistics"] is False
-    assert read["policies"]["ppo"]["path"] == str(SHIPPED) and read["policies"]["ppo"]["algo"] == "ppo"
+    assert read["policies"]["meta"]["statistics"] is True and read["policies"]["bare"]["statistics"] is False
+    assert read["policies"]["meta"]["path"] == str(SHIPPED) and read["policies"]["meta"]["algo"] == "meta_ppo"
     assert "torch" in read["versions"] and read["device"] == "cpu"
     five, ten = (cell["policies"] for cell in read["cells"])
-    assert five["ppo"] == {"note": "trained on 10 candidates"} and ten["bare"] == {"note": "trained on 5 candidates"}
-    assert set(five) == {*FIELD, "ucb1", "ppo", "bare"} and "| ppo |" in table.read_text()
+    assert "value" in five["meta"] and "value" in five["bare"] and ten["bare"] == {"note": "trained on 5 candidates"}
+    assert set(five) == {*FIELD, "ucb1", "meta", "bare"} and "| meta |" in table.read_text()
 
     single = ["--param", "arms=10", "--param", "horizon=10", "--trials", "100", "--device", "cpu"]
-    assert main([*single, "--policies", f"ppo={SHIPPED},gittins", "--json", str(report)]) == 0
+    assert main([*single, "--policies", f"meta={SHIPPED},gittins", "--json", str(report)]) == 0
     policies = json.loads(report.read_text())["policies"]
-    for name in ("ppo", "gittins"):
+    for name in ("meta", "gittins"):
         assert ten[name]["value"]["mean"] == pytest.approx(10 * 10 / 11 - policies[name]["regret"]["mean"])
 
 
