@@ -13,12 +13,13 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.utils import LinearSchedule
 
 from agents.meta_ppo import MetaPPO
 
 DELAY = 50
 N_ENVS = 64
-BUDGET = 250_000
+BUDGET = 160_000
 
 
 class Cue(gymnasium.Env):
@@ -44,8 +45,15 @@ def score(model: Any) -> float:
 
 
 def trained(algorithm: Any, policy: str, **arguments: Any) -> float:
-    common = {"n_steps": DELAY + 1, "learning_rate": 3e-3, "gamma": 1.0, "seed": 0, "device": "cpu"}
-    model = algorithm(policy, make_vec_env(Cue, N_ENVS, seed=0), **{**common, **arguments})
+    size = {"n_steps": DELAY + 1, "batch_size": (DELAY + 1) * N_ENVS // 4, "n_epochs": 4}
+    common = {
+        **size,
+        "learning_rate": LinearSchedule(3e-3, 0.0, 1.0),
+        "gamma": 1.0,
+        "gae_lambda": 0.95,
+        "device": "cpu",
+    }
+    model = algorithm(policy, make_vec_env(Cue, N_ENVS, seed=0), seed=0, **common, **arguments)
     return score(model.learn(BUDGET))
 
 
@@ -59,11 +67,9 @@ def _one_thread() -> Any:
 
 @pytest.mark.slow
 def test_a_cue_is_remembered_for_fifty_steps() -> None:
-    rows = (DELAY + 1) * N_ENVS
-    small = {"width": 16, "layers": 1}
-    found = trained(MetaPPO, "TransformerPolicy", batch_size=rows // 4, gae_lambda=0.95, policy_kwargs=small)
-    without = trained(PPO, "MlpPolicy", batch_size=rows // 4)
-    recurrent = trained(RecurrentPPO, "MlpLstmPolicy", batch_size=rows // 4, policy_kwargs={"lstm_hidden_size": 32})
+    found = trained(MetaPPO, "TransformerPolicy", clip_range=0.2, policy_kwargs={"width": 16, "heads": 2, "layers": 1})
+    without = trained(PPO, "MlpPolicy")
+    recurrent = trained(RecurrentPPO, "MlpLstmPolicy", policy_kwargs={"lstm_hidden_size": 32})
     print(f"after {BUDGET:,} steps: MetaPPO {found:.3f}, PPO {without:.3f}, RecurrentPPO {recurrent:.3f}")
     assert found > 0.9
     assert without < 0.6
