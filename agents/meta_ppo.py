@@ -59,7 +59,7 @@ class MetaPPO(OnPolicyAlgorithm):
         batch_size: decisions per minibatch, whole trials of them; None: a quarter of the rollout.
         n_epochs: passes over the trials of a rollout.
         batch_decisions: decisions that a minibatch looks at in each of its trials, drawn anew every time; None: all.
-            Neighbours have much in common, so that a part of them is nearly as good, and faster.
+            Neighbours have much in common, and a part of them is faster.
         gamma: discount. At 1, which a trial's fixed length allows, late decisions count like early ones.
         gae_lambda: lambda of the advantage estimate.
         clip_range: of the probability ratio; a number, or a schedule.
