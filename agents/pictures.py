@@ -29,6 +29,7 @@ class Sample(NamedTuple):
     history: list[np.ndarray]  # per moment [K, S]: from the candidates to the decisions so far; empty without a history
     actions: np.ndarray  # [T] of the first trial
     rewards: np.ndarray  # [T]
+    lasting: bool  # candidates outlast a decision, so that there is something to say of each
 
 
 def sample_trials(policy: TransformerPolicy, scenario: Any, *, trials: int, seed: int) -> Sample:
@@ -63,7 +64,7 @@ def sample_trials(policy: TransformerPolicy, scenario: Any, *, trials: int, seed
         rewards.append(float(step.reward[0]))
         observation, starts = step.observation, torch.zeros_like(starts)
     shown = np.array(entropy), np.array(best), moments, looked[0], looked[1], np.array(actions), np.array(rewards)
-    return Sample(*shown)
+    return Sample(*shown, lasting=scenario.candidate_rewards(runner.state)[1] is not None)
 
 
 def policy_figures(
@@ -96,10 +97,10 @@ def policy_figures(
         axes = grid[0, column]
         axes.imshow(sample.across[column], vmin=0, cmap="viridis", aspect="auto")
         axes.set(title=f"decision {moment + 1}: shows {sample.actions[moment]}", xlabel="candidate looked at")
-        if candidates <= 20:
+        if candidates <= 20 and sample.lasting:
             axes.set_yticks(range(candidates), known, fontsize=7)
         if column == 0:
-            axes.set_ylabel("candidate: reward / times shown")
+            axes.set_ylabel("candidate: reward / times shown" if sample.lasting else "candidate")
         if sample.history:
             below = grid[1, column]
             below.imshow(sample.history[column], vmin=0, cmap="viridis", aspect="auto")
