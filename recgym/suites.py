@@ -14,6 +14,7 @@ import numpy as np
 import recgym
 from recgym.baselines import baselines_for, make_baseline
 from recgym.evaluation import CHUNK, TEST_SEED, Interval, interval, rollout
+from recgym.exact import Optimum, Recorder
 
 __all__ = ["FIELD", "RL2", "Agent", "Cell", "make_cell", "markdown", "play", "print_tables", "seeds_of"]
 
@@ -113,9 +114,10 @@ def play(
 ) -> dict[str, Any]:
     """Play the cells with the agents and the baselines of `FIELD`, all on the same trials; a report as JSON carries it.
 
-    A trial counts with the expected reward of what was chosen, and the best arm with its mean over all tasks: a
-    policy's value is n k / (k + 1) minus its mean regret. The expectation is that of the total reward, and the variance
-    a fraction of it.
+    What luck of tasks and clicks can be taken out is taken out, so that the expectation is that of the total reward and
+    the variance a fraction of it. Where the best policy's value is exact, a policy's value is this minus what each
+    decision loses to it (`recgym.exact`). Elsewhere a trial counts with the expected reward of what was chosen, and
+    the best arm with its mean over all tasks: the value is n k / (k + 1) minus the mean regret.
 
     Args:
         agents: by label. Those that `seeds_of` groups are also reported as one, by the mean over them in each trial:
@@ -154,8 +156,9 @@ def play(
                     on_step(what, before + decisions, total)
 
             chosen = agent.deterministic if agent is not None else name.endswith(":argmax")
-            result = rollout(policy, scenario, trials=trials, seed=TEST_SEED + seed, deterministic=chosen, on_step=show)
-            values[name] = cell.informed - result.regret.sum(axis=1, dtype=np.float64)
+            values[name] = _values(
+                policy, scenario, cell, trials=trials, seed=TEST_SEED + seed, deterministic=chosen, on_step=show
+            )
             done += cell.pulls * batches
         notes = {label: fit for label, fit in row.items() if isinstance(fit, str)}
         for group, members in groups.items():
@@ -184,6 +187,17 @@ def play(
         "policies": policies,
         "cells": measured,
     }
+
+
+def _values(policy: Any, scenario: Any, cell: Cell, **arguments: Any) -> np.ndarray:
+    """[N] whose mean is that of the total reward; see `play`."""
+    if cell.exact and not getattr(policy, "sees_state", False):
+        best = Optimum(cell.pulls, cell.arms, PRIOR)
+        recorder = Recorder(policy, scenario.layout)
+        rollout(recorder, scenario, **arguments)
+        return best.value - best.losses(*recorder.played())
+    result = rollout(policy, scenario, **arguments)
+    return cell.informed - result.regret.sum(axis=1, dtype=np.float64)
 
 
 def _check_names(
@@ -234,7 +248,8 @@ def _report_cell(
 
 # --- showing ---------------------------------------------------------------------------------------------------------
 def _number(value: float | None, cell: Mapping[str, Any]) -> str:
-    return ABSENT if value is None else f"{value:.{1 if cell['pulls'] >= 500 else 2}f}"
+    digits = 3 if cell["exact"] else 1 if cell["pulls"] >= 500 else 2
+    return ABSENT if value is None else f"{value:.{digits}f}"
 
 
 def _half(figure: Mapping[str, float]) -> float:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "agents/pretrained/RecBandit-v0.safetensors"
 SHORT = tuple(cell for cell in RL2 if cell.pulls == 10)
 FIVE, TEN, FIFTY = SHORT
+LONG = next(cell for cell in RL2 if cell.pulls == 100)
 
 
 def named(cell: Cell) -> str:
@@ -100,30 +101,41 @@ def baselines_alone() -> dict[str, Any]:
 def test_gittins_is_close_to_the_optimum_and_above_the_others(baselines_alone: dict[str, Any]) -> None:
     for cell in baselines_alone["cells"]:
         gittins = cell["policies"]["gittins"]["value"]
-        error = (gittins["high"] - gittins["low"]) / (2 * 1.96)
-        assert 0.005 < error < 0.05
-        assert gittins["mean"] == pytest.approx(cell["bound"], abs=4 * error)
+        assert cell["bound"] - 1e-3 < gittins["low"] <= gittins["high"] < cell["bound"] + 1e-5
         for name in ("random", "thompson", "ots"):
             assert cell["policies"][name]["difference"]["high"] < -0.1
         assert cell["policies"]["gittins"]["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
 
 
-def test_values_are_what_the_best_arm_is_known_to_bring_minus_regret(baselines_alone: dict[str, Any]) -> None:
+def test_values_of_exact_cells_agree_with_clicks_and_vary_less(baselines_alone: dict[str, Any]) -> None:
+    """Thompson's clicks, at 2,000 trials, have a standard error of .04: a bias of .16 would be found."""
     for cell, entry in zip((FIVE, FIFTY), baselines_alone["cells"], strict=True):
-        informed = entry["policies"]["informed"]["value"]
-        assert list(informed.values()) == pytest.approx([10 * cell.arms / (cell.arms + 1)] * 3)
-        scenario = recgym.make_scenario("RecBandit-v0", arms=cell.arms, horizon=10)
-        trials = {
-            name: rollout(make_baseline(name, scenario), scenario, trials=2000, seed=TEST_SEED)
-            for name in ("greedy", "gittins")
-        }
-        greedy = entry["policies"]["greedy"]
-        regret = trials["greedy"].regret.sum(axis=1, dtype=np.float64)
-        assert greedy["value"] == pytest.approx(interval(informed["mean"] - regret)._asdict())
-        gain = trials["greedy"].expected.mean() - trials["gittins"].expected.mean()
-        assert greedy["difference"]["mean"] == pytest.approx(gain, abs=1e-5)
-        percent = 100 * gain / entry["policies"]["gittins"]["value"]["mean"]
-        assert greedy["percent"]["mean"] == pytest.approx(percent, abs=1e-3)
+        random = entry["policies"]["random"]["value"]
+        assert random["low"] < cell.pulls / 2 < random["high"]
+        scenario = make_cell(cell, statistics=True)
+        clicks = interval(rollout(make_baseline("thompson", scenario), scenario, trials=2000, seed=TEST_SEED).returns)
+        value = entry["policies"]["thompson"]["value"]
+        error = (clicks.high - clicks.low) / (2 * 1.96)
+        assert 0.02 < error < 0.05 and value["mean"] == pytest.approx(clicks.mean, abs=4 * error)
+        assert value["high"] - value["low"] < 0.5 * (clicks.high - clicks.low)
+        informed = entry["policies"]["informed"]["value"]  # knows more than the best policy: not taken apart so
+        assert list(informed.values()) == pytest.approx([cell.informed] * 3)
+
+
+def test_values_of_other_cells_are_what_the_best_arm_is_known_to_bring_minus_regret() -> None:
+    (entry,) = play({}, cells=(LONG,), trials=200, seed=0)["cells"]
+    scenario = make_cell(LONG, statistics=True)
+    trials = {
+        name: rollout(make_baseline(name, scenario), scenario, trials=200, seed=TEST_SEED)
+        for name in ("greedy", "gittins")
+    }
+    greedy = entry["policies"]["greedy"]
+    regret = trials["greedy"].regret.sum(axis=1, dtype=np.float64)
+    assert greedy["value"] == pytest.approx(interval(LONG.informed - regret)._asdict())
+    gain = trials["greedy"].expected.mean() - trials["gittins"].expected.mean()
+    assert greedy["difference"]["mean"] == pytest.approx(gain, abs=1e-4)
+    percent = 100 * gain / entry["policies"]["gittins"]["value"]["mean"]
+    assert greedy["percent"]["mean"] == pytest.approx(percent, abs=1e-3)
 
 
 class Recorded:
@@ -252,14 +264,14 @@ def test_markdown_shows_what_was_measured_beside_what_is_published(crowded: dict
     assert all(len({len(cells_of(line)) for line in table}) == 1 for table in tables)
     first, second, seeds = ([dict(zip(cells_of(t[0]), cells_of(line), strict=True)) for line in t[2:]] for t in tables)
     measured = crowded["cells"][0]["policies"]
-    assert first[0]["n, k"] == "10, 5" and first[0]["TS"] == f"{measured['thompson']['value']['mean']:.2f} (5.7)"
-    assert first[0]["optimum"] == "= 6.66" and first[1]["optimum"] == "= 6.71"
+    assert first[0]["n, k"] == "10, 5" and first[0]["TS"] == f"{measured['thompson']['value']['mean']:.3f} (5.7)"
+    assert first[0]["optimum"] == "= 6.660" and first[1]["optimum"] == "= 6.714"
     assert first[0]["RL²"] == "(6.7)" and first[1]["SNAIL"] == "(6.7)"
     assert list(second[0])[4:] == ["meta (mean of 3)", "rows (mean of 7)", "lone", "softmax"]
     assert second[0]["lone"] == "–" and second[1]["lone"] != "–"
     rows = measured["rows"]
     half = max(rows["value"]["high"] - rows["value"]["mean"], rows["value"]["mean"] - rows["value"]["low"])
-    assert second[0]["rows (mean of 7)"].startswith(f"{rows['value']['mean']:.2f} ± {half:.2f}, ")
+    assert second[0]["rows (mean of 7)"].startswith(f"{rows['value']['mean']:.3f} ± {half:.3f}, ")
     assert f"{rows['percent']['mean']:+.2f} ± " in second[0]["rows (mean of 7)"]
     assert list(seeds[0])[1:] == [*(f"meta-{i}" for i in range(3)), *(f"rows-{i}" for i in range(7))]
     assert "With running statistics: rows." in text and "Without running statistics: meta, lone." in text
@@ -282,14 +294,14 @@ def test_tables_fit_the_terminal(crowded: dict[str, Any], capsys: pytest.Capture
         assert label in printed
     assert printed.count("with running statistics") == 2  # eight policies are too wide for one table
     figure = crowded["cells"][1]["policies"]["lone"]["value"]["mean"]
-    assert f"{figure:.2f} ±" in printed and "lone: trained on 10 candidates" in printed
+    assert f"{figure:.3f} ±" in printed and "lone: trained on 10 candidates" in printed
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    monkeypatch.setattr(suites, "RL2", (FIVE, TEN))
+    monkeypatch.setattr(suites, "RL2", (FIVE, TEN._replace(exact=False)))  # both ways of measuring
     return importlib.import_module("evaluate").main
 
 
