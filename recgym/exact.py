@@ -1,4 +1,4 @@
-"""The best policy of a small Bernoulli bandit, by backward induction, and what others lose to it decision by decision."""
+"""The best policy of a small Bernoulli bandit, by backward induction, and what each decision of others loses to it."""
 
 from __future__ import annotations
 
