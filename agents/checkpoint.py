@@ -37,13 +37,17 @@ __all__ = [
     "ALGORITHMS",
     "algorithm",
     "build",
+    "check_shown",
     "describe",
     "export",
+    "is_whole",
+    "layout_of",
     "load",
     "load_pretrained",
     "plain_schedule",
     "read",
     "save",
+    "spaces_of",
     "versions",
 ]
 
@@ -70,9 +74,10 @@ HEADER: dict[str, tuple[type, ...]] = {  # what a header must have
     "num_timesteps": (int,),
     "exploration_rate": (float, int, type(None)),
     "counters": (dict,),
+    "own": (dict, type(None)),
     "training": (dict, type(None)),
 }
-LATER: dict[str, Any] = {"spaces": None}  # what the first files lack
+LATER: dict[str, Any] = {"spaces": None, "own": None}  # what the first files lack
 LIBRARIES = ("gymnasium", "numpy", "stable_baselines3", "sb3_contrib", "torch", "safetensors")
 DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
@@ -195,13 +200,23 @@ def _scenario(env: VecEnv) -> Any:
     return inner.scenario if isinstance(inner, RecVecEnv) and same else None
 
 
-def _layout(env: VecEnv) -> Layout | None:
-    """Of what the policy sees, where the environment has one."""
-    layout = env.get_attr("layout")[0] if env.has_attr("layout") else None
-    return layout if isinstance(layout, Layout) and env.observation_space.shape == (layout.sizes[2],) else None
+def layout_of(env: VecEnv) -> Layout | None:
+    """Of what the policy sees, where the environment has one; a wrapper may show something else than it describes.
+
+    Raises:
+        ValueError: the rows of the environment have different ones.
+    """
+    layouts = env.get_attr("layout") if env.has_attr("layout") else [None]
+    layout = layouts[0]
+    if not isinstance(layout, Layout) or env.observation_space.shape != (layout.sizes[2],):
+        return None
+    for row, other in enumerate(layouts):
+        if not isinstance(other, Layout) or list(_widths(other).items()) != list(_widths(layout).items()):
+            raise ValueError(f"environment {row} has another layout than environment 0")
+    return layout
 
 
-def _spaces(env: VecEnv) -> dict[str, list[int]]:
+def spaces_of(env: VecEnv) -> dict[str, list[int]]:
     space = env.action_space
     discrete = isinstance(space, gymnasium.spaces.Discrete)
     action = [int(space.n)] if discrete else np.ravel(getattr(space, "nvec", ())).tolist()  # type: ignore[attr-defined]
@@ -217,10 +232,13 @@ def _describe(
         raise ValueError(f"the model is a {type(model).__name__}, not {algo or 'one of ' + ', '.join(ALGORITHMS)}")
     if model.env is None:
         raise ValueError("the model has no environment that the file could describe: see its set_env")
+    scenario, given = _scenario(model.env), dict(parameters or {})
     normalised = model.get_vec_normalize_env()
     if normalised is not None and (training or normalised.norm_obs):
-        raise ValueError("the model's VecNormalize keeps statistics that a checkpoint does not hold: train without it")
-    scenario, given = _scenario(model.env), dict(parameters or {})
+        what = "the model's VecNormalize keeps statistics that a checkpoint does not hold"
+        if training or scenario is not None:
+            raise ValueError(f"{what}: train without it")
+        warnings.warn(f"{what}: save them with env.save(path)", stacklevel=4)
     if env_id is not None:
         expected = recgym.make_scenario(env_id, **given)
         if scenario is None or scenario != expected:
@@ -236,12 +254,12 @@ def _describe(
             raise ValueError(
                 f"the model's environment is not one of {', '.join(recgym.SCENARIOS)}: see recgym.sb3.make_vec_env"
             )
-    layout = _layout(model.env)
+    layout = layout_of(model.env)
     return {
         "algo": found,
         "env": {"id": env_id, "parameters": given, "n_envs": model.n_envs},
         "layout": None if layout is None else layout.to_json(),
-        "spaces": _spaces(model.env) if env_id is None else None,
+        "spaces": spaces_of(model.env) if env_id is None else None,
     }
 
 
@@ -354,6 +372,7 @@ def save(
         "num_timesteps": model.num_timesteps,
         "exploration_rate": getattr(model, "exploration_rate", None),  # with which DQN samples
         "counters": dict(counters or {}),
+        "own": dict(model.training_counters()) if hasattr(model, "training_counters") else None,
         "training": None,
     }
     tensors = {f"policy.{name}": value for name, value in model.policy.state_dict().items()}
@@ -457,7 +476,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return header, tensors
 
 
-def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: bool = False) -> Any:
+def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: bool = False, **arguments: Any) -> Any:
     """The algorithm of a checkpoint, ready to `predict` or, with `resume`, to go on learning where it stopped.
 
     Args:
@@ -466,6 +485,7 @@ def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: boo
             environment that the file names.
         device: "auto", "cpu" or "cuda".
         resume: also take up optimizer, counters, random states and environment.
+        arguments: of the constructor, in place of the file's.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -476,12 +496,20 @@ def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: boo
     path = _find(path)
     if resume and header["training"] is None:
         raise ValueError(f"{path}: holds weights only; resume from a checkpoint that training wrote")
+    if resume and arguments:
+        raise ValueError(
+            f"{path}: a resumed run keeps its arguments; load it without resume to change {sorted(arguments)}"
+        )
     if env is None:
         env = _make_env(path, header["env"])
     elif not isinstance(env, VecEnv):
         env = BaseAlgorithm._wrap_env(env)
     any_candidates = getattr(algorithm(header["algo"]), "any_candidates", False)
-    _check_env(path, header, env, any_candidates=any_candidates)
+    theirs = None if header["layout"] is None else Layout.from_json(header["layout"])
+    try:
+        check_shown(env, theirs, header["spaces"], any_candidates=any_candidates)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     with warnings.catch_warnings():
         if not resume:  # batch sizes that do not fit this number of environments matter to learning alone
             warnings.filterwarnings("ignore", message="You have specified a mini-batch size", category=UserWarning)
@@ -489,8 +517,8 @@ def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: boo
             if private := [name for name in header["arguments"] if name.startswith("_")]:
                 raise ValueError(f"{private} are not for a file to decide")
             # An agent that acts needs nothing that only learning does, which need not fit this environment.
-            arguments = {**header["arguments"], "_init_setup_model": resume}
-            model = build(header["algo"], env, arguments, device=device)
+            values = {**header["arguments"], **arguments, "_init_setup_model": resume}
+            model = build(header["algo"], env, values, device=device, seed=values.pop("seed", None))
             if not resume:
                 model._setup_model()
             expected = model.policy.state_dict()
@@ -506,6 +534,11 @@ def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: boo
     model.num_timesteps = header["num_timesteps"]
     if header["exploration_rate"] is not None:
         model.exploration_rate = header["exploration_rate"]
+    if hasattr(model, "restore_counters"):
+        try:
+            model.restore_counters({**(header["own"] or {}), **({"seed": model.seed} if "seed" in arguments else {})})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     if resume:
         try:
             training_state.restore(model, header["training"], tensors)
@@ -523,14 +556,23 @@ def _make_env(path: Path, described: Mapping[str, Any]) -> RecVecEnv:
         raise ValueError(f"{path}: its environment cannot be made: {error}") from error
 
 
-def _check_env(path: Path, header: Mapping[str, Any], env: VecEnv, *, any_candidates: bool) -> None:
-    """Refuse an environment that shows other things than the one of training."""
-    ours = _layout(env)
-    theirs = None if header["layout"] is None else Layout.from_json(header["layout"])
+def check_shown(env: VecEnv, theirs: Layout | None, spaces: Any, *, any_candidates: bool) -> None:
+    """Refuse an environment that shows other things than the one of training.
+
+    Args:
+        env: of now.
+        theirs: layout in training.
+        spaces: in training, see `spaces_of`; looked at where there is no layout.
+        any_candidates: whether their number may differ.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    ours = layout_of(env)
     if theirs is None and ours is None:
-        sizes = _spaces(env).items()
-        differ = [f"{name} ({header['spaces'][name]} there, {size} here)" for name, size in sizes]
-        differ = differ if header["spaces"] != dict(sizes) else []
+        sizes = spaces_of(env).items()
+        differ = [f"{name} ({spaces[name]} there, {size} here)" for name, size in sizes]
+        differ = differ if spaces != dict(sizes) else []
     elif theirs is None or ours is None:
         names = ["no named fields" if layout is None else ", ".join(_widths(layout)) for layout in (theirs, ours)]
         differ = [f"{names[0]} there, {names[1]} here"]
@@ -543,7 +585,7 @@ def _check_env(path: Path, header: Mapping[str, Any], env: VecEnv, *, any_candid
         if not differ and list(there) != list(here):
             differ = [f"the order {', '.join(there)} there, {', '.join(here)} here"]
     if differ:
-        raise ValueError(f"{path}: trained on other observations or actions than here: {', '.join(differ)}")
+        raise ValueError(f"trained on other observations or actions than here: {', '.join(differ)}")
 
 
 def _widths(layout: Layout) -> dict[str, int]:

@@ -19,7 +19,7 @@ from recgym.baselines import make_baseline
 from recgym.core import to_numpy
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["Expert", "imitation_loss", "mixed"]
+__all__ = ["Expert", "imitation_loss", "label_entropy", "mixed"]
 
 
 class Expert:
@@ -38,6 +38,8 @@ class Expert:
             raise ValueError(f"expert {name!r} is a baseline of recgym's scenarios; this environment has none")
         scenario = env.get_attr("scenario")[0]
         self.policy = make_baseline(name, scenario)
+        if env.observation_space.shape != (scenario.layout.sizes[2],):
+            raise ValueError(f"expert {name!r} cannot read observations that a wrapper changed the shape of")
         if getattr(self.policy, "sees_state", False) and not isinstance(env.unwrapped, RecVecEnv):
             raise ValueError(f"expert {name!r} looks at the task, which only a RecVecEnv shows it")
         self._env = env
@@ -77,7 +79,7 @@ def mixed(actions: Tensor, labels: Tensor, share: float) -> Tensor:
 def imitation_loss(distribution: PlackettLuce, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy to the expert, and the share of decisions in which the most probable action is one of its own.
 
-    Up to the expert's entropy the loss is the divergence KL(expert || policy).
+    Less the expert's own entropy (`label_entropy`) the loss is the divergence KL(expert || policy).
 
     Args:
         distribution: over actions [..., K].
@@ -88,3 +90,10 @@ def imitation_loss(distribution: PlackettLuce, labels: Tensor) -> tuple[Tensor, 
         return -distribution.log_prob(labels).mean(), (mode == labels).all(dim=-1).float().mean()
     loss = -(labels * distribution.log_probabilities()).sum(dim=-1).mean()
     return loss, (labels.gather(-1, mode[..., None]) > 0).float().mean()
+
+
+def label_entropy(labels: Tensor) -> Tensor:
+    """Mean entropy of the expert in nats: of its ties; 0 for slates, of which it names one."""
+    if not labels.is_floating_point():
+        return torch.zeros((), device=labels.device)
+    return torch.special.entr(labels).sum(dim=-1).mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from agents import checkpoint
 from agents.buffer import Batch, TrialBuffer
-from agents.imitation import Expert, imitation_loss, mixed
+from agents.imitation import Expert, imitation_loss, label_entropy, mixed
 from agents.pictures import policy_figures
-from agents.policy import PlackettLuce, TransformerPolicy
+from agents.policy import CONTEXT_LENGTH, PlackettLuce, TransformerPolicy
 from recgym.core import Layout, to_numpy
 from recgym.evaluation import own_luck
 from recgym.sb3 import RecVecEnv
@@ -32,6 +33,17 @@ from recgym.sb3 import RecVecEnv
 __all__ = ["MetaPPO"]
 
 LEARN_FROM = ("reward", "expected_reward", "regret")
+STEPS = 128  # decisions per environment and update without a Layout
+POSITIVE, ANY = 1e-12, float("inf")
+RANGES: dict[str, tuple[float, float, bool]] = {  # least and greatest number, and whether it must be whole
+    **dict.fromkeys(("n_steps", "batch_size", "n_epochs", "batch_decisions"), (1, ANY, True)),
+    **dict.fromkeys(("gamma", "gae_lambda", "pretrain_mix"), (0.0, 1.0, False)),
+    **dict.fromkeys(("ent_coef", "vf_coef", "weight_decay", "expert_coef"), (0.0, ANY, False)),
+    **dict.fromkeys(("max_grad_norm", "target_kl", "reward_scale"), (POSITIVE, ANY, False)),
+    **dict.fromkeys(("pretrain_learning_rate", "pretrain_epochs"), (POSITIVE, ANY, False)),
+    "pretrain_steps": (0, ANY, True),
+}
+OPTIONAL = ("n_steps", "batch_size", "batch_decisions", "target_kl")  # None is a value of theirs
 SelfMetaPPO = TypeVar("SelfMetaPPO", bound="MetaPPO")
 
 
@@ -54,9 +66,11 @@ class MetaPPO(OnPolicyAlgorithm):
     Args:
         policy: "TransformerPolicy", or a subclass of it.
         env: a VecEnv, an environment, or the id of one.
-        learning_rate: of PPO; a number, or a schedule of the remaining progress.
-        n_steps: decisions per environment and update; None: one trial (without a Layout: 128).
-        batch_size: decisions per minibatch, whole trials of them; None: a quarter of the rollout.
+        learning_rate: of PPO; a number, or a schedule of the remaining progress, which falls from 1 to 0 over all
+            timesteps of `learn`, those of imitation included.
+        n_steps: decisions per environment and update; None: one trial (without a Layout: `STEPS`).
+        batch_size: decisions per minibatch, whole trials of them (without a Layout: whole sequences of `n_steps`);
+            None: a quarter of the rollout.
         n_epochs: passes over the trials of a rollout.
         batch_decisions: decisions that a minibatch looks at in each of its trials, drawn anew every time; None: all.
             Neighbours have much in common, and a part of them is faster.
@@ -76,11 +90,11 @@ class MetaPPO(OnPolicyAlgorithm):
             done before (a baseline that depends on the task; Mao et al. 2019, "Variance reduction for RL in
             input-driven environments"). The policy sees the same observations in any case.
         expert: name of a baseline to imitate first and to stay near later.
-        expert_coef: weight of the divergence from the expert during PPO, falling to 0 with the remaining progress.
+        expert_coef: weight of the divergence from the expert during PPO, times the remaining progress.
         pretrain_steps: decisions of the beginning, summed over environments, that imitate the expert.
         pretrain_learning_rate: of that phase, falling to 0.
         pretrain_mix: share of the decisions of that phase that the expert takes itself.
-        pretrain_epochs: how often a decision of that phase is looked at, on average.
+        pretrain_epochs: how often a decision of that phase is looked at, on average; every trial is at least once.
         variants: parameters of the scenario that differ from rollout to rollout, taken in turn: one set of weights
             learns numbers of candidates and horizons together. Needs a `RecVecEnv`.
         stats_window_size: episodes that the logged means cover.
@@ -135,11 +149,17 @@ class MetaPPO(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        if env is None:
+            raise ValueError("MetaPPO needs an environment")
+        policy_kwargs = {name: _plain(value) for name, value in (policy_kwargs or {}).items()}
+        numbers = {name: _plain(value) for name, value in locals().items() if name in RANGES}
+        _check_numbers(numbers)
+        n_steps, batch_size = numbers["n_steps"], numbers["batch_size"]
         super().__init__(
             policy,
             env,
             learning_rate=learning_rate,
-            n_steps=n_steps,  # type: ignore[arg-type] # None until the environment is known
+            n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
             ent_coef=ent_coef,
@@ -149,7 +169,7 @@ class MetaPPO(OnPolicyAlgorithm):
             sde_sample_freq=-1,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=dict(policy_kwargs or {}),
+            policy_kwargs=dict(policy_kwargs),
             verbose=verbose,
             seed=seed,
             device=device,
@@ -167,7 +187,7 @@ class MetaPPO(OnPolicyAlgorithm):
         self.pretrain_mix = pretrain_mix
         self.batch_decisions, self.pretrain_epochs = batch_decisions, pretrain_epochs
         self.variants = [dict(variant) for variant in variants]
-        self._n_steps, self._policy_kwargs = n_steps, dict(policy_kwargs or {})  # as given
+        self._n_steps, self._policy_kwargs = n_steps, dict(policy_kwargs)  # as given
         self._courses: list[Course] = []
         self._prepared: VecEnv | None = None  # the environment that the courses were made for
         self._rollouts = 0  # made so far: decides whose turn it is among the variants
@@ -181,11 +201,11 @@ class MetaPPO(OnPolicyAlgorithm):
     # --- setting up ---
     def _setup_model(self) -> None:
         assert self.env is not None
-        layout = _attribute(self.env, "layout")
-        if not isinstance(layout, Layout) or self.observation_space.shape != (layout.sizes[2],):
-            layout = None  # or a wrapper, such as one that stacks frames, shows something else than it describes
+        layout = checkpoint.layout_of(self.env)
         if layout is not None:
             _check_raw(self.env)
+        else:  # it looks back over the whole rollout, unless told otherwise
+            self.policy_kwargs = {"context_length": max(CONTEXT_LENGTH, self._n_steps or 0), **self.policy_kwargs}
         self.policy_kwargs = {
             **self.policy_kwargs,
             "layout": None if layout is None else layout.to_json(),
@@ -196,7 +216,6 @@ class MetaPPO(OnPolicyAlgorithm):
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
-        self._clip_range = FloatSchedule(self.clip_range)
         self._check_length(_horizon(self.env, layout) or 0)
 
     def prepare(self) -> None:
@@ -209,13 +228,11 @@ class MetaPPO(OnPolicyAlgorithm):
         if self.policy.layout is not None:
             _check_raw(self.env)
         horizon = _horizon(self.env, self.policy.layout)
-        self.n_steps = self._n_steps or horizon or 128
+        self.n_steps = self._n_steps or horizon or STEPS
         if horizon and self.n_steps % horizon:
             raise ValueError(f"n_steps {self.n_steps} does not hold whole trials of {horizon} decisions")
         if self.pretrain_steps and self.expert is None:
             raise ValueError(f"pretrain_steps {self.pretrain_steps} needs an expert to imitate")
-        if self.batch_decisions is not None and self.batch_decisions < 1:
-            raise ValueError(f"batch_decisions must be at least 1, got {self.batch_decisions}")
         self._courses = self._make_courses(self.env)
         self._prepared = self.env
         self.rollout_buffer = self._courses[0].buffer
@@ -223,7 +240,8 @@ class MetaPPO(OnPolicyAlgorithm):
     def _check_length(self, length: int) -> None:
         longest = self.policy.context_length
         if longest is not None and length > longest:
-            raise ValueError(f"a trial of {length} decisions is longer than the policy's context_length {longest}")
+            what = "a trial" if self.policy.layout is not None else "a rollout (n_steps)"
+            raise ValueError(f"{what} of {length} decisions is longer than the policy's context_length {longest}")
 
     def _make_courses(self, env: VecEnv) -> list[Course]:
         if not self.variants:
@@ -262,33 +280,63 @@ class MetaPPO(OnPolicyAlgorithm):
             labels=expert.width if expert else 0,
         )
         rows, size = n_steps * env.num_envs, self.batch_size
-        if size is not None and (size % length or not 0 < size <= rows):
+        if size is not None and (size % length or size > rows):
+            what = "trials" if horizon else "sequences"
             raise ValueError(
-                f"batch_size {size} must hold whole trials of {length} decisions, and at most the {rows} of a rollout"
+                f"batch_size {size} must hold whole {what} of {length} decisions, and at most the {rows} of a rollout"
             )
         return Course(env, length, buffer, expert)
 
     def arguments(self) -> dict[str, Any]:
         """Those of the constructor, as JSON can carry them: what a checkpoint keeps to build the same again.
 
+        A schedule that cannot be written down (see `agents.checkpoint.plain_schedule`) is kept as the value that it has
+        now, and an optimizer's class not at all; a warning says so.
+
         Raises:
-            ValueError: a schedule that cannot be written down (see `agents.checkpoint.plain_schedule`), or a policy of
-                another class, which no checkpoint names.
+            ValueError: a policy of another class, which no checkpoint names.
         """
         if self.policy_class is not TransformerPolicy:
             raise ValueError(f"a checkpoint can hold a TransformerPolicy, not a {self.policy_class.__name__}")
         names = (
             *("batch_size", "n_epochs", "gamma", "gae_lambda", "normalize_advantage", "ent_coef", "vf_coef"),
             *("max_grad_norm", "target_kl", "weight_decay", "reward_scale", "learn_from", "expert", "expert_coef"),
-            "pretrain_steps",
+            *("pretrain_steps", "stats_window_size"),
             *("pretrain_learning_rate", "pretrain_mix", "pretrain_epochs", "batch_decisions", "variants"),
         )
-        schedules = {
-            name: checkpoint.plain_schedule(getattr(self, name), name=name) for name in ("learning_rate", "clip_range")
-        }
-        values = {name: getattr(self, name) for name in names}
-        given = {"n_steps": self._n_steps, "policy_kwargs": self._policy_kwargs}
+        schedules = {name: self._kept_schedule(name) for name in ("learning_rate", "clip_range")}
+        values = {name: getattr(self, name) for name in names if name != "stats_window_size"}
+        kept = {name: value for name, value in self._policy_kwargs.items() if name != "optimizer_class"}
+        if len(kept) < len(self._policy_kwargs):
+            warnings.warn("optimizer_class is not kept in the file: what is loaded has AdamW", stacklevel=3)
+        given = {"n_steps": self._n_steps, "policy_kwargs": kept, "stats_window_size": self._stats_window_size}
         return {"policy": "TransformerPolicy", **given, **schedules, **values}
+
+    def _kept_schedule(self, name: str) -> float | str | None:
+        schedule = getattr(self, name)
+        try:
+            return checkpoint.plain_schedule(schedule, name=name)
+        except ValueError as error:
+            now = float(schedule(self._current_progress_remaining))
+            warnings.warn(f"{error}; the file keeps its present value {now:g}", stacklevel=4)
+            return now
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Learn and act in another environment that shows the same fields.
+
+        Raises:
+            ValueError: it shows other ones, or other numbers of candidates or decisions (says how to have these).
+        """
+        assert self.env is not None
+        wrapped = self._wrap_env(env, self.verbose)
+        layout = self.policy.layout
+        checkpoint.check_shown(wrapped, layout, checkpoint.spaces_of(self.env), any_candidates=True)
+        if (wrapped.observation_space, wrapped.action_space) != (self.observation_space, self.action_space):
+            raise ValueError(
+                "set_env: this environment has other spaces, such as of another number of candidates or decisions; "
+                "save(path), and MetaPPO.load(path, env=...) plays it with the same weights"
+            )
+        super().set_env(wrapped, force_reset)
 
     # --- acting ---
     def collect_rollouts(
@@ -307,9 +355,10 @@ class MetaPPO(OnPolicyAlgorithm):
         """
         started = time.perf_counter()
         course = self._courses[self._rollouts % len(self._courses)]
-        env, rollout_buffer, expert = course.env, course.buffer, course.expert
-        n_rollout_steps = rollout_buffer.buffer_size
+        env, rollout_buffer = course.env, course.buffer
+        self.rollout_buffer, n_rollout_steps = rollout_buffer, rollout_buffer.buffer_size
         self._imitating = self._pretrained < self.pretrain_steps
+        expert = course.expert if self._imitating or self.expert_coef else None
         seed = [self.seed or 0, self._rollouts]
         on_device = _on_device(env, self.device)
         if self.variants:
@@ -360,7 +409,8 @@ class MetaPPO(OnPolicyAlgorithm):
             if on_device and n_steps % course.length == 0:
                 returns.append(earned)
             for row, info in enumerate(infos):
-                if dones[row] and info.get("TimeLimit.truncated", False):  # cut off, not ended: its future counts
+                cut_off = info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None
+                if dones[row] and cut_off:  # not ended: its future counts
                     last = torch.as_tensor(np.asarray(info["terminal_observation"])[None], device=self.device)
                     before = type(memory)(*(leaf[row : row + 1] for leaf in memory))
                     going = torch.zeros(1, dtype=torch.bool, device=self.device)
@@ -369,6 +419,8 @@ class MetaPPO(OnPolicyAlgorithm):
             rollout_buffer.add(obs, actions, reward, starts, values, log_probs, label)
             obs = torch.as_tensor(new_obs, device=self.device)
             starts = step.ended if on_device else torch.as_tensor(dones, dtype=torch.bool, device=self.device)
+            if self.policy.layout is not None and n_steps % course.length == 0:
+                memory = None  # all trials have ended
 
         with torch.no_grad():
             last_values = self.policy.predict_values(obs, memory, starts)
@@ -405,7 +457,8 @@ class MetaPPO(OnPolicyAlgorithm):
             if not (begun[:, 0].all() and not begun[:, 1:].any() and ended.all()):
                 raise ValueError(
                     f"trials do not all begin and end together every {course.length} decisions: with a Layout, "
-                    "every trial of every row must have the scenario's horizon"
+                    "every trial of every row must have the scenario's horizon, and nobody else may step the "
+                    "environment between two calls of learn (env.reset() and learn() begin anew)"
                 )
 
     # --- learning ---
@@ -446,7 +499,7 @@ class MetaPPO(OnPolicyAlgorithm):
 
     def _optimise(self, course: Course, batch_size: int) -> None:
         self._update_learning_rate(self.policy.optimizer)
-        clip_range = self._clip_range(self._current_progress_remaining)
+        clip_range = FloatSchedule(self.clip_range)(self._current_progress_remaining)
         expert_coef = self.expert_coef * self._current_progress_remaining if course.expert else 0.0
         logs: dict[str, list[float]] = {}
         moved_too_far = False
@@ -459,8 +512,9 @@ class MetaPPO(OnPolicyAlgorithm):
                 entropy_loss = -distribution.entropy(batch.actions).mean()
                 loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
                 if expert_coef:
-                    divergence, agreement = imitation_loss(distribution, batch.labels)
-                    loss = loss + expert_coef * divergence
+                    cross_entropy, agreement = imitation_loss(distribution, batch.labels)
+                    loss = loss + expert_coef * cross_entropy
+                    divergence = cross_entropy - label_entropy(batch.labels)
                     _note(logs, expert_divergence=divergence, expert_agreement=agreement)
                 with torch.no_grad():  # (r - 1) - log r: unbiased and never negative (Schulman 2020)
                     approx_kl = float((log_ratio.exp() - 1.0 - log_ratio).mean())
@@ -538,8 +592,6 @@ class MetaPPO(OnPolicyAlgorithm):
     ) -> SelfMetaPPO:
         """Train for `total_timesteps` decisions, rounded up to whole rollouts; see SB3's `BaseAlgorithm.learn`."""
         assert self.env is not None
-        if self._prepared is None:  # read from a file: its decisions so far were those of the beginning
-            self._pretrained = self.num_timesteps
         if self._prepared is not self.env:
             self.prepare()
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
@@ -551,30 +603,65 @@ class MetaPPO(OnPolicyAlgorithm):
 
     # --- files ---
     def save(self, path: str | Path, exclude: Any = None, include: Any = None) -> None:  # type: ignore[override]
-        """Write the policy as a `.safetensors` checkpoint; `agents.checkpoint.save` can also keep training's state."""
+        """Write the policy as a `.safetensors` checkpoint; `agents.checkpoint.save` can also keep training's state.
+
+        Raises:
+            TypeError: `path` is none: a checkpoint is written as a file, whole or not at all.
+            ValueError: `exclude` or `include` is given, or see `agents.checkpoint.save`.
+        """
+        if not isinstance(path, str | Path):
+            raise TypeError(f"save needs the path of a file, got a {type(path).__name__}")
+        if exclude or include:
+            raise ValueError(
+                "a checkpoint holds the weights and the constructor's arguments: nothing to exclude or include"
+            )
         checkpoint.save(path, self, arguments=self.arguments())
 
     @classmethod
     def load(  # type: ignore[override]
-        cls: type[SelfMetaPPO], path: str | Path, env: GymEnv | None = None, device: torch.device | str = "auto"
+        cls: type[SelfMetaPPO],
+        path: str | Path,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        **arguments: Any,
     ) -> SelfMetaPPO:
         """Read a checkpoint; see `agents.checkpoint.load`. Nothing in it is run.
+
+        Unlike SB3's files it holds no state of the optimizer (that takes `agents.checkpoint.save(training=True)` and
+        `agents.load(resume=True)`), and neither `verbose` nor `tensorboard_log`.
+
+        Args:
+            path: of the file.
+            env: what to act and learn in; None makes the environment that the file names.
+            device: "auto", "cpu" or "cuda".
+            arguments: of the constructor, in place of the file's.
 
         Raises:
             ValueError: it holds another algorithm, or see there.
         """
         wrapped = None if env is None else cls._wrap_env(env, 0)
-        model = checkpoint.load(path, env=wrapped, device=str(device))
+        model = checkpoint.load(path, env=wrapped, device=str(device), **arguments)
         if not isinstance(model, cls):
             raise ValueError(f"{path}: holds a {type(model).__name__}, not a {cls.__name__}")
         return model
 
-    def training_counters(self) -> dict[str, int]:
-        """What resuming needs beside SB3's own counters."""
-        return {"rollouts": self._rollouts, "pretrained": self._pretrained}
+    def training_counters(self) -> dict[str, int | None]:
+        """What going on needs beside SB3's own counters: how far training is, and the seed of its streams."""
+        return {"rollouts": self._rollouts, "pretrained": self._pretrained, "seed": self.seed}
 
-    def restore_counters(self, counters: Mapping[str, int]) -> None:
-        self._rollouts, self._pretrained = int(counters["rollouts"]), int(counters["pretrained"])
+    def restore_counters(self, counters: Mapping[str, int | None]) -> None:
+        """Take up what `training_counters` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        whole = {name: value for name, value in counters.items() if value is not None or name != "seed"}
+        if set(counters) != set(self.training_counters()) or not all(map(checkpoint.is_whole, whole.values())):
+            raise ValueError(
+                f"own counters must be whole numbers rollouts, pretrained and seed, found {dict(counters)}"
+            )
+        self._rollouts, self._pretrained = int(counters["rollouts"] or 0), int(counters["pretrained"] or 0)
+        self.seed = counters["seed"]
 
 
 # --- what the environment tells --------------------------------------------------------------------------------------
@@ -593,8 +680,17 @@ def _check_raw(env: VecEnv) -> None:
 
 
 def _horizon(env: VecEnv, layout: Layout | None) -> int | None:
-    """Decisions of a trial, where the environment has a Layout and tells."""
-    return None if layout is None else getattr(_attribute(env, "scenario"), "horizon", None)
+    """Decisions of a trial; None without a Layout.
+
+    Raises:
+        ValueError: there is a Layout, and the environment does not tell.
+    """
+    if layout is None:
+        return None
+    horizon = getattr(_attribute(env, "scenario"), "horizon", None) or _attribute(env, "horizon")
+    if horizon is None:
+        raise ValueError("an environment with a Layout must have an attribute `horizon`: the decisions of a trial")
+    return int(horizon)
 
 
 def _on_device(env: VecEnv, device: torch.device) -> bool:
@@ -602,7 +698,22 @@ def _on_device(env: VecEnv, device: torch.device) -> bool:
     if type(env) is not RecVecEnv:
         return False
     place = env.runner.rng.device
-    return isinstance(place, torch.device) and place.type == device.type
+    return isinstance(place, torch.device) and (place.type, place.index or 0) == (device.type, device.index or 0)
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        low, high, whole = RANGES[name]
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not (value is None and name in OPTIONAL) and not (number and low <= value <= high):
+            least = "above 0" if low == POSITIVE else f"of at least {low:g}"
+            most = f" and at most {high:g}" if high < ANY else ""
+            raise ValueError(f"{name} must be a {'whole ' if whole else ''}number {least}{most}, got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as Python's, which a checkpoint can carry."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _note(logs: dict[str, list[float]], **values: Tensor) -> None:

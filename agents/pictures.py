@@ -34,7 +34,8 @@ class Sample(NamedTuple):
 
 def sample_trials(policy: TransformerPolicy, scenario: Any, *, trials: int, seed: int) -> Sample:
     """Play `trials` trials; see `Sample`."""
-    assert isinstance(policy.network, CandidateNetwork)
+    if not isinstance(policy.network, CandidateNetwork):
+        raise ValueError("there is a picture of candidates only where the environment has a Layout")
     runner = Runner(scenario, trials, make_rng("cpu", seed))
     moments = sorted({max(0, round(scenario.horizon * part) - 1) for part in (0.05, 0.3, 1.0)})
     last = policy.network.blocks[-1]

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor
 
 from agents.transformer import INIT_POLICIES, CandidateNetwork, Memory, SequenceNetwork, own_features
 from recgym.core import LOG_SCALE, Layout, to_numpy, tree_map
 
-__all__ = ["PlackettLuce", "TransformerPolicy"]
+__all__ = ["CONTEXT_LENGTH", "PlackettLuce", "TransformerPolicy"]
+
+CONTEXT_LENGTH = 1000
 
 
 class PlackettLuce(NamedTuple):
@@ -39,7 +42,10 @@ class PlackettLuce(NamedTuple):
         return self._places(action)[0]
 
     def entropy(self, action: Tensor) -> Tensor:
-        """[...] entropy of each place given the ones before it in `action`, summed; its mean is that of the slate."""
+        """[...] entropy of each place given the ones before it in `action`, summed; its mean is that of the slate.
+
+        Of a slate's gradient it has the part for given places; how their probabilities change is left out.
+        """
         return self._places(action)[1]
 
     def log_probabilities(self) -> Tensor:
@@ -103,7 +109,7 @@ class TransformerPolicy(ActorCriticPolicy):
         feature_memory: bool | None = None,
         memory_scales: Sequence[float] = (1.0, 0.95),
         history_layers: int = 0,
-        context_length: int = 1000,
+        context_length: int = CONTEXT_LENGTH,
         init_policy: str = "uniform",
         temperature: float = 0.1,
         expert_prior: Sequence[float] | None = None,
@@ -117,8 +123,13 @@ class TransformerPolicy(ActorCriticPolicy):
             raise ValueError(f"a slate ({action_space}) needs an environment with a Layout")
         if init_policy not in INIT_POLICIES:
             raise ValueError(f"init_policy must be one of {', '.join(INIT_POLICIES)}, got {init_policy!r}")
+        for name, size in {"width": width, "heads": heads, "layers": layers, "context_length": context_length}.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
         if width % heads:
             raise ValueError(f"width {width} must be a multiple of heads {heads}")
+        if np.any(np.asarray(getattr(action_space, "start", 0))):
+            raise ValueError(f"{action_space}: actions must count from 0")
         if layout is not None:
             choices = {int(n) for n in np.ravel(getattr(action_space, "n", getattr(action_space, "nvec", ())))}
             if choices != {layout["candidates"]} or sum(action_space.shape or ()) > layout["candidates"]:
@@ -172,7 +183,12 @@ class TransformerPolicy(ActorCriticPolicy):
                 temperature=temperature,
                 expert_prior=expert_prior,
             )
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        weights = list(self.parameters())
+        groups: list[dict[str, Any]] = [
+            {"params": [weight for weight in weights if weight.ndim > 1]},
+            {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},  # biases, time scales
+        ]
+        self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def _build(self, lr_schedule: Any) -> None:
         """Nothing of what `ActorCriticPolicy` builds is needed; SB3 calls this in its constructor."""
@@ -182,18 +198,27 @@ class TransformerPolicy(ActorCriticPolicy):
         optimizer = {"optimizer_class": self.optimizer_class, "optimizer_kwargs": self.optimizer_kwargs}
         return {**spaces_, "lr_schedule": self._dummy_schedule, **self.arguments, **optimizer}
 
+    def save(self, path: Any) -> None:
+        """Refused: SB3 would write a pickle."""
+        raise NotImplementedError(
+            "a policy alone is not saved: save the algorithm (MetaPPO.save), which uses safetensors"
+        )
+
+    @classmethod
+    def load(cls, path: Any, device: Any = "auto") -> Any:
+        """Refused: SB3 would read a pickle."""
+        raise NotImplementedError("a policy alone is not loaded: use MetaPPO.load(path).policy")
+
     # --- memory ---
     def restarted(self, memory: Memory | None, observation: Tensor, starts: Tensor) -> Memory:
         """The memory with the rows of `starts` [B] as new; all of them where there is none yet."""
         if memory is None:
             return self.network.initial(observation)
-        going = ~starts
 
-        def kept(leaf: Tensor) -> Tensor:
-            return leaf * going.view(-1, *[1] * (leaf.ndim - 1))
+        def kept(leaf: Tensor) -> Tensor:  # not a product: what is not a number ends with its trial
+            return torch.where(starts.view(-1, *[1] * (leaf.ndim - 1)), torch.zeros_like(leaf), leaf)
 
-        # Keys and values of an ended trial are not erased but masked by its length.
-        return memory._replace(**{name: kept(leaf) for name, leaf in memory._asdict().items() if name != "cache"})
+        return Memory(*map(kept, memory))
 
     # --- one decision: acting ---
     def step(self, observation: Tensor, memory: Memory | None, starts: Tensor) -> tuple[PlackettLuce, Tensor, Memory]:
@@ -252,13 +277,23 @@ class TransformerPolicy(ActorCriticPolicy):
         shape = self.observation_space.shape
         if array.shape[-len(shape) :] != shape or array.ndim > len(shape) + 1:  # type: ignore[arg-type]
             raise ValueError(f"observations must have shape {shape} or (rows, *{shape}), got {array.shape}")
-        batch = torch.tensor(array.reshape(-1, *shape), device=self.device)  # a copy: the memory may keep a part of it
-        rows = len(batch)
+        rows = len(array) if array.ndim > len(shape) else 1
+        array_rows = array.reshape(rows, *shape)
+        wrong = ~np.isfinite(array_rows.reshape(rows, -1)).all(axis=1)
+        if wrong.any():
+            raise ValueError(f"observation {int(wrong.argmax())} holds numbers that are not finite")
+        batch = torch.tensor(array_rows, device=self.device)  # a copy: the memory may keep a part of it
         starts = torch.full((rows,), state is None, device=self.device)
         if episode_start is not None:
-            starts = starts | torch.as_tensor(np.array(episode_start, dtype=bool), device=self.device).view(-1)
+            begins = np.array(episode_start, dtype=bool).reshape(-1)
+            if len(begins) != rows:
+                raise ValueError(f"episode_start is of {len(begins)} rows, the observations are {rows}")
+            starts = starts | torch.as_tensor(begins, device=self.device)
         memory = None
         if state is not None:
+            if not isinstance(state, Memory):
+                raise ValueError(f"state must be the Memory that the last call returned, got a {type(state).__name__}")
+            state = tree_map(to_numpy, state)
             if len(state.length) != rows:
                 raise ValueError(f"the memory is of {len(state.length)} rows, the observations are {rows}")
             longest = int((state.length * ~to_numpy(starts)).max(initial=0))  # what no row looks at is let go
@@ -291,4 +326,6 @@ class TransformerPolicy(ActorCriticPolicy):
         return torch.expm1(observation[..., self.network.column["remaining"]] * LOG_SCALE)
 
     def _flat(self, observation: Tensor, axes: int) -> Tensor:
-        return observation.reshape(*observation.shape[:axes], -1).float()
+        numbers = preprocess_obs(observation, self.observation_space)  # images: from 0 to 1
+        assert isinstance(numbers, Tensor)
+        return numbers.reshape(*observation.shape[:axes], -1)

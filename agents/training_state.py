@@ -69,9 +69,6 @@ def _check_plain(model: Any, plain: Mapping[str, Any]) -> None:
         right = isinstance(replay, list) and len(replay) == 2 and is_whole(replay[0]) and isinstance(replay[1], bool)
         if not right or replay[0] >= buffer.buffer_size:
             raise ValueError(f"replay must be [position below {buffer.buffer_size}, full], found {replay}")
-    own, keeps = plain.get("own"), hasattr(model, "training_counters")
-    if not (isinstance(own, dict) if keeps else own is None):
-        raise ValueError(f"own counters must be {'a mapping' if keeps else 'none'}, found {own!r}")
 
 
 def _alike(ours: Any, theirs: Any) -> bool:
@@ -172,16 +169,11 @@ def _set_random_states(model: Any, tensors: Mapping[str, torch.Tensor], plain: M
     random.setstate((python_version, tuple(tensors["random.python"].tolist()), python_gauss))
 
 
-def _own_counters(model: Any) -> dict[str, Any] | None:
-    return dict(model.training_counters()) if hasattr(model, "training_counters") else None
-
-
 # --- the whole -------------------------------------------------------------------------------------------------------
 def capture(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors by name, and the rest as JSON can carry it: what `restore` takes up.
 
-    Call it between an update and the next rollout. An algorithm adds counters of its own by `training_counters()`,
-    and takes them back by `restore_counters(counters)`.
+    Call it between an update and the next rollout.
 
     Raises:
         ValueError: the model has not learned yet, or its environment cannot be held: that takes a `VecEnv` with
@@ -219,7 +211,6 @@ def capture(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             {key: float(value) for key, value in info.items() if key in ("r", "l", "t")}
             for info in model.ep_info_buffer or ()
         ],
-        "own": _own_counters(model),
     }
 
 
@@ -246,18 +237,14 @@ def restore(model: Any, plain: Mapping[str, Any], tensors: Mapping[str, torch.Te
     optimizer: Any = model.policy.optimizer
     param_groups = _param_groups(optimizer.state_dict()["param_groups"], plain["param_groups"])
     check_tensors(_expected(model, plain, found), found)
-    before, own = _random_states(model), _own_counters(model)
+    before = _random_states(model)
     try:
         _set_random_states(model, found, plain)
-        if own is not None:
-            model.restore_counters(plain["own"])
         env = model.env.unwrapped
         env.restore({name: tensor.numpy() for name, tensor in groups["env"].items()})
         check_tensors({name: torch.from_numpy(np.array(v)) for name, v in env.snapshot().items()}, groups["env"])
     except BaseException:
         _set_random_states(model, *before)
-        if own is not None:
-            model.restore_counters(own)
         raise
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in found.items():

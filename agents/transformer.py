@@ -21,6 +21,8 @@ __all__ = ["INIT_POLICIES", "CandidateNetwork", "Memory", "SequenceNetwork", "ow
 
 INIT_POLICIES = ("uniform", "expert", "softmax")
 STATISTICS = ("chosen", "clicked", "average", "exposure", "expert")  # candidate fields that are no features
+NEEDED = ("chosen", "last_reward", "remaining")  # fields that every layout must have
+LEAST_RIDGE = -7.0  # its logarithm: with less, sums of 32 bits are not positive definite
 RESIDUAL = 0.5  # gain of what a fresh block adds: a deep stack starts near the identity
 
 
@@ -155,7 +157,7 @@ class FeatureMemory(nn.Module):
         """[..., K, width] of sums [..., 1, H, E] for candidates with features [..., K, F]: predictions and widths."""
         both = sums[..., 0, :, :].unflatten(-1, (self.features, -1))  # [..., H, F, F + V]
         identity = torch.eye(self.features, device=both.device)
-        matrix = both[..., : self.features] + self.log_ridge.exp()[:, None, None] * identity
+        matrix = both[..., : self.features] + self.log_ridge.clamp(min=LEAST_RIDGE).exp()[:, None, None] * identity
         root, failed = torch.linalg.cholesky_ex(matrix)  # unlike `cholesky` it does not wait for a GPU
         root = torch.where(failed[..., None, None] > 0, torch.nan, root)
         x = self._with_one(features).transpose(-1, -2)[..., None, :, :].expand(*both.shape[:-1], -1)  # [..., H, F, K]
@@ -309,6 +311,8 @@ class CandidateNetwork(nn.Module):
         self.layout = layout
         self.context_width, self.candidate_width, _ = layout.sizes
         self.column = {name: start for name, start, _ in _columns(layout)}
+        if missing := [name for name in NEEDED if name not in self.column]:
+            raise ValueError(f"the layout lacks {', '.join(missing)}, from which the policy learns what happened")
         self.feedback = [name for name in ("clicked",) if name in self.column]  # of each candidate; the reward is all's
         self.own = [
             c for name, start, n in _columns(layout) if name in own_features(layout) for c in range(start, start + n)

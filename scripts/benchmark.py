@@ -287,16 +287,19 @@ def run(known: Benchmarks, names: Sequence[str], plan: Plan, *, judged: bool) ->
             yield line if judged else line._replace(met=None)
 
 
-def gather(items: Iterable[Item]) -> tuple[list[Item], bool]:
-    """What comes until the end or until Ctrl-C, and whether it came to its end."""
+def gather(items: Iterable[Item]) -> tuple[list[Item], int]:
+    """What comes until the end, an error or Ctrl-C, and the exit status."""
     found: list[Item] = []
     try:
         for item in items:
             found.append(item)
     except KeyboardInterrupt:
         print("\nstopped; what was measured so far:", file=sys.stderr)
-        return found, False
-    return found, True
+        return found, 130
+    except Exception as error:
+        print(f"\nerror: {error}; what was measured so far:", file=sys.stderr)
+        return found, 2
+    return found, 0
 
 
 def shown(value: float | None) -> str:
@@ -378,8 +381,8 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError("--figure shows what --learners or --overfitting find")
     if options.figure and options.figure.suffix not in FIGURES:
         raise ValueError(f"--figure {options.figure}: the ending must be one of {', '.join(FIGURES)}")
-    if options.overfitting and (options.only or options.device):
-        raise ValueError("--only and --device choose what is timed: leave them out, or --overfitting")
+    if (options.overfitting or options.headroom) and (options.only or options.device):
+        raise ValueError("--only and --device choose what is timed: leave them out, or --overfitting and --headroom")
     for path in filter(None, (options.json, options.figure)):
         check_writable(path)
 
@@ -399,19 +402,20 @@ def measured(options: argparse.Namespace) -> int:
     gpu = options.device if options.device.startswith("cuda") else gpu
     budget = options.budget or (QUICK_BUDGET if options.quick else BUDGET)
     plan = Plan(0.02, 2, 16, gpu, budget) if options.quick else Plan(0.6, 5, 1, gpu, budget)
+    versions = {"recgym": recgym.__version__, **{name: version(name) for name in LIBRARIES}}
     load = os.getloadavg if hasattr(os, "getloadavg") else lambda: (0.0, 0.0, 0.0)  # Windows has none
     start = load()
     if options.overfitting:
         timesteps = options.timesteps or (QUICK_TIMESTEPS if options.quick else TIMESTEPS)
-        found, complete = gather(learners.overfitting(timesteps=timesteps, quick=options.quick))
+        found, status = gather(learners.overfitting(timesteps=timesteps, quick=options.quick))
         results: dict[str, Any] = {"overfitting": [line.to_json() for line in found]}
     else:
-        rows, complete = gather(run(known, names, plan, judged=not options.quick))
+        rows, status = gather(run(known, names, plan, judged=not options.quick))
         results = {"rows": [line._asdict() for line in rows], **({"time to a score": curves} if curves else {})}
     report = {
         "quick": options.quick,
-        "complete": complete,
-        "versions": {"recgym": recgym.__version__, **{name: version(name) for name in LIBRARIES}},
+        "complete": status == 0,
+        "versions": versions,
         "platform": f"{platform.platform()}, Python {platform.python_version()}",
         "gpu": torch.cuda.get_device_name(gpu) if gpu else None,
         "cores": (cores := len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
@@ -430,7 +434,7 @@ def measured(options: argparse.Namespace) -> int:
     if options.figure:
         figure = learners.overfitting_figure(found) if options.overfitting else learners.time_figure(curves)
         figure.savefig(options.figure)
-    return 0 if complete else 130
+    return status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,19 @@ def check_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise OSError(f"cannot write {path}: {error}") from None
+
+
+def check_drawable(*, figure: bool) -> None:
+    """Fail before the work rather than after it where what draws tables, or figures, is not installed."""
+    for needed, extra, what in (("rich", "agents", "tables"), ("matplotlib", "plot", "figures")):
+        if (figure or needed == "rich") and find_spec(needed) is None:
+            raise ImportError(f"{what} are drawn with {needed}: pip install 'recgym[{extra}]'")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -138,6 +148,8 @@ def suite_agent(label: str, path: str, device: str) -> suites.Agent:
     from recgym.sb3 import RecVecEnv
 
     header, _ = read(path)
+    if header["layout"] is None:
+        raise ValueError(f"{path}: was trained on observations without named fields, which no suite has")
     layout = Layout.from_json(header["layout"])
     fields = [field.name for field in layout]
 
@@ -208,10 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             policies: dict[str, Any] = {}  # its own baselines
         else:
             policies = dict(parse_policies(options.policies))
-        for path in filter(None, (options.json, options.figure, options.markdown)):
-            check_writable(path)
         if options.figure and options.figure.suffix not in FIGURES:
             raise ValueError(f"--figure {options.figure}: the ending must be one of {', '.join(FIGURES)}")
+        for path in filter(None, (options.json, options.figure, options.markdown)):
+            check_writable(path)
+        check_drawable(figure=options.figure is not None)
         device = choose_device(options.device) if any(policies.values()) else "cpu"
         if options.suite:
             report = play_suite(policies, trials=options.trials, seed=options.seed, device=device)

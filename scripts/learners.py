@@ -29,11 +29,12 @@ from agents.checkpoint import build
 from recgym.baselines import make_baseline
 from recgym.baselines.gittins import load_table
 from recgym.core import batch_size, to_numpy, tree_map
-from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Interval, Trials, rollout, summarise
+from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Interval, Trials, interval, rollout, summarise
 from recgym.sb3 import RecVecEnv
 
 LEARNERS = {"MetaPPO": "meta_ppo", "RecurrentPPO": "recurrent_ppo", "PPO": "ppo"}
 OURS = "MetaPPO"
+SAME_WORK = "MetaPPO, RecurrentPPO's environments and passes"
 GPU_ENVS = 4_096
 WAY = 0.98  # from random to the Gittins index
 SLOWEST = 5.0  # ms that a decision for one user may take
@@ -55,13 +56,13 @@ class Size(NamedTuple):
 
     parameters: dict[str, Any]  # of the environment
     long_horizon: int  # decisions of the trials in which a history grows
-    n_envs: int
+    n_envs: int | None  # None: as tuned, by algorithm
     trials: int  # per evaluation
     every: float  # seconds of training from one evaluation to the next, at least
     hyperparameters: dict[str, dict[str, Any]]  # by algorithm, in place of the tuned ones
 
 
-FULL = Size({}, 500, 256, 2_000, 3.0, {})
+FULL = Size({}, 500, None, 2_000, 3.0, {})
 SMALL = {"n_steps": 10, "batch_size": 40, "n_epochs": 2}
 QUICK = Size(
     {"arms": 3, "horizon": 10},
@@ -89,8 +90,9 @@ def make(algo: str, env: RecVecEnv, size: Size, *, device: str = "cpu", **values
     return build(algo, env, chosen, device=device, seed=0)
 
 
-def make_env(scenario: Any, n_envs: int, **arguments: Any) -> RecVecEnv:
-    env = RecVecEnv(scenario, n_envs, **arguments)
+def make_env(scenario: Any, size: Size, algo: str, **arguments: Any) -> RecVecEnv:
+    """As many environments as the algorithm is tuned for."""
+    env = RecVecEnv(scenario, size.n_envs or hyperparameters(algo, ENV)["n_envs"], **arguments)
     env.seed(0)
     return env
 
@@ -184,10 +186,10 @@ def time_to_score(name: str, plan: Plan, *, curves: dict[str, Any]) -> Iterator[
     races: dict[str, Race] = {}
     for label, algo in LEARNERS.items():
         race = races[label] = Race(score, goals, every=size.every, budget=plan.budget, label=label)
-        model = make(algo, make_env(scenario, size.n_envs), size)
+        model = make(algo, make_env(scenario, size, algo), size)
         stopped = None
         try:
-            while not race.over:  # where the tuned number of steps is over, training goes on, as SB3 has it
+            while not race.over:  # where the tuned number of steps is over, another call of learn goes on
                 model.learn(hyperparameters(algo, ENV)["n_timesteps"], race, reset_num_timesteps=False)
         except KeyboardInterrupt as interrupt:
             stopped = interrupt
@@ -280,22 +282,26 @@ def phase_rows(name: str, spent: Sequence[tuple[float, ...]], steps: int) -> Ite
 
 
 def training_speed(name: str, plan: Plan) -> Iterator[Row]:
-    """PPO of both, without imitation, in turns."""
-    size = size_of(plan)
+    """PPO of both, without imitation, in turns: as tuned, and ours with RecurrentPPO's work on every decision."""
+    size, other = size_of(plan), "RecurrentPPO"
     scenario = recgym.make_scenario(ENV, **size.parameters)
-    models, spent = {}, {}
-    for label in (OURS, "RecurrentPPO"):
-        given = NO_EXPERT if label == OURS else {}
-        models[label] = make(LEARNERS[label], make_env(scenario, size.n_envs), size, **given)
-        spent[label] = []
+    models = {other: make("recurrent_ppo", make_env(scenario, size, "recurrent_ppo"), size)}
+    same = {"n_epochs": models[other].n_epochs, "batch_size": models[other].batch_size, "batch_decisions": None}
+    for label, values, algo in ((OURS, {}, "meta_ppo"), (SAME_WORK, same, "recurrent_ppo")):
+        models[label] = make("meta_ppo", make_env(scenario, size, algo), size, **NO_EXPERT, **values)
+    spent: dict[str, list[tuple[float, ...]]] = {label: [] for label in models}
     rates = measure(plan, *(training_play(model, spent[label]) for label, model in models.items()))
     for (label, model), figures in zip(models.items(), rates, strict=True):
+        seen = getattr(model, "batch_decisions", None) or model.n_steps
+        passes = model.n_epochs * min(1.0, seen / model.n_steps)
         batch = f"of {model.batch_size:,}" if model.batch_size else "a quarter of a rollout each"
-        note = f"{size.n_envs} environments, {model.n_epochs} epochs, minibatches {batch}"
+        note = f"{model.n_envs} environments, {passes:.1f} passes over each decision, minibatches {batch}"
         yield row(f"{name}: {label}", figures, "steps/s", note)
         yield from phase_rows(f"{name}: {label}", spent[label][WARM_UPS:], model.n_steps * model.n_envs)
-    ratios = [ours / theirs for ours, theirs in zip(*rates, strict=True)]
-    yield row(f"{name}: {OURS} / RecurrentPPO", ratios, "times", "the two in turn, repeat by repeat", least=1)
+    theirs, *ours = rates
+    for label, figures in zip((OURS, SAME_WORK), ours, strict=True):
+        ratios = [mine / other_rate for mine, other_rate in zip(figures, theirs, strict=True)]
+        yield row(f"{name}: {label} / {other}", ratios, "times", "in turns, repeat by repeat", least=1)
 
 
 def gpu_training(name: str, plan: Plan) -> Iterator[Row]:
@@ -303,8 +309,9 @@ def gpu_training(name: str, plan: Plan) -> Iterator[Row]:
     if plan.gpu is None:
         yield row(name, [], "steps/s", "no GPU here")
         return
-    size, n_envs = size_of(plan), GPU_ENVS // plan.shrink
-    env: Any = make_env(recgym.make_scenario(ENV, **size.parameters), n_envs, device=plan.gpu)
+    n_envs = GPU_ENVS // plan.shrink
+    size = size_of(plan)._replace(n_envs=n_envs)
+    env: Any = make_env(recgym.make_scenario(ENV, **size.parameters), size, "meta_ppo", device=plan.gpu)
     model, spent = make("meta_ppo", env, size, device=plan.gpu, **NO_EXPERT), []
     play = training_play(model, spent)
     (rates,) = measure(plan, play)
@@ -351,7 +358,7 @@ def latency(name: str, plan: Plan, *, history_layers: int) -> Iterator[Row]:
     """Of `predict` for one user; with a history, at the beginning, in the middle and at the end of a long trial."""
     size = size_of(plan)
     parameters = {**size.parameters, **({"horizon": size.long_horizon} if history_layers else {})}
-    env = make_env(recgym.make_scenario(ENV, **parameters), 1)
+    env = make_env(recgym.make_scenario(ENV, **parameters), FULL._replace(n_envs=1), "meta_ppo")
     policy = {**hyperparameters("meta_ppo", ENV).get("policy_kwargs", {}), "history_layers": history_layers}
     model = make("meta_ppo", env, FULL, **NO_EXPERT, policy_kwargs=policy)
     threads = torch.get_num_threads()
@@ -392,11 +399,12 @@ def benchmarks(curves: dict[str, Any]) -> dict[str, tuple[str, Callable[[str, Pl
 
 # --- overfitting -----------------------------------------------------------------------------------------------------
 class Split(NamedTuple):
-    """What a policy is scored on, and how those play it that scores are normalised by."""
+    """What a policy is scored on, and how those play it that scores are normalised by, and one that never trained."""
 
     play: Callable[[Any], Trials]
     random: Trials
     informed: Trials
+    gittins: Trials
 
 
 class Generalisation(NamedTuple):
@@ -409,6 +417,7 @@ class Generalisation(NamedTuple):
     training: Interval
     validation: Interval
     test: Interval
+    gap: Interval  # clicks per trial by which training tasks suit it better than test tasks; see `overfit`
 
     def to_json(self) -> dict[str, Any]:
         return {k: v._asdict() if isinstance(v, Interval) else v for k, v in self._asdict().items()}
@@ -422,17 +431,31 @@ def make_split(scenario: Any, trials: int, *, seed: int, tasks: Any = None) -> S
         trials = trials if count > trials else count * -(-trials // count)
         task = tree_map(lambda leaf: np.take(to_numpy(leaf), np.arange(trials) % count, axis=0), tasks)
     play = partial(rollout, scenario=scenario, trials=trials, seed=seed, task=task)
-    return Split(play, *(play(make_baseline(name, scenario)) for name in ("random", "informed")))
+    return Split(play, *(play(make_baseline(name, scenario)) for name in ("random", "informed", "gittins")))
 
 
-def normalised_score(policy: Any, split: Split, scenario: Any) -> Interval:
-    """(R - R_random) / (R_informed - R_random) of expected rewards, with an interval over tasks and luck.
+def normalised_score(played: Trials, split: Split, scenario: Any) -> Interval:
+    """(R - R_random) / (R_informed - R_random) of expected rewards, with an interval over the trials.
 
-    For the tasks of training, all of which are played, it is wider than it need be: tasks are not drawn there.
+    A few tasks are played over and over: their interval is about these tasks, not about the drawing of them.
     """
-    played = {"random": split.random, "informed": split.informed, "agent": split.play(policy)}
-    expected = {name: trials._replace(returns=trials.expected) for name, trials in played.items()}
+    found = {"random": split.random, "informed": split.informed, "agent": played}
+    expected = {name: trials._replace(returns=trials.expected) for name, trials in found.items()}
     return summarise(expected, scenario)["agent"].normalised
+
+
+def overfit(training: Trials, train_split: Split, test: Trials, test_split: Split) -> Interval:
+    """By how much more an agent is above the Gittins index on its training tasks than on test tasks.
+
+    The index has not seen either, so that what tells the two sets of tasks apart, such as easy ones by chance, cancels
+    as far as both suffer it alike. The interval adds the variances of the two sets.
+    """
+    here = interval(training.expected - train_split.gittins.expected)
+    there = interval(test.expected - test_split.gittins.expected)
+    low = np.hypot(here.mean - here.low, there.high - there.mean)
+    high = np.hypot(here.high - here.mean, there.mean - there.low)
+    gap = here.mean - there.mean
+    return Interval(gap, float(gap - low), float(gap + high))
 
 
 def overfitting(*, timesteps: int, quick: bool) -> Iterator[Generalisation]:
@@ -449,7 +472,7 @@ def overfitting(*, timesteps: int, quick: bool) -> Iterator[Generalisation]:
     for number, (knobs, tasks) in enumerate(runs, 1):
         what = f"{called(tasks)} tasks, {knobs}"
         print(f"[{number}/{len(runs)}] {what} ...", file=sys.stderr, flush=True)
-        env = make_env(scenario, size.n_envs, tasks=tasks)
+        env = make_env(scenario, size, "meta_ppo", tasks=tasks)
         model = make("meta_ppo", env, size, **NO_EXPERT, **KNOBS[knobs])
         start = time.perf_counter()
         model.learn(timesteps)
@@ -458,9 +481,11 @@ def overfitting(*, timesteps: int, quick: bool) -> Iterator[Generalisation]:
         if tasks is not None:
             training = make_split(scenario, size.trials, seed=TRAINING_SEED, tasks=env.fixed_tasks)
         splits = (training, held_out[VALIDATION_SEED], held_out[TEST_SEED])
-        scores = [normalised_score(model, split, scenario) for split in splits]
+        played = [split.play(model) for split in splits]
+        scores = [normalised_score(trials, split, scenario) for trials, split in zip(played, splits, strict=True)]
+        gap = overfit(played[0], training, played[2], splits[2])
         print(f"    {seconds:.0f} s; {shown(scores[0])}, held out {shown(scores[2])}", file=sys.stderr, flush=True)
-        yield Generalisation(tasks, knobs, model.num_timesteps, seconds, *scores)
+        yield Generalisation(tasks, knobs, model.num_timesteps, seconds, *scores, gap)
 
 
 def called(tasks: int | None) -> str:
@@ -473,12 +498,12 @@ def shown(score: Interval) -> str:
 
 def print_overfitting(found: Sequence[Generalisation], caption: str) -> None:
     table = Table(title="normalised scores of sampled actions, 95 % intervals: PPO from scratch on N tasks")
-    table.caption = caption
-    for heading in ("tasks", "knobs", "timesteps", "training tasks", "validation", "test", "training - test"):
+    table.caption = f"overfit: clicks above the Gittins index on training tasks, minus those on test tasks. {caption}"
+    for heading in ("tasks", "knobs", "timesteps", "training tasks", "validation", "test", "overfit"):
         table.add_column(heading, justify="left" if heading == "knobs" else "right")
     for line in found:
         scores = [shown(score) for score in (line.training, line.validation, line.test)]
-        gap = f"{line.training.mean - line.test.mean:+.3f}"
+        gap = f"{line.gap.mean:+.2f} ({line.gap.low:.2f} to {line.gap.high:.2f})"
         table.add_row(called(line.tasks), line.knobs, f"{line.timesteps:,}", *scores, gap)
     Console(width=None if sys.stdout.isatty() else 180).print(table)
 

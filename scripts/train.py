@@ -54,7 +54,7 @@ EXAMPLES = """examples:
   python scripts/train.py --env RecBandit-v0 --progress
   python scripts/train.py --env RecBanditDrift-v0 --pretrain-expert discounted_ucb --pretrain-steps 1000000
   python scripts/train.py --vary arms=[5,10,50] --vary horizon=[10,100,500] --n-envs 64    # one agent for nine sizes
-  python scripts/train.py --env RecBandit-v0 --param arms=20 --param prior=[1,3] -n 1000000 --seed 1
+  python scripts/train.py --env RecBandit-v0 --param arms=20 -n 1000000 --pretrain-steps 700000 --seed 1
   python scripts/train.py -i logs/ppo/RecBandit-v0_1/checkpoint.safetensors       # go on where that run stopped
   python scripts/train.py --env RecBandit-v0 --log open_bandit/random/men.csv.gz   # arms and prior from a log
   tensorboard --logdir logs
@@ -187,6 +187,10 @@ def resume(options: argparse.Namespace) -> dict[str, Any]:
     header, _ = read(options.trained_agent)
     if header["training"] is None:
         raise ValueError(f"{options.trained_agent}: holds weights only; go on from a checkpoint that training wrote")
+    if header["env"]["id"] is None:
+        raise ValueError(
+            f"{options.trained_agent}: was trained in an environment that is not registered: use agents.load"
+        )
     for name, found in (("env", header["env"]["id"]), ("algo", header["algo"])):
         if getattr(options, name) not in (None, found):
             raise ValueError(f"{options.trained_agent} was trained with --{name} {found}, not {getattr(options, name)}")
@@ -219,6 +223,10 @@ def check_hyperparameters(algo: str, values: dict[str, Any], tuned: dict[str, An
         falling = isinstance(value, str) and value.startswith("lin_")
         if isinstance(usual.get(name), int | float) and not (number or falling):
             raise ValueError(f"--hyperparam {name} must be a number or lin_X, got {value!r}")
+        if number and name in FROM_ONE and value != int(value):
+            raise ValueError(f"--hyperparam {name} must be a whole number, got {value}")
+        if name == "policy_kwargs" and not isinstance(value, dict):
+            raise ValueError(f'--hyperparam policy_kwargs must be a mapping, such as {{"width": 64}}, got {value!r}')
 
 
 def chosen_hyperparameters(options: argparse.Namespace, tuned: dict[str, Any]) -> dict[str, Any]:
@@ -243,6 +251,8 @@ def chosen_hyperparameters(options: argparse.Namespace, tuned: dict[str, Any]) -
             if not isinstance(choices, list) or not choices:
                 raise ValueError(f"--vary {name} must be a list of values, such as {name}=[5,10,50], got {choices!r}")
         names, choices = zip(*options.vary, strict=True)
+        if len(set(names)) < len(names):
+            raise ValueError(f"--vary names {', '.join(sorted({n for n in names if names.count(n) > 1}))} twice")
         values["variants"] = [dict(zip(names, combination, strict=True)) for combination in product(*choices)]
     return values
 
@@ -278,6 +288,11 @@ def train(options: argparse.Namespace) -> int:
         tuned = hyperparameters(options.algo, options.env)
         values = chosen_hyperparameters(options, tuned)
         total, n_envs = options.n_timesteps or values["n_timesteps"], options.n_envs or values["n_envs"]
+        if total < values.get("pretrain_steps", 0):
+            print(
+                f"note: all of -n {total:,} is imitation, and ends before its {values['pretrain_steps']:,} decisions "
+                "and the fall of its learning rate: see --pretrain-steps"
+            )
         values = {key: value for key, value in values.items() if key not in ("n_timesteps", "n_envs")}
     env = RecVecEnv(recgym.make_scenario(options.env, **parameters), n_envs, tasks=options.tasks)
     env.seed(options.seed)

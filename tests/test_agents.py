@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -297,8 +298,10 @@ def test_another_environment_is_set() -> None:
     assert model.num_timesteps == 60
     with pytest.raises(AssertionError, match="number of environments"):
         model.set_env(bandit(2))
-    with pytest.raises(ValueError, match="spaces do not match"):
+    with pytest.raises(ValueError, match=r"other spaces, such as .*MetaPPO.load\(path, env=...\) plays it"):
         model.set_env(bandit(arms=4))
+    with pytest.raises(ValueError, match=r"than here: average \(1 there, 0 here\), exposure \(1 there, 0 here\)"):
+        model.set_env(bandit(statistics=False))
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -365,10 +368,21 @@ def test_an_update_ends_early_where_the_policy_moves_too_far() -> None:
 
 def test_optimizer_arguments() -> None:
     model = meta(bandit(), {"optimizer_kwargs": {"eps": 1e-3}}, weight_decay=0.25)
-    (group,) = model.policy.optimizer.param_groups
+    groups = model.policy.optimizer.param_groups
     assert isinstance(model.policy.optimizer, torch.optim.AdamW)
-    assert (group["weight_decay"], group["eps"], group["lr"]) == (0.25, 1e-3, LEARNING["learning_rate"])
-    assert len(group["params"]) == len(list(model.policy.parameters()))
+    assert [group["weight_decay"] for group in groups] == [0.25, 0.0]
+    assert {(group["eps"], group["lr"]) for group in groups} == {(1e-3, LEARNING["learning_rate"])}
+    assert sum(len(group["params"]) for group in groups) == len(list(model.policy.parameters()))
+
+
+def test_weight_decay_leaves_time_scales_and_biases_alone() -> None:
+    model = meta(bandit(), weight_decay=0.5)
+    names = {id(weight): name for name, weight in model.policy.named_parameters()}
+    decayed = {
+        names[id(w)] for group in model.policy.optimizer.param_groups if group["weight_decay"] for w in group["params"]
+    }
+    assert "network.embed.0.weight" in decayed
+    assert not any(part in name for name in decayed for part in ("logit", "ridge", "bias", "norm"))
 
 
 # --- callbacks and logs ----------------------------------------------------------------------------------------------
@@ -581,16 +595,19 @@ def test_rows_of_different_length_are_evaluated_as_alone() -> None:
 
 
 @pytest.mark.parametrize("policy", [*NETWORKS.values(), {"init_policy": "expert", "expert_prior": (0.5, 0.3, 0.2)}])
-def test_a_policy_alone_is_kept(policy: dict[str, Any], tmp_path: Path) -> None:
+def test_a_policy_alone_is_made_again_and_never_pickled(policy: dict[str, Any], tmp_path: Path) -> None:
     ours = shaken(meta(bandit(), policy)).policy
     theirs = TransformerPolicy(**ours._get_constructor_parameters())
     theirs.load_state_dict(ours.state_dict())
-    ours.save(str(tmp_path / "policy"))  # SB3's own: a pickle, which runs code when it is read
     observations, starts = played(bandit(), 5)
-    for policy in (theirs, TransformerPolicy.load(str(tmp_path / "policy"), device="cpu")):
-        assert policy.arguments == ours.arguments and policy.context_length == ours.context_length
-        for a, b in zip(stepped(ours, observations, starts), stepped(policy, observations, starts), strict=True):
-            assert torch.equal(a, b)
+    assert theirs.arguments == ours.arguments and theirs.context_length == ours.context_length
+    for a, b in zip(stepped(ours, observations, starts), stepped(theirs, observations, starts), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(NotImplementedError, match="save the algorithm"):
+        ours.save(str(tmp_path / "policy"))
+    with pytest.raises(NotImplementedError, match=r"use MetaPPO.load"):
+        TransformerPolicy.load(str(tmp_path / "policy"))
+    assert not list(tmp_path.iterdir())
 
 
 # --- acting is learning ----------------------------------------------------------------------------------------------
@@ -761,10 +778,13 @@ def test_least_squares_that_cannot_be_solved_stop_learning_and_not_acting() -> N
     impossible = -10.0 * torch.eye(3, 4).flatten().expand(1, 1, 2, -1)  # sums that no features can have
     assert memory.read(impossible, torch.ones(1, 3, 2)).isnan().all()
     with torch.no_grad():
-        memory.log_ridge.fill_(-math.inf)
+        memory.log_ridge.fill_(-math.inf)  # it has a floor
+    assert model.learn(1).num_timesteps > 0
+    with torch.no_grad():
+        memory.log_ridge.fill_(math.nan)
     assert model.predict(model.env.reset())[0].shape == (4,)
-    with pytest.raises(ValueError, match="update 1: loss nan"):
-        model.learn(1)
+    with pytest.raises(ValueError, match="update 2: loss nan"):
+        model.learn(1, reset_num_timesteps=False)
 
 
 def test_a_trial_longer_than_the_context_is_refused() -> None:
@@ -1202,7 +1222,7 @@ def test_an_expert_is_imitated_and_then_left(env: Callable[..., Any]) -> None:
     assert log["imitation/agreement"][-1] > max(0.9, log["imitation/agreement"][0])
     rates = [0.02 * max(1.0 - i / 8, 0.01) for i in range(1, 9)]
     assert log["imitation/learning_rate"] == pytest.approx(rates)
-    assert model.training_counters() == {"rollouts": 10, "pretrained": 8 * rows}
+    assert model.training_counters() == {"rollouts": 10, "pretrained": 8 * rows, "seed": 0}
     states = model.policy.optimizer.state.values()
     assert {float(state["step"]) for state in states} == {2.0 * 4}  # minibatches of PPO, with which it began anew
 
@@ -1275,7 +1295,7 @@ def test_experts_that_are_none() -> None:
         meta(bandit(), pretrain_steps=10)
     with pytest.raises(ValueError, match="'informed' looks at the task, which only a RecVecEnv shows"):
         meta(singles(2), expert="informed", pretrain_steps=10)
-    with pytest.raises(ValueError, match="batch_decisions must be at least 1"):
+    with pytest.raises(ValueError, match="batch_decisions must be a whole number of at least 1"):
         meta(bandit(), expert="ucb1", pretrain_steps=10, batch_decisions=0)
 
 
@@ -1435,7 +1455,7 @@ def test_the_number_of_a_rollout_decides_its_tasks() -> None:
     variants = [{"arms": 2}, {"arms": 4}]
     ours = tasks_of(meta(bandit(), variants=variants), 4, 20)
     late = meta(bandit(seed=9), variants=variants, n_epochs=1)
-    late.restore_counters({"rollouts": 2, "pretrained": 0})
+    late.restore_counters({"rollouts": 2, "pretrained": 0, "seed": 0})
     theirs = tasks_of(late, 2, 20)
     assert all(np.array_equal(a, b) for a, b in zip(ours[2:], theirs, strict=True))
     assert not np.array_equal(ours[0], ours[2])
@@ -1514,7 +1534,13 @@ def test_actions_that_do_not_choose_among_the_candidates() -> None:
         ({"n_steps": 7}, "n_steps 7 does not hold whole trials of 5 decisions"),
         ({"batch_size": 7}, "batch_size 7 must hold whole trials of 5 decisions, and at most the 20 of a rollout"),
         ({"batch_size": 25}, "batch_size 25 must .* at most the 20"),
-        ({"batch_size": 0}, "batch_size 0 must"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"n_steps": -10}, "n_steps must be a whole number of at least 1, got -10"),
+        ({"n_epochs": 1.5}, "n_epochs must be a whole number of at least 1, got 1.5"),
+        ({"gamma": 2.0}, "gamma must be a number of at least 0 and at most 1, got 2.0"),
+        ({"target_kl": "abc"}, "target_kl must be a number above 0, got 'abc'"),
+        ({"reward_scale": 0}, "reward_scale must be a number above 0, got 0"),
+        ({"policy": {"heads": 0}}, "heads must be at least 1, got 0"),
         ({"policy": {"width": 9}}, "width 9 must be a multiple of heads 2"),
         ({"policy": {"init_policy": "best"}}, "init_policy must be one of uniform, expert, softmax, got 'best'"),
         ({"policy": {"init_policy": "expert"}}, "needs a candidate field 'expert' .* or expert_prior"),
@@ -1536,7 +1562,7 @@ def test_arguments_that_are_refused(arguments: dict[str, Any], message: str) -> 
 def test_what_needs_a_layout_is_refused_without() -> None:
     with pytest.raises(ValueError, match="init_policy 'softmax' needs an environment with a Layout"):
         meta(cart_pole(), {"init_policy": "softmax"})
-    with pytest.raises(ValueError, match="batch_size 10 must hold whole trials of 16"):
+    with pytest.raises(ValueError, match="batch_size 10 must hold whole sequences of 16"):
         meta(cart_pole(), batch_size=10)
 
 
@@ -1628,16 +1654,112 @@ def test_memories_and_observations_that_do_not_fit(actor: MetaPPO) -> None:
             actor.predict(wrong)
 
 
+def test_fine_tuning_a_loaded_agent_does_not_imitate_again(tmp_path: Path) -> None:
+    log, model = Log(), meta(bandit(), expert="gittins", pretrain_steps=40)
+    model.learn(40)
+    model.learn(20)  # counts timesteps from 0 again
+    model.save(tmp_path / "agent")
+    loaded = MetaPPO.load(tmp_path / "agent", env=bandit(), device="cpu")
+    loaded.learn(20, log)
+    assert ["train/loss" in update for update in log.updates] == [True]
+    assert loaded.training_counters() == {"rollouts": 4, "pretrained": 40, "seed": 0}
+
+
+def test_what_is_not_a_number_ends_with_its_trial(actor: MetaPPO) -> None:
+    observation = actor.env.reset()
+    _, memory = actor.predict(observation)
+    spoiled = memory._replace(**{name: leaf * np.nan for name, leaf in memory._asdict().items() if name != "length"})
+    begins = np.ones(len(observation), dtype=bool)
+    torch.manual_seed(0)
+    ours, after = actor.predict(observation, spoiled, begins)
+    torch.manual_seed(0)
+    theirs, fresh = actor.predict(observation, memory, begins)
+    assert (ours == theirs).all() and all(np.array_equal(a, b) for a, b in zip(after, fresh, strict=True))
+    if np.issubdtype(observation.dtype, np.floating):
+        observation[1] = np.nan
+        with pytest.raises(ValueError, match="observation 1 holds numbers that are not finite"):
+            actor.predict(observation)
+
+
+def test_rows_and_memories_that_do_not_fit(actor: MetaPPO) -> None:
+    observation = actor.env.reset()
+    _, memory = actor.predict(observation)
+    with pytest.raises(ValueError, match="episode_start is of 1 rows"):
+        actor.predict(observation, memory, np.array([True]))
+    with pytest.raises(ValueError, match=r"state must be the Memory .* got a tuple"):
+        actor.predict(observation, (1, 2))
+    assert actor.predict(observation, type(memory)(*map(torch.from_numpy, memory)))[0].shape == (len(observation),)
+
+
+def test_the_expert_is_asked_only_where_its_answer_is_used() -> None:
+    model = meta(bandit(), expert="gittins", pretrain_steps=20)
+    model.learn(20)
+    model._courses[0].expert.label = lambda *_: pytest.fail("nobody listens")
+    model.learn(20, reset_num_timesteps=False)
+
+
+def test_a_rollout_of_many_trials_remembers_one_at_a_time() -> None:
+    model = shaken(meta(bandit(), {"history_layers": 1}, n_steps=20))
+    longest, step = [], model.policy.step
+    model.policy.step = lambda *given: (found := step(*given), longest.append(found[2].cache.shape[1]))[0]
+    model.learn(1)
+    assert max(longest) == 5
+
+
+def test_truncation_without_a_last_observation_counts_as_an_end() -> None:
+    env = cart_pole()
+    step = env.step_wait
+
+    def silent() -> Any:
+        observation, reward, done, infos = step()
+        for info in infos:
+            info.pop("terminal_observation", None)
+            info["TimeLimit.truncated"] = True
+        return observation, reward, done, infos
+
+    env.step_wait = silent
+    assert meta(env, n_steps=64).learn(64).num_timesteps >= 64
+
+
+def test_images_enter_between_zero_and_one() -> None:
+    env = DummyVecEnv([lambda: Spaces(spaces.Box(0, 255, (3, 12, 12), np.uint8), spaces.Discrete(4))])
+    policy = meta(env).policy
+    white = torch.full((1, 3, 12, 12), 255, dtype=torch.uint8)
+    assert policy._flat(white, 1).shape == (1, 432) and policy._flat(white, 1).max() == 1.0
+
+
+def test_layouts_that_lack_what_learning_reads() -> None:
+    layout = bandit().get_attr("layout")[0].to_json()
+    layout["candidate"] = [[f"x{name}", *rest] for name, *rest in layout["candidate"]]
+    with pytest.raises(ValueError, match="the layout lacks chosen"):
+        TransformerPolicy(**{**meta(bandit()).policy._get_constructor_parameters(), "layout": layout})
+    with pytest.raises(ValueError, match="actions must count from 0"):
+        meta(DummyVecEnv([lambda: Spaces(BOX, spaces.Discrete(3, start=1))]))
+
+
 def test_a_policy_of_another_class_is_in_no_checkpoint(tmp_path: Path) -> None:
     other = type("Other", (TransformerPolicy,), {})
     model = MetaPPO(other, bandit(), policy_kwargs=POLICY, **LEARNING)
     model.learn(1)
     with pytest.raises(ValueError, match="can hold a TransformerPolicy, not a Other"):
         model.save(tmp_path / "agent")
-    model = meta(bandit(), learning_rate=lambda left: left)
-    with pytest.raises(ValueError, match="cannot be kept in a checkpoint"):
-        model.save(tmp_path / "agent")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_file_cannot_hold_is_kept_as_its_present_value_or_left_out(tmp_path: Path) -> None:
+    kwargs = {**POLICY, "optimizer_class": torch.optim.Adam, "expert_prior": np.full(3, 1 / 3), "init_policy": "expert"}
+    model = meta(bandit(), kwargs, learning_rate=lambda left: 1e-3 * left, n_steps=np.int64(10)).learn(40)
+    with pytest.warns(UserWarning, match="file") as warned:
+        model.save(tmp_path / "agent")
+    said = " ".join(str(one.message) for one in warned)
+    assert "learning_rate" in said and "the file keeps its present value" in said and "optimizer_class" in said
+    loaded = MetaPPO.load(tmp_path / "agent", device="cpu", n_epochs=3, verbose=1)
+    assert same(weights(model), weights(loaded)) and loaded.n_epochs == 3 and loaded.verbose == 1
+    assert loaded.learning_rate == pytest.approx(1e-3 * model._current_progress_remaining)
+    with pytest.raises(ValueError, match="nothing to exclude"):
+        model.save(tmp_path / "other", exclude=["env"])
+    with pytest.raises(TypeError, match="needs the path of a file, got a BytesIO"):
+        model.save(io.BytesIO())
 
 
 class Fragile(VecEnvWrapper):

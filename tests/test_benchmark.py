@@ -30,13 +30,14 @@ ROWS = [
 ]
 
 GOALS = ("Thompson", "98 % of the way to FHGI")
+OURS = ("MetaPPO", "MetaPPO, RecurrentPPO's environments and passes")
 LEARNER_ROWS = [
     "Gittins table",
     "latency of a decision",
     *(f"latency with a history at {place}" for place in ("1-3", "13-15", "28-30")),
     "latency with a history, end / beginning",
-    *(f"PPO training: {who}{part}" for who in ("MetaPPO", "RecurrentPPO") for part in ("", ", rollout", ", update")),
-    "PPO training: MetaPPO / RecurrentPPO",
+    *(f"PPO training: {who}{part}" for who in ("RecurrentPPO", *OURS) for part in ("", ", rollout", ", update")),
+    *(f"PPO training: {who} / RecurrentPPO" for who in OURS),
     "PPO training, torch GPU",
     *(f"time to a score: {who}, {goal}" for who in ("MetaPPO", "RecurrentPPO", "PPO") for goal in GOALS),
     *(f"time to a score: MetaPPO / better of the others, {goal}" for goal in GOALS),
@@ -193,14 +194,18 @@ def test_overfitting_reports_scores_on_three_kinds_of_tasks(
 def test_training_tasks_are_played_equally_often_and_informed_scores_one(scripts: tuple[Any, Any]) -> None:
     _, learners = scripts
     scenario = recgym.make_scenario("RecBandit-v0", arms=3, horizon=5)
-    env = learners.make_env(scenario, 4, tasks=6)
+    env = learners.make_env(scenario, learners.QUICK, "meta_ppo", tasks=6)
     env.reset()
     split = learners.make_split(scenario, 20, seed=1, tasks=env.fixed_tasks)
     best = env.fixed_tasks.rates.max(axis=-1)
     assert split.informed.expected.shape == (24,)
     assert split.informed.expected == pytest.approx(5 * best[[i % 6 for i in range(24)]], rel=1e-5)
     policy = learners.make_baseline("informed", scenario)
-    assert learners.normalised_score(policy, split, scenario) == pytest.approx((1.0, 1.0, 1.0))
+    assert learners.normalised_score(split.play(policy), split, scenario) == pytest.approx((1.0, 1.0, 1.0))
+    other = learners.make_split(scenario, 20, seed=2)
+    gap = learners.overfit(split.gittins, split, other.informed, other)
+    assert gap.mean == pytest.approx(float((other.gittins.expected - other.informed.expected).mean()))
+    assert gap.low < gap.mean < gap.high < 0.0
     assert len(learners.make_split(scenario, 4, seed=1, tasks=env.fixed_tasks).random.expected) == 4
 
 

@@ -537,9 +537,13 @@ PLAIN: list[tuple[str, str, Any]] = [
     *(("ppo", "action_space", value) for value in ({}, None, {"bit_generator": "PCG64"}, ...)),
     *(("ppo", "param_groups", value) for value in ([], {}, [3], [{}], ...)),
     *(("ppo", "optimizer", value) for value in ([], [0], [99], "0", None, {"0": 1})),
-    *(("ppo", "own", value) for value in ({}, 3)),
-    *(("meta_ppo", "own", value) for value in (None, [], {}, {"rollouts": "x", "pretrained": 0})),
 ]
+OWN = (
+    None,
+    [],
+    {},
+    *({"rollouts": r, "pretrained": 0, "seed": s} for r, s in (("x", 0), (-1, 0), (True, 0), (1, 0.5))),
+)
 
 
 def refuse_to_resume(path: Path) -> str:
@@ -595,8 +599,19 @@ def test_values_of_a_training_state_that_do_not_fit_are_refused(
         outside = value != [99, True]  # a place in the buffer, but the file holds less
         assert ("replay must be [position below 100, full]" if outside else "'replay.observations' should") in message
     else:
-        known = {"replay": "it has a replay buffer, the model has none", "random": "", "action_space": "", "own": ""}
+        known = {"replay": "it has a replay buffer, the model has none", "random": "", "action_space": ""}
         assert known.get(key, key) in message
+
+
+@pytest.mark.parametrize("value", OWN)
+@pytest.mark.parametrize("resume", [True, False])
+def test_counters_of_an_algorithm_s_own_that_do_not_fit_are_refused(
+    value: Any, resume: bool, trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "whole.safetensors"
+    path.write_bytes(edited(trained("meta_ppo").read_bytes(), lambda header, _: header.update(own=value)))
+    with pytest.raises(ValueError, match="own"):
+        load(path, device="cpu", resume=resume)
 
 
 @pytest.mark.parametrize(
@@ -615,7 +630,7 @@ def test_settings_of_the_optimizer_that_do_not_fit_are_refused(
 
 def test_a_training_state_of_an_earlier_version_is_taken_up(trained: Callable[[str], Path], tmp_path: Path) -> None:
     def earlier(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        del header["spaces"], header["training"]["own"], header["training"]["optimizer"]
+        del header["spaces"], header["own"], header["training"]["optimizer"]
         del header["training"]["param_groups"][0]["eps"]  # an older torch may not have had it
 
     path = tmp_path / "whole.safetensors"
@@ -853,8 +868,8 @@ def cart_pole(n_envs: int = 2) -> DummyVecEnv:
     return DummyVecEnv([lambda: gymnasium.make("CartPole-v1")] * n_envs)
 
 
-def meta(env: Any, **arguments: Any) -> Any:
-    return build("meta_ppo", env, {**SMALL["meta_ppo"], **arguments}, device="cpu", seed=0)
+def meta(env: Any, *, seed: int = 0, **arguments: Any) -> Any:
+    return build("meta_ppo", env, {**SMALL["meta_ppo"], **arguments}, device="cpu", seed=seed)
 
 
 @pytest.mark.parametrize("arms", [2, 9])
@@ -922,7 +937,7 @@ def test_training_is_not_kept_where_the_environment_cannot_be(env: Callable[[], 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(params=["unregistered", "monitored", "variants", "expert"])
+@pytest.fixture(params=["unregistered", "monitored", "variants", "expert", "another seed"])
 def unlike(request: pytest.FixtureRequest) -> Callable[[], Any]:
     """Makes models whose training state has something of its own."""
     registered = make_vec_env("RecBandit-v0", 4, 0, **PARAMETERS)
@@ -931,6 +946,7 @@ def unlike(request: pytest.FixtureRequest) -> Callable[[], Any]:
         "monitored": lambda: meta(VecMonitor(make_vec_env("RecBandit-v0", 4, 0, **PARAMETERS))),
         "variants": lambda: meta(registered, variants=[{"arms": 3}, {"arms": 6}, {}]),
         "expert": lambda: meta(registered, expert="ucb1", expert_coef=0.1, pretrain_steps=200),
+        "another seed": lambda: meta(registered, expert="thompson", pretrain_steps=480, seed=5),
     }[request.param]
 
 
@@ -946,7 +962,7 @@ def test_a_transformer_resumes_bit_identical(unlike: Callable[[], Any], tmp_path
     whole = unlike()
     whole.env.seed(3)
     whole.learn(480, Save())
-    own = read(tmp_path / "middle")[0]["training"]["own"]
+    own = read(tmp_path / "middle")[0]["own"]
     assert own["rollouts"] == 4
     torch.manual_seed(99)  # whatever happened in between must not matter
     resumed = load(tmp_path / "middle", env=unlike().env, device="cpu", resume=True)
