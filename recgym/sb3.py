@@ -241,6 +241,9 @@ class EvaluationCallback(BaseCallback):
         trials: per evaluation.
         baselines: names drawn beside the agent; random and informed are added.
         hyperparameters: shown in TensorBoard's HPARAMS tab.
+
+    Raises:
+        ValueError: when training begins, where VecNormalize changes the observations that the model sees.
     """
 
     def __init__(
@@ -265,6 +268,9 @@ class EvaluationCallback(BaseCallback):
         self._finished: deque[np.ndarray] = deque()  # [1 + M] each: the latest whole trials
 
     def _init_callback(self) -> None:
+        normalised = self.model.get_vec_normalize_env()
+        if normalised is not None and normalised.norm_obs:
+            raise ValueError("EvaluationCallback shows observations as they are: use VecNormalize(norm_obs=False)")
         rows = self.training_env.num_envs
         self._running = np.zeros((rows, 1 + len(self.scenario.objectives)))
         self._whole = np.full(rows, self.model.num_timesteps == 0)

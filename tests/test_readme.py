@@ -90,3 +90,13 @@ def test_the_version_stands_in_one_place_or_agrees() -> None:
     assert "version" in project["dynamic"]
     assert f"version: {recgym.__version__}" in (ROOT / "CITATION.cff").read_text().replace('"', "")
     assert recgym.__version__ in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_quoted_messages_are_those_of_the_code() -> None:
+    table = (ROOT / "docs/agents.md").read_text().split("## What is wrong")[1]
+    code = re.sub(r'"\s*f?"', "", "".join(path.read_text() for path in (ROOT / "agents").glob("*.py")))
+    quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert len(quoted) > 4
+    for message in quoted:
+        for part in filter(None, (part.strip() for part in message.split("..."))):
+            assert part in code, message
