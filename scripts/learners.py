@@ -40,6 +40,12 @@ WAY = 0.98  # from random to the Gittins index
 SLOWEST = 5.0  # ms that a decision for one user may take
 SHARE = 1 / 3  # of the time of the better of the others that training may take
 NO_EXPERT = {"expert": None, "expert_coef": 0.0, "pretrain_steps": 0}  # PPO alone
+INITIAL: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {  # of the environment, policy, algorithm
+    "uniform, imitation first": ({}, {}, {}),
+    "uniform": ({}, {}, NO_EXPERT),
+    "softmax of the running mean": ({}, {"init_policy": "softmax"}, NO_EXPERT),
+    "an expert's judgement with noise 3": ({"expert": 3.0}, {"init_policy": "expert"}, NO_EXPERT),
+}
 WARM_UPS = 2  # plays of `measure` before those that count
 PHASES = ("collect_rollouts", "train")  # the two halves of an SB3 on-policy iteration
 BEGINNING_MIDDLE_END = ((0.0, 0.1), (0.4, 0.5), (0.9, 1.0))  # of a trial
@@ -212,6 +218,33 @@ def time_ratio(name: str, races: Mapping[str, Race], goal: str) -> Row:
     note = "evaluations not counted" if found else "an upper bound: the others did not get there"
     line = row(name, [ratio], "times", f"{note}; of processor time {cpu:.2f}", most=SHARE)
     return line if found else line._replace(met=line.met or None)  # the ratio itself is smaller
+
+
+def initial_policies(name: str, plan: Plan) -> Iterator[Row]:
+    """Trials that MetaPPO plays in training until it scores as Thompson sampling, by what it begins with."""
+    size = size_of(plan)
+    for label, (parameters, policy, values) in INITIAL.items():
+        scenario = recgym.make_scenario(ENV, **size.parameters, **parameters)
+
+        def score(agent: Any, scenario: Any = scenario) -> float:
+            return float(rollout(agent, scenario, trials=size.trials, seed=VALIDATION_SEED).expected.mean())
+
+        goal = {"Thompson": score(make_baseline("thompson", scenario))}
+        given = {
+            **hyperparameters("meta_ppo", ENV).get("policy_kwargs", {}),
+            **size.hyperparameters.get("meta_ppo", {}),
+        }
+        kwargs = {**given.get("policy_kwargs", {}), **policy}
+        race = Race(score, goal, every=0.0, budget=plan.budget, label=label)
+        model = make("meta_ppo", make_env(scenario, size, "meta_ppo"), size, **values, policy_kwargs=kwargs)
+        while not race.over:
+            model.learn(hyperparameters("meta_ppo", ENV)["n_timesteps"], race, reset_num_timesteps=False)
+        point = race.reached.get("Thompson", race.curve[-1])
+        trials = point.timesteps // scenario.horizon
+        scores = f"{race.curve[0].score:.2f}, then {point.score:.2f} of {goal['Thompson']:.2f}"
+        note = f"scored {scores} after {point.seconds:.0f} s"
+        reached = [float(trials)] if race.reached else []
+        yield row(f"{name}: {label}", reached, "trials", note if reached else f"not within {trials:,} trials; {note}")
 
 
 @contextmanager
@@ -393,6 +426,7 @@ def benchmarks(curves: dict[str, Any]) -> dict[str, tuple[str, Callable[[str, Pl
         "latency with a history": ("torch", partial(latency, history_layers=2)),
         "PPO training": ("torch", training_speed),
         "PPO training, torch GPU": ("cuda", gpu_training),
+        "trials from an initial policy": ("torch", initial_policies),
         "time to a score": ("torch", partial(time_to_score, curves=curves)),
     }
 

@@ -30,6 +30,12 @@ ROWS = [
 ]
 
 GOALS = ("Thompson", "98 % of the way to FHGI")
+STARTS = (
+    "uniform, imitation first",
+    "uniform",
+    "softmax of the running mean",
+    "an expert's judgement with noise 3",
+)
 OURS = ("MetaPPO", "MetaPPO, RecurrentPPO's environments and passes")
 LEARNER_ROWS = [
     "Gittins table",
@@ -39,6 +45,7 @@ LEARNER_ROWS = [
     *(f"PPO training: {who}{part}" for who in ("RecurrentPPO", *OURS) for part in ("", ", rollout", ", update")),
     *(f"PPO training: {who} / RecurrentPPO" for who in OURS),
     "PPO training, torch GPU",
+    *(f"trials from an initial policy: {start}" for start in STARTS),
     *(f"time to a score: {who}, {goal}" for who in ("MetaPPO", "RecurrentPPO", "PPO") for goal in GOALS),
     *(f"time to a score: MetaPPO / better of the others, {goal}" for goal in GOALS),
 ]
@@ -112,7 +119,7 @@ def test_learners_report_every_row(
     given = ["--learners", "--quick", "--budget", "0.2", "--json", str(path), "--figure", str(figure)]
     assert scripts[0].main(given) == 0
     printed = capsys.readouterr()
-    assert "latency of a decision" in printed.out and "[1/6]" in printed.err and "MetaPPO, 0.0 s" in printed.err
+    assert "latency of a decision" in printed.out and "[1/7]" in printed.err and "MetaPPO, 0.0 s" in printed.err
     report = json.loads(path.read_text())
     assert report["quick"] and report["complete"] and report["versions"]["sb3-contrib"]
     rows = {row["name"]: row for row in report["rows"]}
@@ -120,9 +127,9 @@ def test_learners_report_every_row(
     for name, row in rows.items():
         assert row["met"] is None
         if row["value"] is None:  # a GPU that is not here, a score that was not reached
-            assert row["note"] and (name.startswith("time to a score") or "GPU" in name), name
+            assert row["note"] and (name.startswith(("time to a score", "trials from")) or "GPU" in name), name
         else:
-            assert 0 < row["low"] <= row["value"] <= row["high"], name
+            assert (-1 if name.startswith("trials from") else 0) < row["low"] <= row["value"] <= row["high"], name
     curves = report["time to a score"]
     assert set(curves["learners"]) == {"MetaPPO", "RecurrentPPO", "PPO"} and set(curves["goals"]) == set(GOALS)
     for points in curves["learners"].values():
