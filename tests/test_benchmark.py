@@ -230,7 +230,8 @@ def test_interrupting_prints_what_was_measured(
 
     monkeypatch.setattr(learners, "rollout", interrupted)
     path = tmp_path / "report.json"
-    assert benchmark_module.main(["--learners", "--quick", "--only", "time to", "--json", str(path)]) == 130
+    given = ["--learners", "--quick", "--only", "time to", "--budget", "60", "--json", str(path)]
+    assert benchmark_module.main(given) == 130
     printed = capsys.readouterr()
     assert "stopped; what was measured so far" in printed.err and "MetaPPO, Thompson" in printed.out
     report = json.loads(path.read_text())
