@@ -34,7 +34,7 @@ from recgym.sb3 import RecVecEnv
 
 LEARNERS = {"MetaPPO": "meta_ppo", "RecurrentPPO": "recurrent_ppo", "PPO": "ppo"}
 OURS = "MetaPPO"
-SAME_WORK = "MetaPPO, RecurrentPPO's environments and passes"
+SAME_WORK = "MetaPPO, RecurrentPPO's passes"
 GPU_ENVS = 4_096
 WAY = 0.98  # from random to the Gittins index
 SLOWEST = 5.0  # ms that a decision for one user may take
@@ -62,13 +62,13 @@ class Size(NamedTuple):
 
     parameters: dict[str, Any]  # of the environment
     long_horizon: int  # decisions of the trials in which a history grows
-    n_envs: int | None  # None: as tuned, by algorithm
+    n_envs: int  # of every algorithm
     trials: int  # per evaluation
     every: float  # seconds of training from one evaluation to the next, at least
     hyperparameters: dict[str, dict[str, Any]]  # by algorithm, in place of the tuned ones
 
 
-FULL = Size({}, 500, None, 2_000, 3.0, {})
+FULL = Size({}, 500, 256, 2_000, 3.0, {})
 SMALL = {"n_steps": 10, "batch_size": 40, "n_epochs": 2}
 QUICK = Size(
     {"arms": 3, "horizon": 10},
@@ -96,9 +96,8 @@ def make(algo: str, env: RecVecEnv, size: Size, *, device: str = "cpu", **values
     return build(algo, env, chosen, device=device, seed=0)
 
 
-def make_env(scenario: Any, size: Size, algo: str, **arguments: Any) -> RecVecEnv:
-    """As many environments as the algorithm is tuned for."""
-    env = RecVecEnv(scenario, size.n_envs or hyperparameters(algo, ENV)["n_envs"], **arguments)
+def make_env(scenario: Any, n_envs: int, **arguments: Any) -> RecVecEnv:
+    env = RecVecEnv(scenario, n_envs, **arguments)
     env.seed(0)
     return env
 
@@ -192,7 +191,7 @@ def time_to_score(name: str, plan: Plan, *, curves: dict[str, Any]) -> Iterator[
     races: dict[str, Race] = {}
     for label, algo in LEARNERS.items():
         race = races[label] = Race(score, goals, every=size.every, budget=plan.budget, label=label)
-        model = make(algo, make_env(scenario, size, algo), size)
+        model = make(algo, make_env(scenario, size.n_envs), size)
         stopped = None
         try:
             while not race.over:  # where the tuned number of steps is over, another call of learn goes on
@@ -236,7 +235,7 @@ def initial_policies(name: str, plan: Plan) -> Iterator[Row]:
         }
         kwargs = {**given.get("policy_kwargs", {}), **policy}
         race = Race(score, goal, every=0.0, budget=plan.budget, label=label)
-        model = make("meta_ppo", make_env(scenario, size, "meta_ppo"), size, **values, policy_kwargs=kwargs)
+        model = make("meta_ppo", make_env(scenario, size.n_envs), size, **values, policy_kwargs=kwargs)
         while not race.over:
             model.learn(hyperparameters("meta_ppo", ENV)["n_timesteps"], race, reset_num_timesteps=False)
         point = race.reached.get("Thompson", race.curve[-1])
@@ -318,10 +317,10 @@ def training_speed(name: str, plan: Plan) -> Iterator[Row]:
     """PPO of both, without imitation, in turns: as tuned, and ours with RecurrentPPO's work on every decision."""
     size, other = size_of(plan), "RecurrentPPO"
     scenario = recgym.make_scenario(ENV, **size.parameters)
-    models = {other: make("recurrent_ppo", make_env(scenario, size, "recurrent_ppo"), size)}
+    models = {other: make("recurrent_ppo", make_env(scenario, size.n_envs), size)}
     same = {"n_epochs": models[other].n_epochs, "batch_size": models[other].batch_size, "batch_decisions": None}
-    for label, values, algo in ((OURS, {}, "meta_ppo"), (SAME_WORK, same, "recurrent_ppo")):
-        models[label] = make("meta_ppo", make_env(scenario, size, algo), size, **NO_EXPERT, **values)
+    for label, values in ((OURS, {}), (SAME_WORK, same)):
+        models[label] = make("meta_ppo", make_env(scenario, size.n_envs), size, **NO_EXPERT, **values)
     spent: dict[str, list[tuple[float, ...]]] = {label: [] for label in models}
     rates = measure(plan, *(training_play(model, spent[label]) for label, model in models.items()))
     for (label, model), figures in zip(models.items(), rates, strict=True):
@@ -343,8 +342,8 @@ def gpu_training(name: str, plan: Plan) -> Iterator[Row]:
         yield row(name, [], "steps/s", "no GPU here")
         return
     n_envs = GPU_ENVS // plan.shrink
-    size = size_of(plan)._replace(n_envs=n_envs)
-    env: Any = make_env(recgym.make_scenario(ENV, **size.parameters), size, "meta_ppo", device=plan.gpu)
+    size = size_of(plan)
+    env: Any = make_env(recgym.make_scenario(ENV, **size.parameters), n_envs, device=plan.gpu)
     model, spent = make("meta_ppo", env, size, device=plan.gpu, **NO_EXPERT), []
     play = training_play(model, spent)
     (rates,) = measure(plan, play)
@@ -391,7 +390,7 @@ def latency(name: str, plan: Plan, *, history_layers: int) -> Iterator[Row]:
     """Of `predict` for one user; with a history, at the beginning, in the middle and at the end of a long trial."""
     size = size_of(plan)
     parameters = {**size.parameters, **({"horizon": size.long_horizon} if history_layers else {})}
-    env = make_env(recgym.make_scenario(ENV, **parameters), FULL._replace(n_envs=1), "meta_ppo")
+    env = make_env(recgym.make_scenario(ENV, **parameters), 1)
     policy = {**hyperparameters("meta_ppo", ENV).get("policy_kwargs", {}), "history_layers": history_layers}
     model = make("meta_ppo", env, FULL, **NO_EXPERT, policy_kwargs=policy)
     threads = torch.get_num_threads()
@@ -506,7 +505,7 @@ def overfitting(*, timesteps: int, quick: bool) -> Iterator[Generalisation]:
     for number, (knobs, tasks) in enumerate(runs, 1):
         what = f"{called(tasks)} tasks, {knobs}"
         print(f"[{number}/{len(runs)}] {what} ...", file=sys.stderr, flush=True)
-        env = make_env(scenario, size, "meta_ppo", tasks=tasks)
+        env = make_env(scenario, size.n_envs, tasks=tasks)
         model = make("meta_ppo", env, size, **NO_EXPERT, **KNOBS[knobs])
         start = time.perf_counter()
         model.learn(timesteps)

@@ -36,7 +36,7 @@ STARTS = (
     "softmax of the running mean",
     "an expert's judgement with noise 3",
 )
-OURS = ("MetaPPO", "MetaPPO, RecurrentPPO's environments and passes")
+OURS = ("MetaPPO", "MetaPPO, RecurrentPPO's passes")
 LEARNER_ROWS = [
     "Gittins table",
     "latency of a decision",
@@ -201,7 +201,7 @@ def test_overfitting_reports_scores_on_three_kinds_of_tasks(
 def test_training_tasks_are_played_equally_often_and_informed_scores_one(scripts: tuple[Any, Any]) -> None:
     _, learners = scripts
     scenario = recgym.make_scenario("RecBandit-v0", arms=3, horizon=5)
-    env = learners.make_env(scenario, learners.QUICK, "meta_ppo", tasks=6)
+    env = learners.make_env(scenario, 4, tasks=6)
     env.reset()
     split = learners.make_split(scenario, 20, seed=1, tasks=env.fixed_tasks)
     best = env.fixed_tasks.rates.max(axis=-1)
