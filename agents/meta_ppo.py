@@ -69,8 +69,8 @@ class MetaPPO(OnPolicyAlgorithm):
         learning_rate: of PPO; a number, or a schedule of the remaining progress, which falls from 1 to 0 over all
             timesteps of `learn`, those of imitation included.
         n_steps: decisions per environment and update; None: one trial (without a Layout: `STEPS`).
-        batch_size: decisions per minibatch, whole trials of them (without a Layout: whole sequences of `n_steps`);
-            None: a quarter of the rollout.
+        batch_size: decisions per minibatch, rounded down to whole trials (without a Layout: whole sequences of
+            `n_steps`), at least one and at most the rollout's; None: a quarter of the rollout.
         n_epochs: passes over the trials of a rollout.
         batch_decisions: decisions that a minibatch looks at in each of its trials, drawn anew every time; None: all.
             Neighbours have much in common, and a part of them is faster.
@@ -279,12 +279,6 @@ class MetaPPO(OnPolicyAlgorithm):
             gae_lambda=self.gae_lambda,
             labels=expert.width if expert else 0,
         )
-        rows, size = n_steps * env.num_envs, self.batch_size
-        if size is not None and (size % length or size > rows):
-            what = "trials" if horizon else "sequences"
-            raise ValueError(
-                f"batch_size {size} must hold whole {what} of {length} decisions, and at most the {rows} of a rollout"
-            )
         return Course(env, length, buffer, expert)
 
     def arguments(self) -> dict[str, Any]:
@@ -468,7 +462,7 @@ class MetaPPO(OnPolicyAlgorithm):
         self.policy.set_training_mode(True)
         course = self._courses[(self._rollouts - 1) % len(self._courses)]
         rows = course.buffer.buffer_size * course.env.num_envs
-        batch_size = (self.batch_size or max(rows // 4, course.length)) // course.length
+        batch_size = max(1, (self.batch_size or rows // 4) // course.length)
         if self._imitating:
             self._imitate(course, batch_size)
         else:

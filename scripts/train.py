@@ -214,12 +214,15 @@ def resume(options: argparse.Namespace) -> dict[str, Any]:
 
 def check_hyperparameters(algo: str, values: dict[str, Any], tuned: dict[str, Any]) -> None:
     """Refuse numbers that no algorithm takes, and text where the tuned value, or else the default, is a number."""
-    usual = {name: argument.default for name, argument in signature(algorithm(algo)).parameters.items()} | tuned
+    defaults = {name: argument.default for name, argument in signature(algorithm(algo)).parameters.items()}
+    usual = defaults | tuned
     for name, value in values.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         least = 1 if name in FROM_ONE else 0
         if number and not (math.isfinite(value) and value >= least):
             raise ValueError(f"--hyperparam {name} must be a number of at least {least}, got {value}")
+        if value is None and name in defaults and defaults[name] is None:
+            continue
         falling = isinstance(value, str) and value.startswith("lin_")
         if isinstance(usual.get(name), int | float) and not (number or falling):
             raise ValueError(f"--hyperparam {name} must be a number or lin_X, got {value!r}")

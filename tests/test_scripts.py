@@ -219,7 +219,11 @@ REFUSED = {
     "parameter of another preset": (["train.py", "--param", "drift=0.1"], "has no parameter 'drift'"),
     "unknown hyperparameter": (["train.py", "--hyperparam", "n_stepz=3"], "n_stepz"),
     "part of a trial": (["train.py", "--hyperparam", "n_steps=30"], "does not hold whole trials of 100"),
-    "part of a batch": (["train.py", "--hyperparam", "batch_size=150"], "must hold whole trials of 100"),
+    "part of an epoch": (["train.py", "--hyperparam", "n_epochs=1.5"], "n_epochs must be a whole number"),
+    "number that is text": (["train.py", "--hyperparam", "target_kl=abc"], "target_kl must be a number above 0"),
+    "no reward left": (["train.py", "--hyperparam", "reward_scale=0"], "reward_scale must be a number above 0"),
+    "no mapping": (["train.py", "--hyperparam", "policy_kwargs=foo"], "policy_kwargs must be a mapping"),
+    "varied twice": (["train.py", "--vary", "arms=[5]", "--vary", "arms=[6]"], "--vary names arms twice"),
     "unknown expert": (["train.py", "--pretrain-expert", "gitins"], "did you mean 'gittins'"),
     "expert of another algorithm": (
         ["train.py", "--algo", "ppo", "--pretrain-expert", "gittins"],
