@@ -316,6 +316,7 @@ def phase_rows(name: str, spent: Sequence[tuple[float, ...]], steps: int) -> Ite
 def training_speed(name: str, plan: Plan) -> Iterator[Row]:
     """PPO of both, without imitation, in turns: as tuned, and ours with RecurrentPPO's work on every decision."""
     size, other = size_of(plan), "RecurrentPPO"
+    plan = plan._replace(repeats=min(plan.repeats, 3))  # one of its updates takes the better part of a minute
     scenario = recgym.make_scenario(ENV, **size.parameters)
     models = {other: make("recurrent_ppo", make_env(scenario, size.n_envs), size)}
     same = {"n_epochs": models[other].n_epochs, "batch_size": models[other].batch_size, "batch_decisions": None}
