@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -270,19 +271,22 @@ class TransformerPolicy(ActorCriticPolicy):
             Actions [B] or [B, k] (one action for a single observation), and the memory: NumPy arrays [B, ...].
 
         Raises:
-            ValueError: observation or memory of another shape than expected.
+            ValueError: observation or memory of another shape than expected, or an observation that is not finite.
         """
         self.set_training_mode(False)
         array = to_numpy(observation)
         shape = self.observation_space.shape
         if array.shape[-len(shape) :] != shape or array.ndim > len(shape) + 1:  # type: ignore[arg-type]
             raise ValueError(f"observations must have shape {shape} or (rows, *{shape}), got {array.shape}")
-        rows = len(array) if array.ndim > len(shape) else 1
-        array_rows = array.reshape(rows, *shape)
-        wrong = ~np.isfinite(array_rows.reshape(rows, -1)).all(axis=1)
+        single = array.ndim == len(shape)
+        array = array[None] if single else array
+        rows = len(array)
+        if not rows:
+            raise ValueError("there are no observations to act on")
+        wrong = ~np.isfinite(array.reshape(rows, math.prod(shape))).all(axis=1)
         if wrong.any():
             raise ValueError(f"observation {int(wrong.argmax())} holds numbers that are not finite")
-        batch = torch.tensor(array_rows, device=self.device)  # a copy: the memory may keep a part of it
+        batch = torch.tensor(array, device=self.device)  # a copy: the memory may keep a part of it
         starts = torch.full((rows,), state is None, device=self.device)
         if episode_start is not None:
             begins = np.array(episode_start, dtype=bool).reshape(-1)
@@ -302,7 +306,7 @@ class TransformerPolicy(ActorCriticPolicy):
         with torch.no_grad():
             actions, _, _, memory = self.forward(batch, memory, starts, deterministic)
         chosen = to_numpy(actions)
-        return (chosen if array.ndim > len(shape) else chosen[0]), tree_map(to_numpy, memory)
+        return (chosen[0] if single else chosen), tree_map(to_numpy, memory)
 
     # --- whole trials: learning ---
     def evaluate_trials(
@@ -328,4 +332,4 @@ class TransformerPolicy(ActorCriticPolicy):
     def _flat(self, observation: Tensor, axes: int) -> Tensor:
         numbers = preprocess_obs(observation, self.observation_space)  # images: from 0 to 1
         assert isinstance(numbers, Tensor)
-        return numbers.reshape(*observation.shape[:axes], -1)
+        return numbers.reshape(*observation.shape[:axes], math.prod(self.observation_space.shape or ()))

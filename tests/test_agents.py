@@ -1685,6 +1685,8 @@ def test_what_is_not_a_number_ends_with_its_trial(actor: MetaPPO) -> None:
 def test_rows_and_memories_that_do_not_fit(actor: MetaPPO) -> None:
     observation = actor.env.reset()
     _, memory = actor.predict(observation)
+    with pytest.raises(ValueError, match="no observations to act on"):
+        actor.predict(observation[:0])
     with pytest.raises(ValueError, match="episode_start is of 1 rows"):
         actor.predict(observation, memory, np.array([True]))
     with pytest.raises(ValueError, match=r"state must be the Memory .* got a tuple"):
