@@ -139,7 +139,7 @@ class TrialBuffer(BaseBuffer):
     def get(self, length: int, batch_size: int) -> Iterator[Batch]:
         """Minibatches of `batch_size` rows of `length` decisions, in random order, each row once.
 
-        The last one takes what is left over, so none is much smaller than the others.
+        The last one takes what is left over as well: none is smaller than the others, one may be almost twice as large.
         """
         whole = self.trials(length)
         order = torch.randperm(len(whole.actions), device=self.device)

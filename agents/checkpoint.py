@@ -524,7 +524,10 @@ def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: boo
             expected = model.policy.state_dict()
         except Exception as error:  # SB3 checks little: what a wrong argument raises depends on how far it gets
             why = str(error) or type(error).__name__
-            raise ValueError(f"{path}: {header['algo']} cannot be built from the header's arguments: {why}") from error
+            given = f" and {sorted(arguments)}" if arguments else ""
+            raise ValueError(
+                f"{path}: {header['algo']} cannot be built from the header's arguments{given}: {why}"
+            ) from error
     weights = {n.removeprefix("policy."): t for n, t in tensors.items() if n.startswith("policy.")}
     try:
         check_tensors(expected, weights)
@@ -536,7 +539,10 @@ def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: boo
         model.exploration_rate = header["exploration_rate"]
     if hasattr(model, "restore_counters"):
         try:
-            model.restore_counters({**(header["own"] or {}), **({"seed": model.seed} if "seed" in arguments else {})})
+            own = header["own"]
+            if own is None and not resume:  # of an earlier version: its decisions were those of the beginning
+                own = {"rollouts": 0, "pretrained": header["num_timesteps"], "seed": None}
+            model.restore_counters({**(own or {}), **({"seed": model.seed} if "seed" in arguments else {})})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     if resume:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from agents import checkpoint
+from agents.arguments import check_numbers, plain
 from agents.buffer import Batch, TrialBuffer
 from agents.imitation import Expert, imitation_loss, label_entropy, mixed
 from agents.pictures import policy_figures
@@ -34,16 +35,6 @@ __all__ = ["MetaPPO"]
 
 LEARN_FROM = ("reward", "expected_reward", "regret")
 STEPS = 128  # decisions per environment and update without a Layout
-POSITIVE, ANY = 1e-12, float("inf")
-RANGES: dict[str, tuple[float, float, bool]] = {  # least and greatest number, and whether it must be whole
-    **dict.fromkeys(("n_steps", "batch_size", "n_epochs", "batch_decisions"), (1, ANY, True)),
-    **dict.fromkeys(("gamma", "gae_lambda", "pretrain_mix"), (0.0, 1.0, False)),
-    **dict.fromkeys(("ent_coef", "vf_coef", "weight_decay", "expert_coef"), (0.0, ANY, False)),
-    **dict.fromkeys(("max_grad_norm", "target_kl", "reward_scale"), (POSITIVE, ANY, False)),
-    **dict.fromkeys(("pretrain_learning_rate", "pretrain_epochs"), (POSITIVE, ANY, False)),
-    "pretrain_steps": (0, ANY, True),
-}
-OPTIONAL = ("n_steps", "batch_size", "batch_decisions", "target_kl")  # None is a value of theirs
 SelfMetaPPO = TypeVar("SelfMetaPPO", bound="MetaPPO")
 
 
@@ -70,7 +61,7 @@ class MetaPPO(OnPolicyAlgorithm):
             timesteps of `learn`, those of imitation included.
         n_steps: decisions per environment and update; None: one trial (without a Layout: `STEPS`).
         batch_size: decisions per minibatch, rounded down to whole trials (without a Layout: whole sequences of
-            `n_steps`), at least one and at most the rollout's; None: a quarter of the rollout.
+            `n_steps`), at least one; the last takes what is left over. None: a quarter of the rollout.
         n_epochs: passes over the trials of a rollout.
         batch_decisions: decisions that a minibatch looks at in each of its trials, drawn anew every time; None: all.
             Neighbours have much in common, and a part of them is faster.
@@ -151,15 +142,12 @@ class MetaPPO(OnPolicyAlgorithm):
     ) -> None:
         if env is None:
             raise ValueError("MetaPPO needs an environment")
-        policy_kwargs = {name: _plain(value) for name, value in (policy_kwargs or {}).items()}
-        numbers = {name: _plain(value) for name, value in locals().items() if name in RANGES}
-        _check_numbers(numbers)
-        n_steps, batch_size = numbers["n_steps"], numbers["batch_size"]
+        check_numbers(locals())
         super().__init__(
             policy,
             env,
             learning_rate=learning_rate,
-            n_steps=n_steps,
+            n_steps=n_steps,  # type: ignore[arg-type] # None until the environment is known
             gamma=gamma,
             gae_lambda=gae_lambda,
             ent_coef=ent_coef,
@@ -169,7 +157,7 @@ class MetaPPO(OnPolicyAlgorithm):
             sde_sample_freq=-1,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=dict(policy_kwargs),
+            policy_kwargs=dict(policy_kwargs or {}),
             verbose=verbose,
             seed=seed,
             device=device,
@@ -187,7 +175,7 @@ class MetaPPO(OnPolicyAlgorithm):
         self.pretrain_mix = pretrain_mix
         self.batch_decisions, self.pretrain_epochs = batch_decisions, pretrain_epochs
         self.variants = [dict(variant) for variant in variants]
-        self._n_steps, self._policy_kwargs = n_steps, dict(policy_kwargs)  # as given
+        self._n_steps, self._policy_kwargs = n_steps, dict(policy_kwargs or {})  # as given
         self._courses: list[Course] = []
         self._prepared: VecEnv | None = None  # the environment that the courses were made for
         self._rollouts = 0  # made so far: decides whose turn it is among the variants
@@ -284,8 +272,8 @@ class MetaPPO(OnPolicyAlgorithm):
     def arguments(self) -> dict[str, Any]:
         """Those of the constructor, as JSON can carry them: what a checkpoint keeps to build the same again.
 
-        A schedule that cannot be written down (see `agents.checkpoint.plain_schedule`) is kept as the value that it has
-        now, and an optimizer's class not at all; a warning says so.
+        A schedule that cannot be written down (see `agents.checkpoint.plain_schedule`) is kept as the value that it
+        begins with, and an optimizer's class not at all; a warning says so.
 
         Raises:
             ValueError: a policy of another class, which no checkpoint names.
@@ -304,16 +292,16 @@ class MetaPPO(OnPolicyAlgorithm):
         if len(kept) < len(self._policy_kwargs):
             warnings.warn("optimizer_class is not kept in the file: what is loaded has AdamW", stacklevel=3)
         given = {"n_steps": self._n_steps, "policy_kwargs": kept, "stats_window_size": self._stats_window_size}
-        return {"policy": "TransformerPolicy", **given, **schedules, **values}
+        return plain({"policy": "TransformerPolicy", **given, **schedules, **values})
 
     def _kept_schedule(self, name: str) -> float | str | None:
         schedule = getattr(self, name)
         try:
             return checkpoint.plain_schedule(schedule, name=name)
         except ValueError as error:
-            now = float(schedule(self._current_progress_remaining))
-            warnings.warn(f"{error}; the file keeps its present value {now:g}", stacklevel=4)
-            return now
+            first = float(schedule(1.0))
+            warnings.warn(f"{error}; the file keeps its first value {first:g}", stacklevel=4)
+            return first
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Learn and act in another environment that shows the same fields.
@@ -693,21 +681,6 @@ def _on_device(env: VecEnv, device: torch.device) -> bool:
         return False
     place = env.runner.rng.device
     return isinstance(place, torch.device) and (place.type, place.index or 0) == (device.type, device.index or 0)
-
-
-def _check_numbers(values: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        low, high, whole = RANGES[name]
-        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not (value is None and name in OPTIONAL) and not (number and low <= value <= high):
-            least = "above 0" if low == POSITIVE else f"of at least {low:g}"
-            most = f" and at most {high:g}" if high < ANY else ""
-            raise ValueError(f"{name} must be a {'whole ' if whole else ''}number {least}{most}, got {value!r}")
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as Python's, which a checkpoint can carry."""
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def _note(logs: dict[str, list[float]], **values: Tensor) -> None:

@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor
 
+from agents.arguments import check_numbers
 from agents.transformer import INIT_POLICIES, CandidateNetwork, Memory, SequenceNetwork, own_features
 from recgym.core import LOG_SCALE, Layout, to_numpy, tree_map
 
@@ -124,9 +125,7 @@ class TransformerPolicy(ActorCriticPolicy):
             raise ValueError(f"a slate ({action_space}) needs an environment with a Layout")
         if init_policy not in INIT_POLICIES:
             raise ValueError(f"init_policy must be one of {', '.join(INIT_POLICIES)}, got {init_policy!r}")
-        for name, size in {"width": width, "heads": heads, "layers": layers, "context_length": context_length}.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        check_numbers(locals())
         if width % heads:
             raise ValueError(f"width {width} must be a multiple of heads {heads}")
         if np.any(np.asarray(getattr(action_space, "start", 0))):
@@ -332,4 +331,4 @@ class TransformerPolicy(ActorCriticPolicy):
     def _flat(self, observation: Tensor, axes: int) -> Tensor:
         numbers = preprocess_obs(observation, self.observation_space)  # images: from 0 to 1
         assert isinstance(numbers, Tensor)
-        return numbers.reshape(*observation.shape[:axes], math.prod(self.observation_space.shape or ()))
+        return numbers.reshape(*observation.shape[:axes], -1)  # of any number of candidates

@@ -229,10 +229,7 @@ def initial_policies(name: str, plan: Plan) -> Iterator[Row]:
             return float(rollout(agent, scenario, trials=size.trials, seed=VALIDATION_SEED).expected.mean())
 
         goal = {"Thompson": score(make_baseline("thompson", scenario))}
-        given = {
-            **hyperparameters("meta_ppo", ENV).get("policy_kwargs", {}),
-            **size.hyperparameters.get("meta_ppo", {}),
-        }
+        given = {**hyperparameters("meta_ppo", ENV), **size.hyperparameters.get("meta_ppo", {})}
         kwargs = {**given.get("policy_kwargs", {}), **policy}
         race = Race(score, goal, every=0.0, budget=plan.budget, label=label)
         model = make("meta_ppo", make_env(scenario, size.n_envs), size, **values, policy_kwargs=kwargs)
@@ -327,7 +324,7 @@ def training_speed(name: str, plan: Plan) -> Iterator[Row]:
     for (label, model), figures in zip(models.items(), rates, strict=True):
         seen = getattr(model, "batch_decisions", None) or model.n_steps
         passes = model.n_epochs * min(1.0, seen / model.n_steps)
-        batch = f"of {model.batch_size:,}" if model.batch_size else "a quarter of a rollout each"
+        batch = f"of about {model.batch_size:,}" if model.batch_size else "a quarter of a rollout each"
         note = f"{model.n_envs} environments, {passes:.1f} passes over each decision, minibatches {batch}"
         yield row(f"{name}: {label}", figures, "steps/s", note)
         yield from phase_rows(f"{name}: {label}", spent[label][WARM_UPS:], model.n_steps * model.n_envs)

@@ -257,7 +257,9 @@ def chosen_hyperparameters(options: argparse.Namespace, tuned: dict[str, Any]) -
         if len(set(names)) < len(names):
             raise ValueError(f"--vary names {', '.join(sorted({n for n in names if names.count(n) > 1}))} twice")
         values["variants"] = [dict(zip(names, combination, strict=True)) for combination in product(*choices)]
-    return values
+    return {
+        name: int(value) if name in FROM_ONE and isinstance(value, float) else value for name, value in values.items()
+    }
 
 
 def parameters_from_log(path: Path, given: dict[str, Any]) -> dict[str, Any]:

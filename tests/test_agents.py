@@ -809,7 +809,7 @@ def test_a_trial_longer_than_the_context_is_refused() -> None:
 def test_beyond_the_context_the_oldest_is_forgotten(network: str) -> None:
     """With one layer, whose keys and values know nothing of the past, that is the pass over the window alone."""
     env = bandit(3, horizon=30) if network == "history" else DummyVecEnv([lambda: Answer(40)])
-    short = {"context_length": 4, "candidate_memory": False, "history_layers": network == "history"}
+    short = {"context_length": 4, "candidate_memory": False, "history_layers": int(network == "history")}
     whole = shaken(meta(env, {**short, "context_length": 30}, n_steps=None if network == "history" else 16))
     policy = TransformerPolicy(**{**whole.policy._get_constructor_parameters(), "context_length": 4})
     policy.load_state_dict(whole.policy.state_dict())
@@ -1542,8 +1542,10 @@ def test_actions_that_do_not_choose_among_the_candidates() -> None:
         ({"n_epochs": 1.5}, "n_epochs must be a whole number of at least 1, got 1.5"),
         ({"gamma": 2.0}, "gamma must be a number of at least 0 and at most 1, got 2.0"),
         ({"target_kl": "abc"}, "target_kl must be a number above 0, got 'abc'"),
+        ({"policy": {"width": "64"}}, "width must be a whole number of at least 1, got '64'"),
+        ({"policy": {"history_layers": -1}}, "history_layers must be a whole number of at least 0, got -1"),
         ({"reward_scale": 0}, "reward_scale must be a number above 0, got 0"),
-        ({"policy": {"heads": 0}}, "heads must be at least 1, got 0"),
+        ({"policy": {"heads": 0}}, "heads must be a whole number of at least 1, got 0"),
         ({"policy": {"width": 9}}, "width 9 must be a multiple of heads 2"),
         ({"policy": {"init_policy": "best"}}, "init_policy must be one of uniform, expert, softmax, got 'best'"),
         ({"policy": {"init_policy": "expert"}}, "needs a candidate field 'expert' .* or expert_prior"),
@@ -1749,16 +1751,20 @@ def test_a_policy_of_another_class_is_in_no_checkpoint(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_file_cannot_hold_is_kept_as_its_present_value_or_left_out(tmp_path: Path) -> None:
+def test_what_a_file_cannot_hold_is_kept_as_its_first_value_or_left_out(tmp_path: Path) -> None:
     kwargs = {**POLICY, "optimizer_class": torch.optim.Adam, "expert_prior": np.full(3, 1 / 3), "init_policy": "expert"}
-    model = meta(bandit(), kwargs, learning_rate=lambda left: 1e-3 * left, n_steps=np.int64(10)).learn(40)
+    model = meta(bandit(), kwargs, learning_rate=lambda left: 1e-3 * left, n_steps=np.int64(10), n_epochs=np.int64(2))
+    model.learn(40)
     with pytest.warns(UserWarning, match="file") as warned:
         model.save(tmp_path / "agent")
     said = " ".join(str(one.message) for one in warned)
-    assert "learning_rate" in said and "the file keeps its present value" in said and "optimizer_class" in said
+    assert "learning_rate" in said and "the file keeps its first value" in said and "optimizer_class" in said
     loaded = MetaPPO.load(tmp_path / "agent", device="cpu", n_epochs=3, verbose=1)
     assert same(weights(model), weights(loaded)) and loaded.n_epochs == 3 and loaded.verbose == 1
-    assert loaded.learning_rate == pytest.approx(1e-3 * model._current_progress_remaining)
+    assert loaded.learning_rate == 1e-3
+    assert not same(weights(model), weights(loaded.learn(20)))
+    with pytest.raises(ValueError, match=r"header's arguments and \['n_epoch'\]: .*n_epoch"):
+        MetaPPO.load(tmp_path / "agent", device="cpu", n_epoch=3)
     with pytest.raises(ValueError, match="nothing to exclude"):
         model.save(tmp_path / "other", exclude=["env"])
     with pytest.raises(TypeError, match="needs the path of a file, got a BytesIO"):

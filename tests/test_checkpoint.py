@@ -539,7 +539,6 @@ PLAIN: list[tuple[str, str, Any]] = [
     *(("ppo", "optimizer", value) for value in ([], [0], [99], "0", None, {"0": 1})),
 ]
 OWN = (
-    None,
     [],
     {},
     *({"rollouts": r, "pretrained": 0, "seed": s} for r, s in (("x", 0), (-1, 0), (True, 0), (1, 0.5))),
@@ -601,6 +600,17 @@ def test_values_of_a_training_state_that_do_not_fit_are_refused(
     else:
         known = {"replay": "it has a replay buffer, the model has none", "random": "", "action_space": ""}
         assert known.get(key, key) in message
+
+
+def test_an_agent_of_an_earlier_version_acts_and_does_not_imitate_again(
+    trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "whole.safetensors"
+    path.write_bytes(edited(trained("meta_ppo").read_bytes(), lambda header, _: header.pop("own")))
+    model = load(path, device="cpu")
+    assert model.training_counters() == {"rollouts": 0, "pretrained": model.num_timesteps, "seed": None}
+    with pytest.raises(ValueError, match="own counters must be whole numbers"):
+        load(path, device="cpu", resume=True)
 
 
 @pytest.mark.parametrize("value", OWN)

@@ -32,7 +32,8 @@ BELOW: dict[str, set[str]] = {
     "recgym.data": BESIDE,
     "recgym.evaluation": BESIDE | {"recgym", "envs", "baselines", "data"},
     "recgym.report": ABOVE | {"recgym"},
-    "recgym.suites": ABOVE | {"recgym"},
+    "recgym.exact": BESIDE,
+    "recgym.suites": ABOVE | {"recgym", "exact"},
     "recgym.offpolicy": ABOVE | {"recgym", "report"},
     "recgym.sb3": ABOVE | {"recgym", "report"},  # the one of its layer that may use evaluation
     "agents": ABOVE | {"recgym", "report", "offpolicy", "sb3"},
