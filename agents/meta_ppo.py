@@ -283,11 +283,11 @@ class MetaPPO(OnPolicyAlgorithm):
         names = (
             *("batch_size", "n_epochs", "gamma", "gae_lambda", "normalize_advantage", "ent_coef", "vf_coef"),
             *("max_grad_norm", "target_kl", "weight_decay", "reward_scale", "learn_from", "expert", "expert_coef"),
-            *("pretrain_steps", "stats_window_size"),
+            "pretrain_steps",
             *("pretrain_learning_rate", "pretrain_mix", "pretrain_epochs", "batch_decisions", "variants"),
         )
         schedules = {name: self._kept_schedule(name) for name in ("learning_rate", "clip_range")}
-        values = {name: getattr(self, name) for name in names if name != "stats_window_size"}
+        values = {name: getattr(self, name) for name in names}
         kept = {name: value for name, value in self._policy_kwargs.items() if name != "optimizer_class"}
         if len(kept) < len(self._policy_kwargs):
             warnings.warn("optimizer_class is not kept in the file: what is loaded has AdamW", stacklevel=3)

@@ -392,7 +392,8 @@ def measured(options: argparse.Namespace) -> int:
     curves: dict[str, Any] = {}
     known = benchmarks()
     if options.learners or options.overfitting:
-        import learners  # here: it takes the report's parts from this module
+        import learners  # here: they take the report's parts from this module
+        import overfitting
 
         known = learners.benchmarks(curves)
         if options.figure:
@@ -407,7 +408,7 @@ def measured(options: argparse.Namespace) -> int:
     start = load()
     if options.overfitting:
         timesteps = options.timesteps or (QUICK_TIMESTEPS if options.quick else TIMESTEPS)
-        found, status = gather(learners.overfitting(timesteps=timesteps, quick=options.quick))
+        found, status = gather(overfitting.train_on_fixed_tasks(timesteps=timesteps, quick=options.quick))
         results: dict[str, Any] = {"overfitting": [line.to_json() for line in found]}
     else:
         rows, status = gather(run(known, names, plan, judged=not options.quick))
@@ -426,13 +427,13 @@ def measured(options: argparse.Namespace) -> int:
     caption = f"{cores} cores, load average {start[0]:.1f} at the start and {end[0]:.1f} at the end"
     caption += "; a quick run of small batches, not judged" if options.quick else ""
     if options.overfitting:
-        learners.print_overfitting(found, caption)
+        overfitting.print_overfitting(found, caption)
     else:
         print_rows(rows, caption)
     if options.json:
         write_json(options.json, report)
     if options.figure:
-        figure = learners.overfitting_figure(found) if options.overfitting else learners.time_figure(curves)
+        figure = overfitting.overfitting_figure(found) if options.overfitting else learners.time_figure(curves)
         figure.savefig(options.figure)
     return status
 

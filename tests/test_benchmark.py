@@ -200,20 +200,21 @@ def test_overfitting_reports_scores_on_three_kinds_of_tasks(
 
 def test_training_tasks_are_played_equally_often_and_informed_scores_one(scripts: tuple[Any, Any]) -> None:
     _, learners = scripts
+    overfitting = importlib.import_module("overfitting")
     scenario = recgym.make_scenario("RecBandit-v0", arms=3, horizon=5)
     env = learners.make_env(scenario, 4, tasks=6)
     env.reset()
-    split = learners.make_split(scenario, 20, seed=1, tasks=env.fixed_tasks)
+    split = overfitting.make_split(scenario, 20, seed=1, tasks=env.fixed_tasks)
     best = env.fixed_tasks.rates.max(axis=-1)
     assert split.informed.expected.shape == (24,)
     assert split.informed.expected == pytest.approx(5 * best[[i % 6 for i in range(24)]], rel=1e-5)
     policy = learners.make_baseline("informed", scenario)
-    assert learners.normalised_score(split.play(policy), split, scenario) == pytest.approx((1.0, 1.0, 1.0))
-    other = learners.make_split(scenario, 20, seed=2)
-    gap = learners.overfit(split.gittins, split, other.informed, other)
+    assert overfitting.normalised_score(split.play(policy), split, scenario) == pytest.approx((1.0, 1.0, 1.0))
+    other = overfitting.make_split(scenario, 20, seed=2)
+    gap = overfitting.overfit(split.gittins, split, other.informed, other)
     assert gap.mean == pytest.approx(float((other.gittins.expected - other.informed.expected).mean()))
     assert gap.low < gap.mean < gap.high < 0.0
-    assert len(learners.make_split(scenario, 4, seed=1, tasks=env.fixed_tasks).random.expected) == 4
+    assert len(overfitting.make_split(scenario, 4, seed=1, tasks=env.fixed_tasks).random.expected) == 4
 
 
 def test_interrupting_prints_what_was_measured(
