@@ -19,12 +19,33 @@ class Preset(NamedTuple):
     scenario: str  # module:Name of the scenario class
     parameters: dict[str, Any]  # what differs from the class's defaults
     shifted: dict[str, Any]  # parameters of an out-of-distribution test
+    reference: bool = False  # a fixed problem from the literature: nothing to be learned over tasks
 
+
+FERREIRA: dict[str, Any] = {  # Ferreira, Simchi-Levi & Wang 2018, section 4.1: one product, one customer a period
+    "prices": (29.9, 34.9, 39.9, 44.9),
+    "base_price": 44.9,
+    "promotions": ((0.0, 0.0),),
+    "families": ("table",),
+    "table": (0.8, 0.6, 0.3, 0.1),
+    "horizon": 100,
+    "stock": 25,
+    "customers": 1.0,
+    "poisson": False,
+    "embedding": 0,
+    "forecast": None,
+    "rivals": (),
+    **dict.fromkeys(("cost", "lift", "gain", "dip", "season", "w_vol"), (0.0, 0.0)),
+}
 
 SCENARIOS: dict[str, Preset] = {
     "RecBandit-v0": Preset("recgym.scenarios.bandit:Bandit", {}, {"prior": (1.0, 3.0)}),
     "RecBanditDrift-v0": Preset("recgym.scenarios.bandit:DriftBandit", {}, {"drift": 0.1, "change_rate": 0.05}),
     "RecBanditContextual-v0": Preset("recgym.scenarios.bandit:ContextualBandit", {}, {"taste": 0.35}),
+    "DynamicPricing-v0": Preset("recgym.scenarios.pricing:DynamicPricing", {}, {"elasticity": (3.93, 0.4, 1.65, 9.0)}),
+    "DynamicPricingFerreira-v0": Preset(
+        "recgym.scenarios.pricing:DynamicPricing", FERREIRA, {"table": (0.6, 0.5, 0.4, 0.3)}, reference=True
+    ),
 }
 
 

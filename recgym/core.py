@@ -32,11 +32,13 @@ __all__ = [
     "Seed",
     "batch_size",
     "check_number",
+    "check_range",
     "clock",
     "clock_fields",
     "log_scaled",
     "make_scenario",
     "namespace",
+    "numbers",
     "to_numpy",
     "tree_items",
     "tree_map",
@@ -340,3 +342,21 @@ def check_number(owner: Any, name: str, low: float, high: float, *, whole: bool 
     right = isinstance(value, int | np.integer) if whole else isinstance(value, int | float | np.integer | np.floating)
     if not right or isinstance(value, bool) or not low <= value <= high:  # NaN fails the comparison
         raise ValueError(f"{type(owner).__name__}: {name} must be {kind} in [{low}, {high}], got {value!r}")
+
+
+def numbers(values: Any) -> np.ndarray:
+    """`values` as float64; empty where they are not an array of numbers."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        return np.empty(0)
+    return array.astype(np.float64) if array.dtype.kind in "iuf" else np.empty(0)
+
+
+def check_range(owner: Any, name: str, low: float, high: float) -> None:
+    """Refuse a parameter of `owner` that is not a pair of numbers, in order and in [low, high]; keep it as a tuple."""
+    pair = numbers(getattr(owner, name))
+    if pair.shape != (2,) or not low <= pair[0] <= pair[1] <= high:
+        wanted = f"two numbers [least, most] in [{low}, {high:g}]"
+        raise ValueError(f"{type(owner).__name__}: {name} must be {wanted}, got {getattr(owner, name)!r}")
+    object.__setattr__(owner, name, tuple(pair.tolist()))

@@ -27,6 +27,7 @@ from recgym.core import (
     log_bound,
     log_scaled,
     namespace,
+    numbers,
 )
 from recgym.rng import beta
 
@@ -56,15 +57,6 @@ class BanditState(NamedTuple):
     chosen: Array  # [B, K] float32, 1 for the candidate shown last
     reward: Array  # [B] last reward
     time: Array  # [B] float32 decisions made
-
-
-def numbers(values: Any) -> np.ndarray:
-    """`values` as float64; empty where they are not an array of numbers."""
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError):
-        return np.empty(0)
-    return array.astype(np.float64) if array.dtype.kind in "iuf" else np.empty(0)
 
 
 def logit(rates: Array) -> Array:

@@ -1,0 +1,567 @@
+"""Dynamic pricing: which price and which promotion now, with a finite stock and a demand that must be found out?
+
+Sources: Gallego & van Ryzin 1994, Ferreira, Simchi-Levi & Wang 2018 (finite stock, unknown demand); for demand see
+`recgym.scenarios.demand`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from recgym import fluid
+from recgym.core import (
+    CHOSEN,
+    Array,
+    Field,
+    Layout,
+    Outcome,
+    Rng,
+    check_number,
+    check_range,
+    clock,
+    clock_fields,
+    log_bound,
+    log_scaled,
+    namespace,
+    numbers,
+)
+from recgym.rng import beta
+from recgym.scenarios.demand import (
+    CURVES,
+    FAMILIES,
+    RIVALS,
+    Ladder,
+    PricingTask,
+    bounded_exp,
+    pull,
+    rival_price,
+    shares,
+)
+
+__all__ = ["DynamicPricing"]
+
+LONGEST_HORIZON = 100_000
+MOST_CANDIDATES = 10_000
+UNLIMITED = 2**40  # units: more than can be sold
+LARGEST = 100.0  # of an observed number; what is larger is cut
+LARGEST_PACE = 10.0  # as much stock as is never scarce
+MEDIAN_ELASTICITY = 2.62  # mean of 1,851 estimates (Bijmolt et al. 2005, p. 141)
+RIVAL_SPREAD = 0.1  # sd of the log of the rival's usual price
+RIVAL_MEMORY, RIVAL_NOISE = 0.8, 0.05  # of the AR(1) of its log price
+FREE_CHANGE = 0.1  # share by which a price may move without being volatile
+EMBEDDING_SEED = 20_161_124  # of the map from traits to numbers
+LARGEST_TRAIT = 10.0  # of a number of the embedding
+EMBEDDING_NOISE = 0.5  # standard deviations of what the embedding tells
+TILT, SPECK = 2.0, 0.5  # of a forecast: error of the elasticity and of each candidate, in units of that of the level
+
+RANGES = {  # of the parameters that are [least, most]
+    "purchase": (1e-6, 0.95),
+    "cost": (0.0, LARGEST),
+    "lift": (0.0, 10.0),
+    "memory": (0.0, 0.99),
+    "gain": (0.0, 20.0),
+    "aversion": (0.0, 10.0),
+    "dip": (0.0, 10.0),
+    "cross": (0.0, 10.0),
+    "season": (0.0, 1.0),
+    "w_rev": (0.0, LARGEST),
+    "w_vol": (0.0, LARGEST),
+}
+TASK_LIMITS: dict[str, tuple[float, float] | tuple[int, int]] = {
+    **{name: RANGES[name] for name in ("purchase", "cost", "lift", "memory", "gain", "dip", "cross", "season")},
+    **{name: RANGES[name] for name in ("w_rev", "w_vol")},
+    "family": (0, len(FAMILIES) - 1),
+    "elasticity": (1e-3, 20.0),
+    "table": (0.0, 1000.0),
+    "loss": (0.0, 200.0),
+    "rival": (0, len(RIVALS) - 1),
+    "rival_price": (0.01, LARGEST),
+    "phase": (0.0, 1.0),
+    "stock": (1, UNLIMITED),
+}
+
+
+class PricingState(NamedTuple):
+    task: PricingTask
+    pull: Array  # [B, K] demand without memory: its share of the customers, or the odds of the logit
+    embedding: Array  # [B, E] what is known of the product
+    forecast: Array  # [B, K] sales predicted before the trial, in sales units
+    stock: Array  # [B] int64 units left
+    reference: Array  # [B] price that customers remember, in base prices
+    drift: Array  # [B] log deviation of an AR(1) rival
+    rival: Array  # [B] its price in the coming decision, in base prices
+    rival_seen: Array  # [B] its price in the last one
+    demand: Array  # [B, K] share of the customers that would buy in the coming decision
+    worth: Array  # [B, K] expected reward of each candidate, if stock were no limit
+    chosen: Array  # [B, K] float32, 1 for the candidate chosen last
+    average: Array  # [B, K] exponential moving average of the sales, in sales units
+    counts: Array  # [B, K] float32, how often each candidate was chosen
+    wanted: Array  # [B] float32 units that customers wanted in the last decision
+    sales: Array  # [B] float32 units sold in it
+    reward: Array  # [B] last reward
+    time: Array  # [B] float32 decisions made
+
+
+def between(rng: Rng, limits: tuple[float, float], batch: int) -> Array:
+    """[batch] uniform draws; they are made even where there is only one value, so that others stay as they are."""
+    return limits[0] + (limits[1] - limits[0]) * rng.uniform((batch,))
+
+
+@dataclass(frozen=True)
+class DynamicPricing:
+    """Choose price and promotion of a new product, sell from a finite stock, learn how demand answers.
+
+    ## Description
+    Each trial is one product and its season. M_t customers come; each buys with a probability q that depends on the
+    price x paid (list price less the promotion's discount, in base prices) through a hidden demand curve: linear
+    q_0 (1 - e (x - 1)), exponential q_0 exp(-e (x - 1)), constant elasticity q_0 x^-e, or multinomial logit with an
+    outside option and one rival. e is the elasticity and q_0 the demand at base price in all of them. Everything else
+    moves log demand (of the logit: the utility) by an amount that adds up:
+    a promotion's display by log(1 + lift) display (Wittink et al. 1988); a price below the reference price r by
+    gain (r - x), one above it by -loss (x - r), where r <- memory r + (1 - memory) x (Hardie et al. 1993); the decision
+    after a promotion by -dip (van Heerde et al. 2000); the price y of a rival by cross log y (in the logit his utility
+    moves instead, with the same elasticity at base price). A rival keeps his price, lets its logarithm follow an AR(1),
+    follows the reference price, or undercuts it. Customers come in seasons: M_t = customers (1 + A sin(2 pi (t / period
+    + phase))) on average, Poisson distributed. Demand is Binomial(M_t, q), sales are min(demand, stock).
+
+    ## Action Space
+    `Discrete(K)`: pairs of a list price and a promotion; candidate i has price i // promotions and promotion
+    i % promotions.
+
+    ## Observation Space
+    The fields of `layout`. Prices are in base prices, sales in sales units: what a product sells at base price in one
+    decision, on average over the products. The family, elasticity, lift, memory, dip, amplitude and kind of rival are
+    hidden. A forecast of the sales of each candidate and an embedding of the product stand for what a large model would
+    say of it before the trial: both are noisy, the forecast is also miscalibrated.
+
+    ## Rewards
+    (w_rev (x - cost) + w_vol) sales, in base prices and sales units. `expected` and the best action's are means before
+    stock truncates: myopic rates. `bound` is the fluid bound on a whole trial.
+
+    ## Starting State
+    Full stock: a share of what would be sold at the best price if there were no limit. The reference price is the base
+    price. Nothing sold yet.
+
+    ## Episode End
+    Terminates after `horizon` decisions, also where the stock is gone earlier; never truncated.
+
+    ## Arguments
+    * `prices` (money): list prices, the ladder.
+    * `base_price` (money): the price that elasticity and demand refer to; prices are observed in its units.
+    * `promotions` (list of [depth, display]): share off the list price, and how loudly it is announced (0 to 1).
+    * `horizon` (decisions, 1 to 100,000): length of a trial.
+    * `families` (of "linear", "exponential", "constant", "logit"; or "table" alone): demand curves, drawn per trial.
+      With "table" each candidate has a demand of its own.
+    * `table` (K probabilities, or None): demand of the family "table"; None draws each from Beta(1, 1).
+    * `elasticity` ([median, sd of the logarithm, least, most]): lognormal, cut.
+    * `purchase` ([least, most], shares): customers that buy at base price, uniform; as all ranges below.
+    * `customers` (mean number per decision, up to 1e6): of those who come; more make sales less noisy.
+    * `poisson` (bool): whether their number is random; if not, it is `customers` rounded.
+    * `cost` ([least, most], base prices): of a unit.
+    * `stock` ([least, most] share of the unconstrained optimum's sales, a whole number of units, or None: no limit).
+    * `lift` ([least, most] share; [0, 0]: off): what a full display adds to demand.
+    * `memory` ([least, most] share): weight of the old reference price.
+    * `gain` ([least, most], log demand per base price; [0, 0]: no reference effect), `aversion` ([least, most]): loss
+      over gain.
+    * `dip` ([least, most], log demand; [0, 0]: off): lost after a promotion.
+    * `rivals` (of "static", "ar1", "follower", "undercutter"; none: off): kinds, drawn per trial.
+    * `cross` ([least, most]): elasticity with respect to the rival's price.
+    * `season` ([least, most] share; [0, 0]: off): amplitude; `period` (decisions): its length.
+    * `w_rev`, `w_vol` ([least, most]): weights of profit and of volume.
+    * `embedding` (numbers, 0: off): width of the product's embedding.
+    * `forecast` (log units, or None: off): standard deviation of the level error of the forecast.
+    * `alpha` (share, 0 to 1): weight of the old value in the moving average of sales.
+    * `statistics` (bool): show the running statistics `average` and `exposure`.
+
+    ## Version History
+    * v0: first version.
+    """
+
+    prices: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+    base_price: float = 1.0
+    promotions: tuple[tuple[float, float], ...] = ((0.0, 0.0), (0.1, 0.5), (0.2, 1.0))
+    horizon: int = 60
+    families: tuple[str, ...] = CURVES
+    table: tuple[float, ...] | None = None
+    elasticity: tuple[float, float, float, float] = (MEDIAN_ELASTICITY, 0.4, 1.1, 6.0)
+    purchase: tuple[float, float] = (0.05, 0.25)
+    customers: float = 100.0
+    poisson: bool = True
+    cost: tuple[float, float] = (0.2, 0.6)
+    stock: tuple[float, float] | int | None = (0.3, 1.2)
+    lift: tuple[float, float] = (0.05, 0.4)
+    memory: tuple[float, float] = (0.6, 0.9)
+    gain: tuple[float, float] = (0.2, 1.0)
+    aversion: tuple[float, float] = (1.0, 2.5)
+    dip: tuple[float, float] = (0.0, 0.2)
+    rivals: tuple[str, ...] = RIVALS
+    cross: tuple[float, float] = (0.2, 0.8)
+    season: tuple[float, float] = (0.0, 0.4)
+    period: int = 12
+    w_rev: tuple[float, float] = (1.0, 1.0)
+    w_vol: tuple[float, float] = (0.0, 0.1)
+    embedding: int = 4
+    forecast: float | None = 0.3
+    alpha: float = 0.9
+    statistics: bool = True
+
+    task_type: ClassVar[type] = PricingTask
+    objectives: ClassVar[tuple[str, ...]] = ("revenue", "profit", "volume")
+    costs: ClassVar[tuple[str, ...]] = ("volatility", "stock_out")
+
+    def __post_init__(self) -> None:
+        self._check_ladder()
+        self._check_kinds()
+        check_number(self, "horizon", 1, LONGEST_HORIZON, whole=True)
+        check_number(self, "period", 1, LONGEST_HORIZON, whole=True)
+        check_number(self, "customers", 1e-3, 1e6)
+        check_number(self, "embedding", 0, 1000, whole=True)
+        check_number(self, "alpha", 0.0, 1.0)
+        for name in ("poisson", "statistics"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"DynamicPricing: {name} must be true or false, got {getattr(self, name)!r}")
+        if self.forecast is not None:
+            check_number(self, "forecast", 0.0, 10.0)
+        for name, (low, high) in RANGES.items():
+            check_range(self, name, low, high)
+        median = numbers(self.elasticity)
+        if median.shape != (4,) or not (0 < median[2] <= median[0] <= median[3] <= 20.0 and 0 <= median[1] <= 10.0):
+            wanted = "[median, sd of the logarithm, least, most] with 0 < least <= median <= most <= 20"
+            raise ValueError(f"DynamicPricing: elasticity must be {wanted}, got {self.elasticity!r}")
+        object.__setattr__(self, "elasticity", tuple(median.tolist()))
+        if isinstance(self.stock, int | np.integer) and not isinstance(self.stock, bool):
+            check_number(self, "stock", 1, UNLIMITED, whole=True)
+        elif self.stock is not None:
+            check_range(self, "stock", 1e-6, 1e6)
+        dearest = float(self.ladder.paid.max())
+        if self.cost[1] >= dearest:
+            what = f"cost reaches {self.cost[1]:g} base prices, and the highest price paid is {dearest:g}"
+            warnings.warn(f"DynamicPricing: {what}: such a product loses on every sale", UserWarning, stacklevel=3)
+
+    def _check_ladder(self) -> None:
+        """Refuse prices, promotions and base price that make no ladder."""
+        check_number(self, "base_price", 1e-6, 1e9)
+        prices, promotions = numbers(self.prices), numbers(self.promotions)
+        if prices.ndim != 1 or prices.size == 0 or not np.all((prices > 0) & (prices <= 1e3 * self.base_price)):
+            wanted = "a list of positive prices of at most 1,000 base prices"
+            raise ValueError(f"DynamicPricing: prices must be {wanted}, got {self.prices!r}")
+        wanted = "a list of [depth, display] with a depth from 0 to below 1 and a display from 0 to 1"
+        right = promotions.ndim == 2 and promotions.shape[1:] == (2,) and promotions.size > 0
+        if not right or not np.all((promotions >= 0) & (promotions <= (0.999, 1.0))):
+            raise ValueError(f"DynamicPricing: promotions must be {wanted}, got {self.promotions!r}")
+        if len(prices) * len(promotions) > MOST_CANDIDATES:
+            given = f"{len(prices)} x {len(promotions)}"
+            raise ValueError(f"DynamicPricing: at most {MOST_CANDIDATES:,} candidates, got {given}")
+        object.__setattr__(self, "prices", tuple(prices.tolist()))
+        object.__setattr__(self, "promotions", tuple(map(tuple, promotions.tolist())))
+
+    def _check_kinds(self) -> None:
+        """Refuse families and rivals that do not exist, and a table that does not go with them."""
+        for name, known in (("families", FAMILIES), ("rivals", RIVALS)):
+            value = getattr(self, name)
+            given = (value,) if isinstance(value, str) else tuple(value)
+            wrong = [kind for kind in given if kind not in known]
+            if wrong or len(set(given)) < len(given) or (name == "families" and not given):
+                raise ValueError(f"DynamicPricing: {name} must be some of {', '.join(known)}, got {value!r}")
+            object.__setattr__(self, name, given)
+        if "table" in self.families and len(self.families) > 1:
+            raise ValueError(f"DynamicPricing: the family 'table' stands alone, got {self.families!r}")
+        if self.table is not None:
+            table = numbers(self.table)
+            if self.families != ("table",) or table.shape != (self.layout.candidates,):
+                wanted = f"{self.layout.candidates} probabilities, with families ['table']"
+                raise ValueError(f"DynamicPricing: table must be {wanted}, got {self.table!r}")
+            if not np.all((table >= 0) & (table <= 1)):
+                raise ValueError(f"DynamicPricing: table must hold probabilities, got {self.table!r}")
+            object.__setattr__(self, "table", tuple(table.tolist()))
+
+    # --- the trial ---
+    def sample_task(self, rng: Rng, batch: int) -> PricingTask:
+        xp, device = rng.xp, rng.device
+
+        def kind(kinds: tuple[str, ...], known: tuple[str, ...]) -> Array:
+            drawn = rng.uniform((batch,))
+            index = xp.asarray([known.index(name) for name in kinds] or [0], dtype=xp.int64, device=device)
+            return index[xp.astype(drawn * max(len(kinds), 1), xp.int64)]
+
+        median, spread, least, most = self.elasticity
+        elasticity = xp.clip(xp.exp(math.log(median) + spread * rng.normal((batch,))), least, most)
+        rival_price = xp.exp(xp.clip(RIVAL_SPREAD * rng.normal((batch,)), -0.5, 0.5))
+        family, rival = kind(self.families, FAMILIES), kind(self.rivals, RIVALS)
+        purchase, lift, memory = (between(rng, limits, batch) for limits in (self.purchase, self.lift, self.memory))
+        gain, aversion = between(rng, self.gain, batch), between(rng, self.aversion, batch)
+        dip, cross, season = (between(rng, limits, batch) for limits in (self.dip, self.cross, self.season))
+        phase, cost = rng.uniform((batch,)), between(rng, self.cost, batch)
+        w_rev, w_vol = between(rng, self.w_rev, batch), between(rng, self.w_vol, batch)
+        share = between(rng, self.stock if isinstance(self.stock, tuple) else (0.0, 0.0), batch)
+        shape = (batch, self.layout.candidates)
+        if self.table is not None:
+            given = xp.asarray(self.table, dtype=xp.float32, device=device)
+            table = xp.broadcast_to(given, shape) + 0.0
+        elif self.families == ("table",):
+            table = beta(rng, 1.0, 1.0, shape)
+        else:
+            table = xp.ones(shape, dtype=xp.float32, device=device)
+        if not self.rivals:
+            rival_price, cross = xp.ones_like(rival_price), xp.zeros_like(cross)
+        units = xp.full((batch,), UNLIMITED if self.stock is None else 1, dtype=xp.int64, device=device)
+        task = PricingTask(
+            family, elasticity, purchase, table, lift, memory, gain, gain * aversion, dip, rival, rival_price, cross,
+            season, phase, cost, units, w_rev, w_vol,
+        )  # fmt: skip
+        if isinstance(self.stock, tuple):  # of what the best price would sell, held for the whole trial
+            start = xp.zeros_like(cost)
+            held = self._held(task, pull(task, self._on(start)), start + 1.0, start, start)
+            best = xp.argmax(self._margin(task) * held, axis=1)
+            sold = share * held[xp.arange(batch, device=device), best] * self._customers_left(task, start)
+            task = task._replace(stock=xp.clip(xp.astype(xp.round(sold), xp.int64), 1, UNLIMITED))
+        elif self.stock is not None:
+            task = task._replace(stock=units * int(self.stock))
+        return task
+
+    def reset(self, task: PricingTask, rng: Rng) -> PricingState:
+        xp = rng.xp
+        none = xp.zeros_like(task.table)
+        start = none[:, 0]
+        rival = rival_price(task, none[:, :1] + 1.0, none[:, :1])[:, 0]
+        base = pull(task, self._on(start))
+        known = self._describe(task, rng) if self.embedding else none[:, :0]
+        forecast = none if self.forecast is None else self._predict(task, base, self.forecast, rng)
+        state = PricingState(
+            task, base, known, forecast, task.stock + 0, start + 1.0, start, rival, rival, none, none,
+            none, none + 1.0, none, start, start, start, start,
+        )  # fmt: skip
+        return self._open(state, start)
+
+    def step(self, state: PricingState, action: Array, rng: Rng) -> Outcome[PricingState]:
+        xp, task, shown = rng.xp, state.task, (rng.xp.arange(action.shape[0], device=rng.device), action)
+        noise = rng.normal((action.shape[0],))
+        mean = self._customers(task, state.time)
+        come = rng.poisson(mean) if self.poisson else xp.astype(xp.round(mean), xp.int64)
+        wanted = rng.binomial(come, state.demand[shown])
+        sold = xp.minimum(wanted, state.stock)
+        sales = xp.astype(sold, xp.float32)
+        ladder = self._on(state.reward)
+        paid, promoted = ladder.paid[action], ladder.promoted[action]
+        expected = state.worth[shown]
+        profit = (paid - task.cost) * sales
+        reward = (task.w_rev * profit + task.w_vol * sales) / self.sales_unit
+
+        average, counts = state.average + 0.0, state.counts + 0.0  # copies, to be written at one candidate per row
+        average[shown] = self.alpha * average[shown] + (1.0 - self.alpha) * xp.clip(sales / self.sales_unit, 0, LARGEST)
+        counts[shown] += 1.0
+        chosen = xp.zeros_like(counts)
+        chosen[shown] = 1.0
+        before = xp.sum(state.chosen * ladder.paid, axis=1)  # paid last; 0 at the first decision
+        change = xp.where(before > 0, xp.abs(paid / xp.where(before > 0, before, paid) - 1.0), 0.0 * paid)
+        volatility = xp.clip(change - FREE_CHANGE, 0.0, LARGEST)
+        reference = task.memory * state.reference + (1.0 - task.memory) * paid
+        drift = RIVAL_MEMORY * state.drift + RIVAL_NOISE * noise
+        time = state.time + 1.0
+        after = state._replace(
+            stock=state.stock - sold, reference=reference, drift=drift, rival_seen=state.rival,
+            rival=rival_price(task, reference[:, None], drift[:, None])[:, 0], chosen=chosen, average=average,
+            counts=counts, wanted=xp.astype(wanted, xp.float32), sales=sales, reward=reward, time=time,
+        )  # fmt: skip
+        objectives = xp.stack([self.base_price * paid * sales, self.base_price * profit, sales], axis=1)
+        costs = xp.stack([volatility, xp.astype(wanted > state.stock, xp.float32)], axis=1)
+        return Outcome(self._open(after, promoted), reward, expected, objectives, costs, time >= self.horizon)
+
+    def observe(self, state: PricingState) -> Array:
+        xp, task = namespace(state.reward), state.task
+        ladder = self._on(state.reward)
+        context = clock(state, self.horizon)
+        context["last_reward"] = xp.clip(state.reward, -LARGEST, LARGEST)
+        stock = xp.astype(state.stock, xp.float32)
+        pace = stock / (xp.clip(self.horizon - state.time, 1.0, None) * self.sales_unit)
+        angle = 2.0 * math.pi * (state.time * (1.0 / self.period) + task.phase)
+        context |= {
+            "last_sales": xp.clip(state.sales / self.sales_unit, 0.0, LARGEST),
+            "stock": stock / xp.astype(task.stock, xp.float32),
+            "pace": xp.clip(pace, 0.0, LARGEST_PACE),
+            "reference": state.reference,
+            "rival": xp.clip(state.rival_seen, 0.0, LARGEST),
+            "season_sin": xp.sin(angle),
+            "season_cos": xp.cos(angle),
+            "w_rev": task.w_rev,
+            "w_vol": task.w_vol,
+            "embedding": state.embedding,
+        }
+        ones = xp.ones_like(state.chosen)
+        candidate = {"price": ones * ladder.price, "depth": ones * ladder.depth, "display": ones * ladder.display}
+        candidate |= {"cost": ones * task.cost[:, None], "chosen": state.chosen, "forecast": state.forecast}
+        if self.forecast is None:
+            del candidate["forecast"]
+        if self.statistics:
+            candidate |= {"average": state.average, "exposure": log_scaled(state.counts)}
+        return self.layout.join(context, candidate)
+
+    # --- the market ---
+    def _customers(self, task: PricingTask, time: Array) -> Array:
+        """[B] mean number that come in a decision."""
+        angle = 2.0 * math.pi * (time * (1.0 / self.period) + task.phase)
+        return self.customers * (1.0 + task.season * namespace(time).sin(angle))
+
+    def _customers_left(self, task: PricingTask, time: Array) -> Array:
+        """[B] mean number from `time` to the end; sum of sines in closed form."""
+        xp, step, left = namespace(time), math.pi / self.period, self.horizon - time
+        middle = 2.0 * math.pi * (time * (1.0 / self.period) + task.phase) + step * (left - 1.0)
+        if self.period == 1:
+            return self.customers * left * (1.0 + task.season * xp.sin(middle))
+        return self.customers * (left + task.season * xp.sin(middle) * xp.sin(step * left) / math.sin(step))
+
+    def _margin(self, task: PricingTask) -> Array:
+        """[B, K] reward per unit sold, in base prices."""
+        return task.w_rev[:, None] * (self._on(task.cost).paid - task.cost[:, None]) + task.w_vol[:, None]
+
+    def _open(self, state: PricingState, promoted: Array) -> PricingState:
+        """The state before a decision, with the demand it meets; `promoted` [B]: whether the last was a promotion."""
+        task = state.task
+        reference, rival = state.reference[:, None], state.rival[:, None]
+        demand = shares(task, state.pull, self._on(state.reward), reference, rival, promoted[:, None])
+        rate = self._customers(task, state.time) / self.sales_unit
+        return state._replace(demand=demand, worth=self._margin(task) * demand * rate[:, None])
+
+    # --- what is known before the trial ---
+    def _describe(self, task: PricingTask, rng: Rng) -> Array:
+        """[B, E] embedding of the product: a fixed linear map of what is special about it, and noise."""
+        xp = rng.xp
+        median, spread, _, _ = self.elasticity
+        traits = [xp.log(task.elasticity / median) / max(spread, 1e-6)]
+        for value, (low, high) in ((task.purchase, self.purchase), (task.lift, self.lift), (task.gain, self.gain)):
+            traits.append(math.sqrt(12.0) * (value - 0.5 * (low + high)) / max(high - low, 1e-6))
+        maps = np.random.default_rng(EMBEDDING_SEED).standard_normal((len(traits), self.embedding)) / 2.0
+        told = xp.stack(traits, axis=1) @ xp.asarray(maps.astype(np.float32), device=rng.device)
+        return xp.clip(told + EMBEDDING_NOISE * rng.normal(tuple(told.shape)), -LARGEST_TRAIT, LARGEST_TRAIT)
+
+    def _predict(self, task: PricingTask, base: Array, noise: float, rng: Rng) -> Array:
+        """[B, K] sales that a forecast gives each candidate: wrong in level, in elasticity and at each of them."""
+        xp, start = rng.xp, 0.0 * task.cost
+        paid, shape = self._on(start).paid, tuple(base.shape)
+        true = self._held(task, base, start + 1.0, start, start)
+        error = rng.normal((shape[0], 1)) + TILT * rng.normal((shape[0], 1)) * xp.log(paid) + SPECK * rng.normal(shape)
+        told = true * bounded_exp(noise * error)
+        return xp.clip(told, 0.0, 1.0) * (self.customers / self.sales_unit)
+
+    # --- the optimum ---
+    def best_reward(self, state: PricingState) -> Array:
+        return namespace(state.worth).max(state.worth, axis=1)
+
+    def informed_action(self, state: PricingState) -> Array:
+        """Of the fluid program for the rest of the trial, in which a candidate has the demand that it has if held."""
+        xp, task = namespace(state.worth), state.task
+        held = self._held(task, state.pull, state.reference, state.drift, state.time)
+        supply = xp.astype(state.stock, xp.float32) / self._customers_left(task, state.time)
+        mix = fluid.solve(self._margin(task) * held, held, supply)
+        nothing = self.layout.candidates  # cannot be chosen: then the other of the two
+        first, second = (xp.where(a == nothing, b, a) for a, b in ((mix.first, mix.second), (mix.second, mix.first)))
+        action = xp.where(mix.weight > 0.5, second, first)
+        dearest = xp.argmax(self._margin(task), axis=1)
+        return xp.where(action == nothing, dearest, action)
+
+    def candidate_rewards(self, state: PricingState) -> tuple[Array, Array | None]:
+        rate = self._margin(state.task) * state.average
+        return state.worth, rate if self.statistics else None
+
+    def _held(self, task: PricingTask, base: Array, reference: Array, drift: Array, time: Array) -> Array:
+        """[B, K] share of the customers that would buy, if the candidate were held from `time` to the end.
+
+        At the mean over that time of the reference price and of the rival's deviation, which is what they come to where
+        demand is linear in them.
+        """
+        xp, ladder = namespace(base), self._on(base)
+        left = xp.clip(self.horizon - time, 1.0, None)
+
+        def mean(memory: Array) -> Array:  # of memory^t over the time left
+            return ((1.0 - memory**left) / (left * (1.0 - memory)))[:, None]
+
+        reference = ladder.paid + (reference[:, None] - ladder.paid) * mean(task.memory)
+        rival = rival_price(task, reference, drift[:, None] * mean(xp.full_like(left, RIVAL_MEMORY)))
+        return shares(task, base, ladder, reference, rival, ladder.promoted)
+
+    # --- spaces ---
+    @cached_property
+    def ladder(self) -> Ladder:
+        """The candidates' prices and promotions, NumPy."""
+        return Ladder.build(np.asarray(self.prices) / self.base_price, self.promotions)
+
+    def _on(self, like: Array) -> Ladder:
+        """The ladder in the array library and on the device of `like`."""
+        if isinstance(like, np.ndarray):
+            return self.ladder
+        if str(like.device) not in self._ladders:
+            columns = (namespace(like).asarray(column, device=like.device) for column in self.ladder)
+            self._ladders[str(like.device)] = Ladder(*columns)
+        return self._ladders[str(like.device)]
+
+    @cached_property
+    def _ladders(self) -> dict[str, Ladder]:
+        """By device, of torch: copied there once."""
+        return {}
+
+    @property
+    def sales_unit(self) -> float:
+        """Units that a product sells at base price in one decision, on average over products; of a table: customers."""
+        return self.customers * (1.0 if self.families == ("table",) else 0.5 * (self.purchase[0] + self.purchase[1]))
+
+    @cached_property
+    def layout(self) -> Layout:
+        dearest, cheapest = max(1.0, float(self.ladder.paid.max())), min(1.0, float(self.ladder.paid.min()))
+        context = [
+            *clock_fields(self.horizon, reward=(-LARGEST, LARGEST)),
+            Field("last_sales", 0.0, LARGEST, "units sold in the last decision, in sales units"),
+            Field("stock", 0.0, 1.0, "share of the stock that is left"),
+            Field("pace", 0.0, LARGEST_PACE, "stock left over decisions left, in sales units"),
+            Field("reference", 0.999 * cheapest, 1.001 * dearest, "price that customers remember, in base prices"),
+            Field("rival", 0.0, LARGEST, "the rival's last price, in base prices"),
+            Field("season_sin", -1.0, 1.0, "sine of the season's phase"),
+            Field("season_cos", -1.0, 1.0, "cosine of the season's phase"),
+            Field("w_rev", 0.0, LARGEST, "weight of the profit in the reward"),
+            Field("w_vol", 0.0, LARGEST, "weight of the units sold in the reward, in base prices"),
+        ]
+        if self.embedding:
+            meaning = "what is known of the product before the trial"
+            context.append(Field("embedding", -LARGEST_TRAIT, LARGEST_TRAIT, meaning, self.embedding))
+        candidate = [
+            Field("price", 0.0, 1.001 * float(self.ladder.price.max()), "list price, in base prices"),
+            Field("depth", 0.0, 1.0, "share that the promotion takes off it"),
+            Field("display", 0.0, 1.0, "how strongly the promotion is announced"),
+            Field("cost", 0.0, LARGEST, "cost of a unit, in base prices"),
+            CHOSEN,
+        ]
+        if self.forecast is not None:
+            most = 1.001 * self.customers / self.sales_unit
+            candidate.append(
+                Field("forecast", 0.0, most, "sales per decision predicted before the trial, in sales units")
+            )
+        if self.statistics:
+            candidate += [
+                Field("average", 0.0, LARGEST, "moving average of the candidate's sales, in sales units"),
+                Field("exposure", 0.0, log_bound(self.horizon), "log(1 + times chosen) / log(1001)"),
+            ]
+        return Layout(tuple(context), tuple(candidate), len(self.ladder.paid))
+
+    @cached_property
+    def observation_space(self) -> gymnasium.spaces.Box:
+        return self.layout.box()
+
+    @cached_property
+    def action_space(self) -> gymnasium.spaces.Discrete:
+        return gymnasium.spaces.Discrete(len(self.ladder.paid))
+
+    @cached_property
+    def task_space(self) -> gymnasium.spaces.Dict:
+        spaces: dict[str, gymnasium.Space[Any]] = {}
+        for name in PricingTask._fields:
+            low, high = TASK_LIMITS[name]
+            whole = np.int64 if isinstance(high, int) else np.float32
+            shape = (len(self.ladder.paid),) if name == "table" else ()
+            spaces[name] = gymnasium.spaces.Box(low, high, shape, whole)
+        return gymnasium.spaces.Dict(spaces)
