@@ -23,11 +23,12 @@ class Preset(NamedTuple):
 
 
 FERREIRA: dict[str, Any] = {  # Ferreira, Simchi-Levi & Wang 2018, section 4.1: one product, one customer a period
-    "prices": (29.9, 34.9, 39.9, 44.9),
+    "prices": (29.9, 34.9, 39.9, 44.9, 49.9),
+    "choke": True,
     "base_price": 44.9,
     "promotions": ((0.0, 0.0),),
     "families": ("table",),
-    "table": (0.8, 0.6, 0.3, 0.1),
+    "table": (0.8, 0.6, 0.3, 0.1, 0.0),
     "horizon": 100,
     "stock": 25,
     "customers": 1.0,
@@ -44,7 +45,7 @@ SCENARIOS: dict[str, Preset] = {
     "RecBanditContextual-v0": Preset("recgym.scenarios.bandit:ContextualBandit", {}, {"taste": 0.35}),
     "DynamicPricing-v0": Preset("recgym.scenarios.pricing:DynamicPricing", {}, {"elasticity": (3.93, 0.4, 1.65, 9.0)}),
     "DynamicPricingFerreira-v0": Preset(
-        "recgym.scenarios.pricing:DynamicPricing", FERREIRA, {"table": (0.6, 0.5, 0.4, 0.3)}, reference=True
+        "recgym.scenarios.pricing:DynamicPricing", FERREIRA, {"table": (0.6, 0.5, 0.4, 0.3, 0.0)}, reference=True
     ),
 }
 

@@ -137,7 +137,15 @@ def seen(chosen: Any, reward: Any, *, features: Any = None, deterministic: bool 
     chosen = np.atleast_2d(np.asarray(chosen, dtype=np.float64))
     reward = np.atleast_1d(np.asarray(reward, dtype=np.float64))
     features = None if features is None else np.asarray(features, dtype=np.float64)
-    return Seen(chosen, reward, np.full(len(chosen), 9.0), features, np.random.default_rng(0), deterministic)
+    return Seen(
+        chosen,
+        reward,
+        np.full(len(chosen), 9.0),
+        features,
+        lambda name: np.zeros(0),
+        np.random.default_rng(0),
+        deterministic,
+    )
 
 
 def memory_after(policy: Any, shown: list[int], rewards: list[float], arms: int) -> Any:

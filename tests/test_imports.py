@@ -16,13 +16,22 @@ import pytest
 import recgym
 
 ROOT = Path(__file__).parent.parent
-SCENARIOS = {"core", "rng", "catalog"}  # the layers below each, as the part of recgym after the first dot
-BESIDE = {"core", "rng", "runner", "catalog", "scenarios", "render"}  # what envs, sb3, baselines and data stand on
+SCENARIOS = {"core", "rng", "fluid", "catalog"}  # the layers below each, as the part of recgym after the first dot
+BESIDE = {
+    "core",
+    "rng",
+    "fluid",
+    "runner",
+    "catalog",
+    "scenarios",
+    "render",
+}  # what envs, sb3, baselines and data stand on
 ABOVE = BESIDE | {"envs", "baselines", "data", "evaluation"}
 BELOW: dict[str, set[str]] = {
     "recgym": {"core"},
     "recgym.core": set(),
     "recgym.rng": {"core"},
+    "recgym.fluid": {"core"},
     "recgym.runner": {"core", "rng"},
     "recgym.catalog": {"core"},
     "recgym.scenarios": SCENARIOS,

@@ -86,9 +86,9 @@ GENERAL = {
 
 
 def _all_for(scenario: Any) -> dict[str, Baseline]:
-    from recgym.baselines import bandit, contextual, drift
+    from recgym.baselines import bandit, contextual, drift, pricing
 
-    tables = (module.BASELINES.get(type(scenario).__name__, {}) for module in (bandit, drift, contextual))
+    tables = (module.BASELINES.get(type(scenario).__name__, {}) for module in (bandit, drift, contextual, pricing))
     return {**GENERAL, **{name: baseline for table in tables for name, baseline in table.items()}}
 
 

@@ -32,6 +32,7 @@ class Seen(NamedTuple):
     reward: Floats  # [B] what it brought
     remaining: Floats  # [B] decisions left, this one included
     features: Floats | None  # [B, K, d] of the candidates on offer now, where they have any
+    field: Callable[[str], Floats]  # any field of the observation, by name
     rng: np.random.Generator
     deterministic: bool
 
@@ -97,7 +98,7 @@ class IndexPolicy:
 
         remaining = np.rint(np.expm1(field("remaining") * LOG_SCALE))
         features = field("features").reshape(*field("chosen").shape, -1) if self._has_features else None
-        seen = Seen(field("chosen"), field("last_reward"), remaining, features, self._rng, deterministic)
+        seen = Seen(field("chosen"), field("last_reward"), remaining, features, field, self._rng, deterministic)
         memory = self._learn(restarted(state, lambda: self._start(len(batch)), episode_start), seen)
         return self._index(memory, seen), memory
 
@@ -177,7 +178,8 @@ def counting(scenario: Any, index: Callable[[Any, Seen], Floats], discount: floa
         clicked = seen.chosen * seen.reward[:, None]
         return Counts(discount * memory.shown + seen.chosen, discount * memory.clicks + clicked)
 
-    return IndexPolicy(scenario, lambda rows: Counts(*np.zeros((2, rows, scenario.arms))), learn, index)
+    shape = scenario.layout.candidates
+    return IndexPolicy(scenario, lambda rows: Counts(*np.zeros((2, rows, shape))), learn, index)
 
 
 # --- indices from counts ---------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def _width(x: Floats, covariance: Floats) -> Floats:
     return np.sqrt(np.maximum(((x @ covariance) * x).sum(axis=2), 0.0))
 
 
-def _draw(mean: Floats, covariance: Floats, rng: np.random.Generator) -> Floats:
+def draw(mean: Floats, covariance: Floats, rng: np.random.Generator) -> Floats:
     """One draw [B, d] from each N(mean, covariance)."""
     root = np.linalg.cholesky(covariance)
     return mean + (root @ rng.standard_normal((*mean.shape, 1)))[..., 0]
@@ -91,7 +91,7 @@ def lints(scenario: Any, v: float = 0.3) -> IndexPolicy:
 
     def index(memory: Ridge, seen: Seen) -> Floats:
         mean = (memory.inverse @ memory.moment[..., None])[..., 0]
-        return _scores(memory.offered, _draw(mean, v**2 * memory.inverse, seen.rng) if v > 0 else mean)
+        return _scores(memory.offered, draw(mean, v**2 * memory.inverse, seen.rng) if v > 0 else mean)
 
     return ridge(scenario, index)
 
@@ -138,7 +138,7 @@ def bayes_logistic(scenario: Any) -> IndexPolicy:
     """Logistic Thompson sampling (Chapelle & Li 2011, section 4)."""
 
     def index(memory: Gaussian, seen: Seen) -> Floats:
-        theta = _draw(memory.mean, memory.covariance, seen.rng) if scenario.taste > 0 else memory.mean
+        theta = draw(memory.mean, memory.covariance, seen.rng) if scenario.taste > 0 else memory.mean
         return _scores(memory.offered, theta)
 
     return logistic(scenario, index)

@@ -154,6 +154,8 @@ class DynamicPricing:
 
     ## Arguments
     * `prices` (money): list prices, the ladder.
+    * `choke` (bool): whether nobody buys at the last of them, which is known: an action that stops selling (p_infinity
+      in Ferreira et al. 2018).
     * `base_price` (money): the price that elasticity and demand refer to; prices are observed in its units.
     * `promotions` (list of [depth, display]): share off the list price, and how loudly it is announced (0 to 1).
     * `horizon` (decisions, 1 to 100,000): length of a trial.
@@ -185,6 +187,7 @@ class DynamicPricing:
     """
 
     prices: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+    choke: bool = False
     base_price: float = 1.0
     promotions: tuple[tuple[float, float], ...] = ((0.0, 0.0), (0.1, 0.5), (0.2, 1.0))
     horizon: int = 60
@@ -192,7 +195,7 @@ class DynamicPricing:
     table: tuple[float, ...] | None = None
     elasticity: tuple[float, float, float, float] = (MEDIAN_ELASTICITY, 0.4, 1.1, 6.0)
     purchase: tuple[float, float] = (0.05, 0.25)
-    customers: float = 100.0
+    customers: float = 20.0
     poisson: bool = True
     cost: tuple[float, float] = (0.2, 0.6)
     stock: tuple[float, float] | int | None = (0.3, 1.2)
@@ -224,7 +227,7 @@ class DynamicPricing:
         check_number(self, "customers", 1e-3, 1e6)
         check_number(self, "embedding", 0, 1000, whole=True)
         check_number(self, "alpha", 0.0, 1.0)
-        for name in ("poisson", "statistics"):
+        for name in ("poisson", "choke", "statistics"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"DynamicPricing: {name} must be true or false, got {getattr(self, name)!r}")
         if self.forecast is not None:
@@ -309,6 +312,8 @@ class DynamicPricing:
             table = beta(rng, 1.0, 1.0, shape)
         else:
             table = xp.ones(shape, dtype=xp.float32, device=device)
+        if self.choke:
+            table = table * xp.asarray(self.sells.astype(np.float32), device=device)
         if not self.rivals:
             rival_price, cross = xp.ones_like(rival_price), xp.zeros_like(cross)
         units = xp.full((batch,), UNLIMITED if self.stock is None else 1, dtype=xp.int64, device=device)
@@ -318,9 +323,9 @@ class DynamicPricing:
         )  # fmt: skip
         if isinstance(self.stock, tuple):  # of what the best price would sell, held for the whole trial
             start = xp.zeros_like(cost)
-            held = self._held(task, pull(task, self._on(start)), start + 1.0, start, start)
-            best = xp.argmax(self._margin(task) * held, axis=1)
-            sold = share * held[xp.arange(batch, device=device), best] * self._customers_left(task, start)
+            held = self.held(task, pull(task, self._on(start)), start + 1.0, start, start)
+            best = xp.argmax(self.margin(task) * held, axis=1)
+            sold = share * held[xp.arange(batch, device=device), best] * self.customers_left(task, start)
             task = task._replace(stock=xp.clip(xp.astype(xp.round(sold), xp.int64), 1, UNLIMITED))
         elif self.stock is not None:
             task = task._replace(stock=units * int(self.stock))
@@ -343,7 +348,7 @@ class DynamicPricing:
     def step(self, state: PricingState, action: Array, rng: Rng) -> Outcome[PricingState]:
         xp, task, shown = rng.xp, state.task, (rng.xp.arange(action.shape[0], device=rng.device), action)
         noise = rng.normal((action.shape[0],))
-        mean = self._customers(task, state.time)
+        mean = self.arriving(task, state.time)
         come = rng.poisson(mean) if self.poisson else xp.astype(xp.round(mean), xp.int64)
         wanted = rng.binomial(come, state.demand[shown])
         sold = xp.minimum(wanted, state.stock)
@@ -404,12 +409,12 @@ class DynamicPricing:
         return self.layout.join(context, candidate)
 
     # --- the market ---
-    def _customers(self, task: PricingTask, time: Array) -> Array:
+    def arriving(self, task: PricingTask, time: Array) -> Array:
         """[B] mean number that come in a decision."""
         angle = 2.0 * math.pi * (time * (1.0 / self.period) + task.phase)
         return self.customers * (1.0 + task.season * namespace(time).sin(angle))
 
-    def _customers_left(self, task: PricingTask, time: Array) -> Array:
+    def customers_left(self, task: PricingTask, time: Array) -> Array:
         """[B] mean number from `time` to the end; sum of sines in closed form."""
         xp, step, left = namespace(time), math.pi / self.period, self.horizon - time
         middle = 2.0 * math.pi * (time * (1.0 / self.period) + task.phase) + step * (left - 1.0)
@@ -417,7 +422,7 @@ class DynamicPricing:
             return self.customers * left * (1.0 + task.season * xp.sin(middle))
         return self.customers * (left + task.season * xp.sin(middle) * xp.sin(step * left) / math.sin(step))
 
-    def _margin(self, task: PricingTask) -> Array:
+    def margin(self, task: PricingTask) -> Array:
         """[B, K] reward per unit sold, in base prices."""
         return task.w_rev[:, None] * (self._on(task.cost).paid - task.cost[:, None]) + task.w_vol[:, None]
 
@@ -426,26 +431,32 @@ class DynamicPricing:
         task = state.task
         reference, rival = state.reference[:, None], state.rival[:, None]
         demand = shares(task, state.pull, self._on(state.reward), reference, rival, promoted[:, None])
-        rate = self._customers(task, state.time) / self.sales_unit
-        return state._replace(demand=demand, worth=self._margin(task) * demand * rate[:, None])
+        rate = self.arriving(task, state.time) / self.sales_unit
+        return state._replace(demand=demand, worth=self.margin(task) * demand * rate[:, None])
 
     # --- what is known before the trial ---
-    def _describe(self, task: PricingTask, rng: Rng) -> Array:
-        """[B, E] embedding of the product: a fixed linear map of what is special about it, and noise."""
-        xp = rng.xp
+    def traits(self, task: PricingTask) -> Array:
+        """[B, E] embedding of the product without its noise: a fixed linear map of what is special about it."""
+        xp = namespace(task.cost)
         median, spread, _, _ = self.elasticity
-        traits = [xp.log(task.elasticity / median) / max(spread, 1e-6)]
+        special = [xp.log(task.elasticity / median) / max(spread, 1e-6)]
         for value, (low, high) in ((task.purchase, self.purchase), (task.lift, self.lift), (task.gain, self.gain)):
-            traits.append(math.sqrt(12.0) * (value - 0.5 * (low + high)) / max(high - low, 1e-6))
-        maps = np.random.default_rng(EMBEDDING_SEED).standard_normal((len(traits), self.embedding)) / 2.0
-        told = xp.stack(traits, axis=1) @ xp.asarray(maps.astype(np.float32), device=rng.device)
-        return xp.clip(told + EMBEDDING_NOISE * rng.normal(tuple(told.shape)), -LARGEST_TRAIT, LARGEST_TRAIT)
+            special.append(math.sqrt(12.0) * (value - 0.5 * (low + high)) / max(high - low, 1e-6))
+        maps = np.random.default_rng(EMBEDDING_SEED).standard_normal((len(special), self.embedding)) / 2.0
+        return xp.stack(special, axis=1) @ xp.asarray(
+            maps.astype(np.float32), device=getattr(task.cost, "device", None)
+        )
+
+    def _describe(self, task: PricingTask, rng: Rng) -> Array:
+        """[B, E] embedding of the product."""
+        told = self.traits(task)
+        return rng.xp.clip(told + EMBEDDING_NOISE * rng.normal(tuple(told.shape)), -LARGEST_TRAIT, LARGEST_TRAIT)
 
     def _predict(self, task: PricingTask, base: Array, noise: float, rng: Rng) -> Array:
         """[B, K] sales that a forecast gives each candidate: wrong in level, in elasticity and at each of them."""
         xp, start = rng.xp, 0.0 * task.cost
         paid, shape = self._on(start).paid, tuple(base.shape)
-        true = self._held(task, base, start + 1.0, start, start)
+        true = self.held(task, base, start + 1.0, start, start)
         error = rng.normal((shape[0], 1)) + TILT * rng.normal((shape[0], 1)) * xp.log(paid) + SPECK * rng.normal(shape)
         told = true * bounded_exp(noise * error)
         return xp.clip(told, 0.0, 1.0) * (self.customers / self.sales_unit)
@@ -455,22 +466,31 @@ class DynamicPricing:
         return namespace(state.worth).max(state.worth, axis=1)
 
     def informed_action(self, state: PricingState) -> Array:
-        """Of the fluid program for the rest of the trial, in which a candidate has the demand that it has if held."""
-        xp, task = namespace(state.worth), state.task
-        held = self._held(task, state.pull, state.reference, state.drift, state.time)
-        supply = xp.astype(state.stock, xp.float32) / self._customers_left(task, state.time)
-        mix = fluid.solve(self._margin(task) * held, held, supply)
-        nothing = self.layout.candidates  # cannot be chosen: then the other of the two
-        first, second = (xp.where(a == nothing, b, a) for a, b in ((mix.first, mix.second), (mix.second, mix.first)))
-        action = xp.where(mix.weight > 0.5, second, first)
-        dearest = xp.argmax(self._margin(task), axis=1)
-        return xp.where(action == nothing, dearest, action)
+        task = state.task
+        held = self.held(task, state.pull, state.reference, state.drift, state.time)
+        supply = namespace(held).astype(state.stock, held.dtype) / self.customers_left(task, state.time)
+        return self.plan(self.margin(task), held, supply)
+
+    def plan(self, margin: Array, held: Array, supply: Array) -> Array:
+        """[B] action of the fluid program: of the two that it mixes, the one with the larger share.
+
+        Args:
+            margin: [B, K] reward per unit sold.
+            held: [B, K] share of the customers that buy a candidate; see `held`.
+            supply: [B] units left per customer to come.
+        """
+        xp, nothing = namespace(held), held.shape[1]
+        mix = fluid.solve(margin * held, held, supply)
+        larger = mix.weight > 0.5
+        action, other = xp.where(larger, mix.second, mix.first), xp.where(larger, mix.first, mix.second)
+        action = xp.where(action == nothing, other, action)  # doing nothing cannot be chosen
+        return xp.where(action == nothing, xp.argmax(margin, axis=1), action)
 
     def candidate_rewards(self, state: PricingState) -> tuple[Array, Array | None]:
-        rate = self._margin(state.task) * state.average
+        rate = self.margin(state.task) * state.average
         return state.worth, rate if self.statistics else None
 
-    def _held(self, task: PricingTask, base: Array, reference: Array, drift: Array, time: Array) -> Array:
+    def held(self, task: PricingTask, base: Array, reference: Array, drift: Array, time: Array) -> Array:
         """[B, K] share of the customers that would buy, if the candidate were held from `time` to the end.
 
         At the mean over that time of the reference price and of the rival's deviation, which is what they come to where
@@ -491,6 +511,11 @@ class DynamicPricing:
     def ladder(self) -> Ladder:
         """The candidates' prices and promotions, NumPy."""
         return Ladder.build(np.asarray(self.prices) / self.base_price, self.promotions)
+
+    @cached_property
+    def sells(self) -> np.ndarray:
+        """[K] bool: whether a candidate is one at which anybody buys."""
+        return ~(self.choke & (self.ladder.price == self.ladder.price[-1]))
 
     def _on(self, like: Array) -> Ladder:
         """The ladder in the array library and on the device of `like`."""
