@@ -194,8 +194,8 @@ class DynamicPricing:
     families: tuple[str, ...] = CURVES
     table: tuple[float, ...] | None = None
     elasticity: tuple[float, float, float, float] = (MEDIAN_ELASTICITY, 0.4, 1.1, 6.0)
-    purchase: tuple[float, float] = (0.05, 0.25)
-    customers: float = 20.0
+    purchase: tuple[float, float] = (0.02, 0.1)
+    customers: float = 50.0
     poisson: bool = True
     cost: tuple[float, float] = (0.2, 0.6)
     stock: tuple[float, float] | int | None = (0.3, 1.2)
