@@ -1,0 +1,7 @@
+"""Readers of public logs, and task distributions fitted to them."""
+
+from __future__ import annotations
+
+from recgym.data.bandit import MIN_CLICKS, Estimate, OpenBanditLog, fit_beta, off_policy, open_bandit, verdict
+
+__all__ = ["MIN_CLICKS", "Estimate", "OpenBanditLog", "fit_beta", "off_policy", "open_bandit", "verdict"]
