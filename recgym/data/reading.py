@@ -11,7 +11,7 @@ from contextlib import closing
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Column(NamedTuple):
     """One column to read."""
 
     names: tuple[str, ...]  # the spellings accepted
-    convert: Callable[[str], float]
+    convert: Callable[[str], Any]
     dtype: type
     valid: Callable[[np.ndarray], np.ndarray]  # [N] -> [N] bool; NaN must give False
     rule: str
