@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.data.reading import Column, read_columns
+from recgym.scenarios.bandit import LARGEST_PRIOR, SMALLEST_PRIOR
 
 __all__ = ["MIN_CLICKS", "Estimate", "OpenBanditLog", "fit_beta", "off_policy", "open_bandit", "verdict"]
 
@@ -92,6 +93,14 @@ class OpenBanditLog:
     def prior(self) -> tuple[float, float]:
         """(a, b) of the Beta fitted to the items' click rates; see `fit_beta`."""
         return fit_beta(self.impressions, self.clicks)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters of `Bandit`: as many arms as items, and the prior of their click rates."""
+        return {
+            "arms": self.arms,
+            "prior": [min(max(x, SMALLEST_PRIOR), LARGEST_PRIOR) for x in self.prior],
+        }  # it takes these
 
     def item_rates(self, prior: tuple[float, float] | None = None) -> np.ndarray:
         """[K] posterior mean click rate of each item under the Beta `prior` (default: the fitted one)."""

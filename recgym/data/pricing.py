@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.data.reading import Column, read_columns
-from recgym.scenarios.pricing import RANGES, TASK_LIMITS, DynamicPricing
+from recgym.scenarios.pricing import MOST_CUSTOMERS, RANGES, TASK_LIMITS, DynamicPricing
 
 __all__ = ["HeldOut", "ProductFit", "TransactionLog", "transactions"]
 
@@ -159,7 +159,7 @@ class TransactionLog:
             found["lift"] = [0.0, 0.0]
         most = DynamicPricing.purchase[1] * (1.0 + found.get("lift", DynamicPricing.lift)[1])
         most *= max(prices[0] ** -elasticity[3], 1.0)
-        scale = min(1.0, FULL / most)
+        scale = min(1.0, max(FULL / most, DynamicPricing.customers / MOST_CUSTOMERS))
         found["purchase"] = _rounded(scale * np.array(DynamicPricing.purchase))
         found["customers"] = _rounded(DynamicPricing.customers / scale)
         return found
