@@ -129,21 +129,21 @@ class TransactionLog:
 
         A product of the task distribution is a new one of the same kind. Its elasticity is lognormal, with the mean of
         the estimates and a variance that adds up how they spread (which holds their sampling error) and how uncertain
-        their mean is; its lift is uniform between the bounds that are unbiased for a uniform distribution, and at least
-        two standard errors beyond the estimates. Prices are in units of the product's own base price: a ladder of equal
-        ratios over those observed. The log does not tell the discount that came with a promotion (prices are as paid),
-        so there is a display without a discount. Demand of constant elasticity has no upper limit but the number of
-        customers, so they are as many as keep it below; the units sold at base price stay those of the defaults.
+        their mean is; the sd of its logarithm is at least `LEAST_SPREAD`. Its lift is uniform, between the unbiased
+        bounds of a uniform distribution, but at least two standard errors beyond the estimates.
+        Prices are in units of the product's own base price: a ladder of equal ratios over those observed. The log does
+        not tell the discount that came with a promotion (prices are as paid), so there is a display without a discount.
+        Demand of constant elasticity has no upper limit but the number of customers, so they are as many as keep it
+        below; the units sold at base price stay those of the defaults.
 
         Raises:
             ValueError: an estimated elasticity of the wrong sign: sales that rise with the price fit no task.
         """
         wrong = [f"{fit.product!r} {fit.elasticity:.2f} (s.e. {fit.elasticity_error:.2f})" for fit in self.wrong_sign]
         if wrong:
-            what = "sales rise with the price (something else moved both), so that no task distribution can be fitted"
-            raise ValueError(
-                f"{self.path}: elasticity of the wrong sign, {', '.join(wrong)}: {what}: remove these rows"
-            )
+            said = f"elasticity of the wrong sign, {', '.join(wrong)}"
+            why = "sales rise with the price (something else moved both), which no task does"
+            raise ValueError(f"{self.path}: {said}: {why}: remove these rows")
         relative = self.price / np.array([fit.base_price for fit in self.fits])[self.product]
         low, high = np.quantile(relative, PRICE_RANGE)
         if low == high:  # a price that is hardly ever left
