@@ -275,9 +275,7 @@ def test_few_promotions_have_no_lift_and_do_not_bend_the_elasticity(tmp_path: Pa
 def test_wrong_sign_is_said(tmp_path: Path) -> None:
     log = made(tmp_path, ale=TRUE["ale"], fad=(-0.5, 0.2, 1.0))
     assert [fit.product for fit in log.wrong_sign] == ["fad"]
-    with pytest.raises(
-        ValueError, match=r"of the wrong sign, 'fad' -0\.[45]\d \(s\.e\. 0\.0\d\): sales rise"
-    ):
+    with pytest.raises(ValueError, match=r"of the wrong sign, 'fad' -0\.[45]\d \(s\.e\. 0\.0\d\): sales rise"):
         _ = log.parameters
     assert log.to_json()["products"][1]["elasticity"] < 0  # the report has it all the same
 
