@@ -31,6 +31,7 @@ __all__ = [
     "interval",
     "own_luck",
     "rollout",
+    "share",
     "summarise",
     "tune",
 ]
@@ -260,6 +261,18 @@ def summarise(results: Mapping[str, Trials], scenario: Any) -> dict[str, Summary
             costs={key: figures[key] for key in scenario.costs},
         )
     return summaries
+
+
+def share(trials: Trials, whole: Trials) -> Interval:
+    """Mean return as a share of that of another policy in the same trials; the interval resamples them together.
+
+    NaN where the other's mean is not above 0: there is nothing to have a share of.
+    """
+    both = np.column_stack([trials.returns, whole.returns])
+    means, resampled = both.mean(axis=0), _resampled_means(both)
+    if not means[1] > 0:
+        return Interval(np.nan, np.nan, np.nan)
+    return _percentiles(means[0] / means[1], resampled[:, 0] / resampled[:, 1])
 
 
 def _per_trial(trials: Trials) -> np.ndarray:

@@ -11,7 +11,6 @@ import numpy as np
 from recgym.data import OpenBanditLog, off_policy, open_bandit, verdict
 from recgym.evaluation import TEST_SEED, Interval, interval, own_luck, rollout
 from recgym.rng import NumpyRng
-from recgym.scenarios.bandit import LARGEST_PRIOR, SMALLEST_PRIOR
 
 __all__ = ["Replay", "from_log", "off_policy_report", "print_off_policy", "replay"]
 
@@ -43,9 +42,7 @@ def from_log(path: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError, ValueError: see `recgym.data.open_bandit`.
     """
-    log = open_bandit(path)
-    prior = [min(max(value, SMALLEST_PRIOR), LARGEST_PRIOR) for value in log.prior]  # what the scenario takes
-    return {"arms": log.arms, "prior": prior}
+    return open_bandit(path).parameters
 
 
 def replay(

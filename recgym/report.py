@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 
 import recgym
-from recgym.evaluation import Summary, Trials
+from recgym.data import TransactionLog
+from recgym.evaluation import Interval, Summary, Trials
 
-__all__ = ["action_figure", "environments_markdown", "print_table", "regret_figure", "report_json"]
+__all__ = [
+    "action_figure",
+    "environments_markdown",
+    "print_shares",
+    "print_table",
+    "print_transactions",
+    "regret_figure",
+    "report_json",
+]
 
 KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed": "the task", "agent": "its training"}
 SIGNS = {1: "+", 0: " ", -1: "-"}
@@ -52,19 +61,24 @@ def _sign(gain: Mapping[str, float]) -> int:
     return int(gain["low"] > 0) - int(gain["high"] < 0)
 
 
-def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
-    """The report as a table on the terminal, best return first."""
+def _terminal(title: str) -> tuple[Any, Any]:
+    """Where to print, and an empty table."""
     try:
         from rich.console import Console
         from rich.table import Table
     except ImportError as error:
         raise ImportError("tables are drawn with rich: pip install 'recgym[agents]'") from error
+    return Console(width=None if sys.stdout.isatty() else 120), Table(title=title)
+
+
+def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
+    """The report as a table on the terminal, best return first."""
+    console, table = _terminal(title or f"{report['env']}: {report['trials']:,} held-out trials, seed {report['seed']}")
 
     def figure(value: Mapping[str, float], digits: int) -> str:
         half = max(value["high"] - value["mean"], value["mean"] - value["low"])
         return f"{value['mean']:.{digits}f} ± {half:.{digits}f}"
 
-    table = Table(title=title or f"{report['env']}: {report['trials']:,} held-out trials, seed {report['seed']}")
     table.add_column("policy")
     for heading in ("knows", "return", "regret", "normalised", f"minus {report['reference']}"):
         table.add_column(heading, justify="right")
@@ -81,7 +95,6 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
             style="bold" if policy["kind"] == "agent" else None,
         )
     table.caption = "± 95 % bootstrap interval; + / -: the whole paired interval is above / below 0"
-    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     for name, policy in rows:
         if policy["kind"] == "agent":
@@ -89,6 +102,54 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
                 others = [other for other, _ in rows if other != name and _sign(policy["versus"][other]) == sign]
                 if others:
                     console.print(f"{name} {meaning} {', '.join(others)}", highlight=False)
+
+
+def print_shares(shares: Mapping[str, Interval]) -> None:
+    """Each policy's return in percent of the informed policy's, on the terminal, best first."""
+    console, table = _terminal("percent of the informed policy's return")
+    table.add_column("policy")
+    table.add_column("percent", justify="right")
+    for name, (mean, low, high) in sorted(shares.items(), key=lambda item: -item[1].mean):
+        table.add_row(name, f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+    table.caption = "95 % bootstrap interval, paired"
+    console.print(table)
+
+
+def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    """What a log of sales says of demand, and where the parameters of the scenario come from, on the terminal.
+
+    Args:
+        log: the log.
+        parameters: of the scenario, all of them.
+        origins: where each of them comes from; see `TransactionLog.origins`.
+    """
+    console, table = _terminal(f"demand in {log.path}, {len(log.sales):,} rows")
+    table.add_column("product")
+    for heading in ("rows", "base price", "sales at it", "price elasticity", "promotion lift, %", "residual, log"):
+        table.add_column(heading, justify="right")
+    for fit in log.fits:
+        lift = f"{100 * fit.lift:.0f} ± {100 * fit.lift_error:.0f}" if np.isfinite(fit.lift) else "assumed"
+        elasticity = f"{-fit.elasticity:.2f} ± {fit.elasticity_error:.2f}"
+        figures = (f"{fit.base_price:.4g}", f"{np.exp(fit.level):,.4g}", elasticity, lift, f"{fit.residual:.2f}")
+        table.add_row(fit.product, f"{fit.rows:,}", *figures)
+    table.caption = "± standard error; associational: prices and promotions were not drawn at random"
+    console.print(table)
+
+    _, table = _terminal("held-out demand error")
+    table.add_column("model")
+    for heading in ("root mean square, log sales", "mean absolute, % of sales"):
+        table.add_column(heading, justify="right")
+    for model, error in log.held_out.items():
+        table.add_row(model, f"{error.rmse:.3f} ± {error.error:.3f}", f"{100 * error.ape:.0f}")
+    console.print(table)
+
+    _, table = _terminal("parameters of the task distribution")
+    table.add_column("origin")
+    table.add_column("parameters")
+    for origin in dict.fromkeys(origins.values()):
+        names = [name for name, found in origins.items() if found == origin]
+        table.add_row(origin, "; ".join(f"{name} {parameters[name]}" for name in names))
+    console.print(table)
 
 
 def regret_figure(results: Mapping[str, Trials], *, title: str = "", emphasise: Sequence[str] = ()) -> Any:

@@ -13,12 +13,12 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from inspect import signature
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from evaluate import choose_device, compare, parameter, write_json
@@ -31,9 +31,10 @@ import recgym
 from agents.checkpoint import ALGORITHMS, algorithm, build, load, read, save, versions
 from agents.transformer import INIT_POLICIES
 from recgym.baselines import baselines_for, left_out, make_baseline
-from recgym.data import open_bandit
-from recgym.offpolicy import from_log, off_policy_report, print_off_policy
-from recgym.report import action_figure, regret_figure
+from recgym.data import OpenBanditLog, TransactionLog, open_bandit, transactions
+from recgym.evaluation import Trials, share
+from recgym.offpolicy import off_policy_report, print_off_policy
+from recgym.report import action_figure, print_shares, print_transactions, regret_figure
 from recgym.sb3 import EvaluationCallback, RecVecEnv
 
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams.toml")
@@ -47,7 +48,8 @@ DEFAULTS = {
     "eval_trials": 1000,
     "trials": 4000,
 }
-KEPT = ("n_timesteps", "eval_freq", "eval_trials", "save_freq", "trials", "log")  # what a resumed run takes over
+LOG = ("log", "log_column")
+KEPT = ("n_timesteps", "eval_freq", "eval_trials", "save_freq", "trials", *LOG)  # what a resumed run takes over
 PRETRAIN = ("pretrain_expert", "pretrain_steps", "init_policy")  # options of MetaPPO that are hyperparameters of it
 FROM_ONE = ("n_epochs", "batch_size", "n_steps", "train_freq", "gradient_steps", "buffer_size", "n_envs", "n_timesteps")
 EXAMPLES = """examples:
@@ -57,6 +59,7 @@ EXAMPLES = """examples:
   python scripts/train.py --env RecBandit-v0 --param arms=20 -n 1000000 --pretrain-steps 700000 --seed 1
   python scripts/train.py -i logs/ppo/RecBandit-v0_1/checkpoint.safetensors       # go on where that run stopped
   python scripts/train.py --env RecBandit-v0 --log open_bandit/random/men.csv.gz   # arms and prior from a log
+  python scripts/train.py --env DynamicPricing-v0 --log orange_juice.csv.gz    # demand from a log of sales
   tensorboard --logdir logs
 """
 
@@ -154,7 +157,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu, cuda (default: %(default)s)")
     add("--num-threads", type=int, metavar="N", help="of torch; another number gives other weights")
     add("-i", "--trained-agent", type=Path, metavar="FILE", help="checkpoint to go on from, in its own folder")
-    add("--log", type=Path, metavar="PATH", help="Open Bandit log: sets arms and prior, adds an off-policy report")
+    add(
+        "--log",
+        type=Path,
+        metavar="PATH",
+        help="log that sets the task distribution and is reported on: "
+        "Open Bandit for RecBandit-v0, transactions for DynamicPricing-v0",
+    )
+    add(
+        "--log-column",
+        type=parameter,
+        action="append",
+        metavar="NAME=COLUMN",
+        help="of a log of transactions: what sales, price, product or promotion is called there; promotion=null: none",
+    )
     add("--tensorboard-log", type=Path, metavar="DIR", help=f"of runs (default: {DEFAULTS['tensorboard_log']})")
     add(
         "--eval-freq",
@@ -173,6 +189,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         value, least = getattr(options, name), 0 if name.endswith("_freq") or name == "pretrain_steps" else 1
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+    if options.log_column and not options.log:
+        parser.error("--log-column names a column of a log: add --log PATH")
     if not 0 <= (options.seed or 0) < 1_000_000:
         parser.error(f"--seed must be in [0, 999999] (above are validation and test tasks), got {options.seed}")
     return options
@@ -195,7 +213,7 @@ def resume(options: argparse.Namespace) -> dict[str, Any]:
         if getattr(options, name) not in (None, found):
             raise ValueError(f"{options.trained_agent} was trained with --{name} {found}, not {getattr(options, name)}")
         setattr(options, name, found)
-    for name in ("param", "hyperparam", "n_envs", "seed", "log", "tensorboard_log", "vary", "tasks", *PRETRAIN):
+    for name in ("param", "hyperparam", "n_envs", "seed", *LOG, "tensorboard_log", "vary", "tasks", *PRETRAIN):
         if getattr(options, name) not in (None, []):
             raise ValueError(f"--{name.replace('_', '-')} cannot be changed in a run that is resumed (-i)")
     kept = header["counters"].get("options", {})
@@ -262,16 +280,25 @@ def chosen_hyperparameters(options: argparse.Namespace, tuned: dict[str, Any]) -
     }
 
 
-def parameters_from_log(path: Path, given: dict[str, Any]) -> dict[str, Any]:
+def arms_and_prior(log: OpenBanditLog, env_id: str, given: dict[str, Any]) -> dict[str, Any]:
     """Arms and prior of a log, printed; `given` parameters come on top."""
-    found = from_log(path)
+    found = log.parameters
     a, b = found["prior"]
     spread = math.sqrt(a * b / (a + b + 1)) / (a + b)
-    print(f"{path}: {found['arms']} items, click rates Beta({a:.3g}, {b:.3g}): ", end="")
+    print(f"{log.path}: {found['arms']} items, click rates Beta({a:.3g}, {b:.3g}): ", end="")
     print(f"mean {a / (a + b):.2%}, standard deviation {spread:.2%}")
     if given.get("arms", found["arms"]) != found["arms"]:
-        raise ValueError(f"--param arms={given['arms']} does not fit the {found['arms']} items of {path}; leave it out")
+        wrong = f"--param arms={given['arms']} does not fit the {found['arms']} items of {log.path}"
+        raise ValueError(f"{wrong}; leave it out")
     return {**found, **given}
+
+
+def fitted_demand(log: TransactionLog, env_id: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Task distribution of a log of sales, printed with what it rests on; `given` parameters come on top."""
+    parameters = {**log.parameters, **given}
+    scenario = recgym.make_scenario(env_id, **parameters)
+    print_transactions(log, asdict(scenario), {**log.origins, **dict.fromkeys(given, "given")})
+    return parameters
 
 
 def train(options: argparse.Namespace) -> int:
@@ -287,9 +314,11 @@ def train(options: argparse.Namespace) -> int:
         parameters, values, n_envs = header["env"]["parameters"], header["arguments"], header["env"]["n_envs"]
         total, folder = options.n_timesteps, options.trained_agent.parent
         if options.log:
-            open_bandit(options.log)  # needed at the end: missed now rather than then
+            read_log(options)  # needed at the end: missed now rather than then
     else:
-        parameters = parameters_from_log(options.log, dict(options.param)) if options.log else dict(options.param)
+        parameters = dict(options.param)
+        if options.log:
+            parameters = log_kind(options.env).begin(read_log(options), options.env, parameters)
         tuned = hyperparameters(options.algo, options.env)
         values = chosen_hyperparameters(options, tuned)
         total, n_envs = options.n_timesteps or values["n_timesteps"], options.n_envs or values["n_envs"]
@@ -383,16 +412,70 @@ def record(path: Path, options: argparse.Namespace, env: RecVecEnv, values: dict
     write_json(path, session)
 
 
-def off_policy(options: argparse.Namespace, model: Any, scenario: Any) -> dict[str, Any]:
+def off_policy(options: argparse.Namespace, model: Any, scenario: Any, results: Mapping[str, Trials]) -> dict[str, Any]:
     """What the log says of the agent, beside a few baselines; prints the table."""
-    log = open_bandit(options.log)
+    log = read_log(options)
     shown = [name for name in ("random", "greedy", "thompson_prior", "gittins") if name in baselines_for(scenario)]
     built = {name: make_baseline(name, scenario) for name in shown}
     built[options.algo] = model
     with tqdm(unit=" events", disable=not options.progress, leave=False, total=len(built) * len(log.action)) as bar:
         report = off_policy_report(built, scenario, log, on_event=lambda *_: bar.update())
     print_off_policy(report)
-    return report
+    return {"off_policy": report}
+
+
+def share_of_informed(
+    options: argparse.Namespace, model: Any, scenario: Any, results: Mapping[str, Trials]
+) -> dict[str, Any]:
+    """What the log says of demand, and the returns in percent of the informed policy's; prints these."""
+    shares = {name: share(trials, results["informed"]) for name, trials in results.items()}
+    print_shares(shares)
+    transactions_report = read_log(options).to_json()
+    return {"transactions": transactions_report, "share_of_informed": {k: v._asdict() for k, v in shares.items()}}
+
+
+class LogKind(NamedTuple):
+    """What an environment takes from a log."""
+
+    read: Callable[..., Any]  # (path, **names of columns) -> log
+    begin: Callable[[Any, str, dict[str, Any]], dict[str, Any]]  # (log, env id, given) -> parameters, printed
+    finish: Callable[..., dict[str, Any]]  # (options, agent, scenario, trials) -> parts of the report, printed
+
+
+OPEN_BANDIT = LogKind(open_bandit, arms_and_prior, off_policy)
+LOGS = {  # by scenario
+    "Bandit": OPEN_BANDIT,
+    "DriftBandit": OPEN_BANDIT,
+    "DynamicPricing": LogKind(transactions, fitted_demand, share_of_informed),
+}
+
+
+def log_kind(env_id: str) -> LogKind:
+    """The kind of log that sets up an environment.
+
+    Raises:
+        ValueError: none does, or there is no such environment.
+    """
+    recgym.make_scenario(env_id)  # refuses what is no environment, and names the nearest
+    able = [name for name, preset in recgym.SCENARIOS.items() if _class_name(preset) in LOGS and not preset.reference]
+    if env_id not in able:
+        raise ValueError(f"--log: {env_id} takes nothing from a log; {', '.join(able)} do")
+    return LOGS[_class_name(recgym.SCENARIOS[env_id])]
+
+
+def _class_name(preset: recgym.Preset) -> str:
+    return preset.scenario.rpartition(":")[2]
+
+
+def read_log(options: argparse.Namespace) -> Any:
+    """The log, by the reader of the environment's kind; errors as that, and for a column it does not have."""
+    read, columns = log_kind(options.env).read, dict(options.log_column or [])
+    known = [name for name, argument in signature(read).parameters.items() if argument.kind is argument.KEYWORD_ONLY]
+    for name in columns:
+        if name not in known:
+            has = f"its columns are {', '.join(known)}" if known else "the names of its columns are fixed"
+            raise ValueError(f"--log-column {name}: no such column in a log for {options.env}: {has}")
+    return read(options.log, **columns)
 
 
 def finish(options: argparse.Namespace, parameters: dict[str, Any], model: Any, folder: Path, scenario: Any) -> None:
@@ -404,7 +487,7 @@ def finish(options: argparse.Namespace, parameters: dict[str, Any], model: Any, 
     results, report = compare(options.env, parameters, {**baselines, **agents}, trials=options.trials, seed=0)
     write_json(folder / "report.json", report)
     if options.log:
-        report["off_policy"] = off_policy(options, model, scenario)
+        report |= log_kind(options.env).finish(options, model, scenario, results)
         write_json(folder / "report.json", report)
     title = f"{options.env}, {options.trials:,} held-out trials"
     regret_figure(results, title=title, emphasise=[options.algo]).savefig(folder / "regret.png")

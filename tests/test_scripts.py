@@ -211,6 +211,30 @@ def test_log_of_a_real_policy_trains_and_reports(tmp_path: Path) -> None:
     assert set(report["off_policy"]["policies"][DEFAULT]) == {"replay", "ips", "snips"}
 
 
+def test_log_of_sales_trains_and_reports(tmp_path: Path) -> None:
+    """Demand as fitted, on the terminal and in the report; resumed, with the log's columns."""
+    prices = (1.0, 1.25, 1.5, 2.0)
+    rows = ["units,price,brand,feat"]
+    rows += [f"{90 * p**-2.5 * 1.5**f * (1 + i % 3)},{p},{b},{f}"
+             for i in range(12) for p in prices for b in "xy" for f in (0, 1)]  # fmt: skip
+    log = tmp_path / "sales.csv"
+    log.write_text("\n".join(rows) + "\n")
+    small = ["--algo", "ppo", "--env", "DynamicPricing-v0", "--n-envs", "8", "--param", "horizon=10"]
+    small += ["--hyperparam", "n_steps=10", "--hyperparam", "batch_size=40", "--eval-trials", "50", "--trials", "200"]
+    small += ["--tensorboard-log", str(tmp_path), "--log", str(log)]
+    assert "no column 'sales'" in run("train.py", *small, code=2)
+    printed = run("train.py", *small, "--log-column", "sales=units", "-n", "400")
+    for expected in ("-2.50 ± ", "without elasticity", "│ fitted", "│ assumed", "│ given", "percent of the informed"):
+        assert expected in printed, printed
+    folder = tmp_path / "ppo" / "DynamicPricing-v0_1"
+    report = json.loads((folder / "report.json").read_text())
+    assert [fit["product"] for fit in report["transactions"]["products"]] == ["x", "y"]
+    assert report["parameters"]["families"] == ["constant"] and report["parameters"]["horizon"] == 10
+    assert 0 < report["share_of_informed"]["ppo"]["mean"] < report["share_of_informed"]["informed"]["mean"] == 1
+    resumed = run("train.py", "-i", str(folder / "checkpoint.safetensors"), "-n", "480")
+    assert "percent of the informed" in resumed
+
+
 SHIPPED = "agents/pretrained/RecBandit-v0.safetensors"
 REFUSED = {
     "unknown environment": (["train.py", "--env", "RecBandid-v0"], "did you mean 'RecBandit-v0'"),
@@ -234,6 +258,22 @@ REFUSED = {
     "no tasks": (["train.py", "--tasks", "0"], "--tasks must be at least 1"),
     "no expert's field": (["train.py", "--init-policy", "expert"], "--param expert=NOISE"),
     "missing log": (["train.py", "--log", "nowhere.csv"], "nowhere.csv"),
+    "log of another kind": (["train.py", "--env", "RecBanditContextual-v0", "--log", "x"], "takes nothing from a log"),
+    "log of a reference": (
+        ["train.py", "--env", "DynamicPricingFerreira-v0", "--log", "x"],
+        "takes nothing from a log",
+    ),
+    "log of no environment": (["train.py", "--env", "RecBandid-v0", "--log", "x"], "did you mean 'RecBandit-v0'"),
+    "missing sales": (["train.py", "--env", "DynamicPricing-v0", "--log", "nowhere.csv"], "nowhere.csv does not exist"),
+    "column without a log": (["train.py", "--log-column", "sales=units"], "add --log PATH"),
+    "column of another log": (
+        ["train.py", "--log", "x", "--log-column", "sales=units"],
+        "names of its columns are fixed",
+    ),
+    "unknown column": (
+        ["train.py", "--env", "DynamicPricing-v0", "--log", "x", "--log-column", "sold=units"],
+        "its columns are sales, price, product, promotion",
+    ),
     "missing checkpoint": (["train.py", "-i", "nowhere.safetensors"], "no such checkpoint"),
     "no checkpoint": (["train.py", "-i", "README.md"], "not a checkpoint"),
     "no GPU": (["train.py", "--device", "cuda"], "finds no GPU"),

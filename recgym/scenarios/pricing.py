@@ -48,6 +48,7 @@ from recgym.scenarios.demand import (
 __all__ = ["DynamicPricing"]
 
 LONGEST_HORIZON = 100_000
+MOST_CUSTOMERS = 1e6  # in a decision, on average
 MOST_CANDIDATES = 10_000
 UNLIMITED = 2**40  # units: more than can be sold
 LARGEST = 100.0  # of an observed number; what is larger is cut
@@ -224,7 +225,7 @@ class DynamicPricing:
         self._check_kinds()
         check_number(self, "horizon", 1, LONGEST_HORIZON, whole=True)
         check_number(self, "period", 1, LONGEST_HORIZON, whole=True)
-        check_number(self, "customers", 1e-3, 1e6)
+        check_number(self, "customers", 1e-3, MOST_CUSTOMERS)
         check_number(self, "embedding", 0, 1000, whole=True)
         check_number(self, "alpha", 0.0, 1.0)
         for name in ("poisson", "choke", "statistics"):

@@ -1,4 +1,4 @@
-"""Readers of public logs, task distributions fitted to them and off-policy values of policies.
+"""Logs of recommendations: reader, the prior fitted to them and off-policy values of policies.
 
 The log format is that of the Open Bandit Dataset (Saito, Aihara, Matsutani & Narita 2021, arXiv:2008.07146): one row
 per item shown, with the probability with which it was chosen and whether it was clicked.
@@ -6,21 +6,16 @@ per item shown, with the probability with which it was chosen and whether it was
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import zlib
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from recgym.data.reading import Column, read_columns
+from recgym.scenarios.bandit import LARGEST_PRIOR, SMALLEST_PRIOR
 
 __all__ = ["MIN_CLICKS", "Estimate", "OpenBanditLog", "fit_beta", "off_policy", "open_bandit", "verdict"]
 
@@ -29,20 +24,8 @@ __all__ = ["MIN_CLICKS", "Estimate", "OpenBanditLog", "fit_beta", "off_policy", 
 # of the Open Bandit Dataset differ by about 50 %; what is worth a comparison is seldom larger.
 MIN_CLICKS = 100
 
-BLOCK = 8192  # rows converted at a time: 44 columns as strings take about 20 MB
-
 
 # --- reading ---------------------------------------------------------------------------------------------------------
-class Column(NamedTuple):
-    """One column to read."""
-
-    names: tuple[str, ...]  # the spellings accepted
-    convert: Callable[[str], float]
-    dtype: type
-    valid: Callable[[np.ndarray], np.ndarray]  # [N] -> [N] bool; NaN must give False
-    rule: str
-
-
 def _seconds(text: str) -> float:
     """Seconds since 1970 of an ISO 8601 time; without an offset it is UTC."""
     moment = datetime.fromisoformat(text)
@@ -60,83 +43,6 @@ OPEN_BANDIT = {
         ("propensity_score", "action_prob"), float, np.float64, lambda x: (x > 0) & (x <= 1), "in (0, 1]"
     ),
 }
-
-
-def _rows(path: Path) -> Generator[tuple[int, list[str]]]:
-    """Line number and fields of each row that is not blank; ValueError where the text cannot be read."""
-    line = 0  # the last line read in full
-    try:
-        # a second buffer makes the lines of a gzip file as cheap as plain ones; each is decoded alone to locate errors
-        with io.BufferedReader(gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as stream:
-            reader = csv.reader((text.decode() for text in stream), strict=True)
-            for row in reader:
-                line = reader.line_num
-                if row:
-                    yield line, row
-    except UnicodeDecodeError as error:
-        advice = "save the file as UTF-8; a compressed file must be named .csv.gz"
-        raise ValueError(f"{path}, line {line + 1}: not UTF-8 text ({error.reason}): {advice}") from error
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {line + 1}: not valid CSV ({error}): quote or mend this line") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:  # not gzip at all, cut off, damaged
-        advice = "fetch it again, or drop the ending .gz if it is plain text"
-        raise ValueError(f"{path}, after line {line}: not a whole gzip file ({error}): {advice}") from error
-
-
-def _find_columns(path: Path, header: list[str], columns: Mapping[str, Column]) -> dict[str, int]:
-    """Index of each column in the header; ValueError for those that are missing or there twice."""
-    names = [name.strip() for name in header]
-    found = {key: [i for i, name in enumerate(names) if name in column.names] for key, column in columns.items()}
-    missing = [" or ".join(map(repr, columns[key].names)) for key, at in found.items() if not at]
-    if missing:
-        raise ValueError(f"{path}, line 1: no column {'; no column '.join(missing)}: name these columns in the header")
-    for at in found.values():
-        if len(at) > 1:
-            twice = ", ".join(f"{names[i]!r} (column {i + 1})" for i in at)
-            raise ValueError(f"{path}, line 1: the same column is there {len(at)} times, {twice}: keep one of them")
-    return {key: at[0] for key, at in found.items()}
-
-
-def _read_columns(path: Path, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
-    """Arrays [N] of the named columns of one CSV file, converted by blocks; only a bad block is searched by row."""
-    with closing(_rows(path)) as rows:
-        _, header = next(rows, (0, []))
-        if not header:
-            raise ValueError(f"{path}, line 1: the file is empty: it needs a header line and one row per impression")
-        header[0] = header[0].removeprefix("\ufeff")  # the byte order mark some spreadsheets write
-        index = _find_columns(path, header, columns)
-        pick: Callable[[list[str]], tuple[str, ...]] = itemgetter(*index.values())
-        blocks: list[list[np.ndarray]] = []
-        while True:
-            lines, picked, arrays = [], [], []
-            for line, row in islice(rows, BLOCK):
-                if (width := len(row)) != len(header):
-                    where = f"{path}, line {line}, column {([*header, ''])[min(width, len(header))]!r}"
-                    raise ValueError(f"{where}: {width} fields, {len(header)} in the header: mend the row or remove it")
-                lines.append(line)
-                picked.append(pick(row))
-            if not lines:
-                break
-            for (key, column), texts in zip(columns.items(), zip(*picked, strict=True), strict=True):
-                array = _convert(texts, column)
-                if array is None:
-                    bad = next(i for i, text in enumerate(texts) if _convert((text,), column) is None)
-                    where = f"{path}, line {lines[bad]}, column {header[index[key]].strip()!r}"
-                    raise ValueError(f"{where}: {texts[bad]!r} is not {column.rule}: correct it or remove the row")
-                arrays.append(array)
-            blocks.append(arrays)
-    if not blocks:
-        raise ValueError(f"{path}, line 2: a header but no rows: the log needs one row per impression")
-    return {key: np.concatenate(parts) for key, parts in zip(columns, zip(*blocks, strict=True), strict=True)}
-
-
-def _convert(texts: tuple[str, ...], column: Column) -> np.ndarray | None:
-    """The texts as an array [N], or None if any of them is no valid value."""
-    try:
-        array: np.ndarray = np.fromiter(map(column.convert, texts), column.dtype, len(texts))
-    except (ValueError, OverflowError):
-        return None
-    return array if column.valid(array).all() else None
 
 
 def _find_log(folder: Path) -> Path:
@@ -188,6 +94,14 @@ class OpenBanditLog:
         """(a, b) of the Beta fitted to the items' click rates; see `fit_beta`."""
         return fit_beta(self.impressions, self.clicks)
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters of `Bandit`: as many arms as items, and the prior of their click rates."""
+        return {
+            "arms": self.arms,
+            "prior": [min(max(x, SMALLEST_PRIOR), LARGEST_PRIOR) for x in self.prior],
+        }  # it takes these
+
     def item_rates(self, prior: tuple[float, float] | None = None) -> np.ndarray:
         """[K] posterior mean click rate of each item under the Beta `prior` (default: the fitted one)."""
         a, b = self.prior if prior is None else prior
@@ -209,7 +123,7 @@ def open_bandit(path: str | Path) -> OpenBanditLog:
         source = _find_log(source)
     elif not source.exists():
         raise FileNotFoundError(f"{source} does not exist: name a log (.csv, .csv.gz) or the folder that holds it")
-    columns = _read_columns(source, OPEN_BANDIT)
+    columns = read_columns(source, OPEN_BANDIT, record="impression")
     order = np.argsort(columns.pop("timestamp"), kind="stable")  # the items of one page share a time: keep their order
     items, action = np.unique(columns.pop("item"), return_inverse=True)
     rest = {key: array[order] for key, array in columns.items()}
