@@ -31,6 +31,8 @@ from recgym.core import (
     log_scaled,
     namespace,
     numbers,
+    to_numpy,
+    tree_map,
 )
 from recgym.rng import beta
 from recgym.scenarios.demand import (
@@ -44,6 +46,7 @@ from recgym.scenarios.demand import (
     rival_price,
     shares,
 )
+from recgym.scenarios.pricing_bound import upper_bound
 
 __all__ = ["DynamicPricing"]
 
@@ -369,7 +372,7 @@ class DynamicPricing:
         change = xp.where(before > 0, xp.abs(paid / xp.where(before > 0, before, paid) - 1.0), 0.0 * paid)
         volatility = xp.clip(change - FREE_CHANGE, 0.0, LARGEST)
         reference = task.memory * state.reference + (1.0 - task.memory) * paid
-        drift = RIVAL_MEMORY * state.drift + RIVAL_NOISE * noise
+        drift = self.next_drift(state.drift, noise)
         time = state.time + 1.0
         after = state._replace(
             stock=state.stock - sold, reference=reference, drift=drift, rival_seen=state.rival,
@@ -423,6 +426,10 @@ class DynamicPricing:
             return self.customers * left * (1.0 + task.season * xp.sin(middle))
         return self.customers * (left + task.season * xp.sin(middle) * xp.sin(step * left) / math.sin(step))
 
+    def next_drift(self, drift: Array, noise: Array) -> Array:
+        """Log deviation of an AR(1) rival's price after one more decision; `noise` is standard normal."""
+        return RIVAL_MEMORY * drift + RIVAL_NOISE * noise
+
     def margin(self, task: PricingTask) -> Array:
         """[B, K] reward per unit sold, in base prices."""
         return task.w_rev[:, None] * (self._on(task.cost).paid - task.cost[:, None]) + task.w_vol[:, None]
@@ -471,6 +478,10 @@ class DynamicPricing:
         held = self.held(task, state.pull, state.reference, state.drift, state.time)
         supply = namespace(held).astype(state.stock, held.dtype) / self.customers_left(task, state.time)
         return self.plan(self.margin(task), held, supply)
+
+    def bound(self, state: PricingState) -> np.ndarray:
+        """[B] float64 upper bound on the expected return of any policy from the start of a trial; see `pricing_bound`."""
+        return upper_bound(self, tree_map(to_numpy, state))
 
     def plan(self, margin: Array, held: Array, supply: Array) -> Array:
         """[B] action of the fluid program: of the two that it mixes, the one with the larger share.
