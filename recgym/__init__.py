@@ -36,7 +36,9 @@ FERREIRA: dict[str, Any] = {  # Ferreira, Simchi-Levi & Wang 2018, section 4.1: 
     "embedding": 0,
     "forecast": None,
     "rivals": (),
-    **dict.fromkeys(("cost", "lift", "gain", "dip", "season", "w_vol"), (0.0, 0.0)),
+    "elasticity": (1.0, 0.0, 1.0, 1.0),  # this, `purchase` and `memory` do nothing here: there is one task alone
+    "purchase": (0.5, 0.5),
+    **dict.fromkeys(("cost", "lift", "memory", "gain", "dip", "season", "w_vol"), (0.0, 0.0)),
 }
 
 SCENARIOS: dict[str, Preset] = {

@@ -336,12 +336,17 @@ def make_scenario(scenario: str | Any, parameters: Mapping[str, Any]) -> Any:
 
 
 def check_number(owner: Any, name: str, low: float, high: float, *, whole: bool = False) -> None:
-    """Refuse a parameter of `owner` that is not a finite (or whole) number in [low, high]."""
+    """Refuse a parameter of `owner` that is not a finite (or whole) number in [low, high]; keep it as Python's.
+
+    A float64 of NumPy would turn all that it meets into float64.
+    """
     value = getattr(owner, name)
     kind = "a whole number" if whole else "a number"
     right = isinstance(value, int | np.integer) if whole else isinstance(value, int | float | np.integer | np.floating)
     if not right or isinstance(value, bool) or not low <= value <= high:  # NaN fails the comparison
         raise ValueError(f"{type(owner).__name__}: {name} must be {kind} in [{low}, {high}], got {value!r}")
+    if isinstance(value, np.generic):
+        object.__setattr__(owner, name, value.item())
 
 
 def numbers(values: Any) -> np.ndarray:

@@ -54,7 +54,36 @@ EXTREMES: list[dict[str, Any]] = [  # each is tried on the environments that hav
     {"features": TABLE},
     {"features": [[0.0, 0.0]]},
     {"features": [[1e6, -1e6]], "taste": 100.0},
+    {"stock": 1},
+    {"stock": None, "base_price": 1e-3, "prices": (1e-6, 1e-3, 1.0), "table": None},  # tiny to huge, in base prices
+    {"stock": 1_000_000, "customers": 1e6},
+    {"stock": (1e-6, 1e-6), "customers": 0.001},
+    {"stock": (1e6, 1e6), "customers": 1e6, "poisson": False, "base_price": 1e9, "prices": (1e9, 2e9), "table": None},
+    {"prices": (1.0,), "promotions": ((0.0, 0.0),), "choke": False, "table": None, "horizon": 1},
+    {"prices": (1.0, 2.0), "choke": True, "table": None, "stock": 3},
+    {"prices": tuple(range(1, 101)), "base_price": 50.0, "table": None, "horizon": 2},
+    {"promotions": ((0.999, 1.0), (0.0, 1.0), (0.999, 0.0)), "table": None, "lift": (10.0, 10.0)},
+    {"forecast": None, "embedding": 0, "rivals": (), "statistics": False},
+    {"forecast": 10.0, "embedding": 1, "poisson": True},
+    {"families": ("linear",), "table": None, "elasticity": (20.0, 0.0, 20.0, 20.0)},
+    {"families": ("exponential", "constant"), "table": None, "elasticity": (1e-3, 10.0, 1e-3, 20.0)},
+    {"families": ("logit",), "table": None, "purchase": (0.95, 0.95), "cross": (10.0, 10.0), "rivals": ("static",)},
+    {"families": "table", "table": None, "purchase": (1e-6, 1e-6), "alpha": 0.3},
+    {"families": ("constant",), "table": None, "purchase": (1e-6, 1e-6), "alpha": 0.7, "stock": None},
+    {"season": (1.0, 1.0), "period": 1},
+    {"season": (1.0, 1.0), "period": 2, "poisson": False, "rivals": ("follower", "undercutter")},
+    {"gain": (20.0, 20.0), "aversion": (10.0, 10.0), "memory": (0.0, 0.0), "dip": (10.0, 10.0)},
+    {"gain": (20.0, 20.0), "aversion": (0.0, 0.0), "memory": (0.99, 0.99), "cross": (10.0, 10.0), "rivals": ("ar1",)},
+    {"cost": (0.0, 0.0), "w_rev": (0.0, 0.0), "w_vol": (0.0, 0.0)},
+    {"w_rev": (100.0, 100.0), "w_vol": (100.0, 100.0), "purchase": (1e-6, 1e-6)},
 ]
+VARIED: dict[str, dict[str, Any]] = {"DynamicPricingFerreira-v0": {"table": None}}  # without it there is one task alone
+FEWEST = {"family": 3, "rival": 3, "elasticity": 40, "stock": 40, "table": 1, "w_rev": 1}  # values among 50 tasks
+
+
+def varied(id: str, **parameters: Any) -> dict[str, Any]:
+    """Parameters under which the tasks of an environment differ: those of a reference problem are all the same."""
+    return {**(VARIED[id] if recgym.SCENARIOS[id].reference else {}), **parameters}
 
 
 def parameters_of(id: str) -> set[str]:
@@ -102,6 +131,11 @@ def same(one: Any, other: Any) -> None:
         left, right = to_numpy(one), to_numpy(other)
         assert left.dtype == right.dtype
         np.testing.assert_array_equal(left, right)
+
+
+def rows_of(task: Any) -> np.ndarray:
+    """Tasks [N, ...] as rows [N, F]."""
+    return np.concatenate([to_numpy(leaf).reshape(len(leaf), -1) for _, leaf in tree_items(task)], axis=1)
 
 
 def play(env: Any, seed: Any, steps: int, actions: np.random.Generator, rows: tuple[int, ...]) -> list[Any]:
@@ -310,7 +344,7 @@ def test_seeded_copies_are_equal(id: str, mode: str, device: str) -> None:
 
 @every_id
 def test_seeds_of_several_kinds(id: str) -> None:
-    env = vector(id, 4)
+    env = vector(id, 4, **varied(id))
 
     def tasks(seed: Any) -> Any:
         env.reset(seed=seed)
@@ -319,8 +353,8 @@ def test_seeds_of_several_kinds(id: str) -> None:
     same(tasks([1, 2]), tasks([1, 2]))
     same(tasks(np.int64(7)), tasks(7))
     for other in ([1, 3], [2, 1], 1, None):
-        assert not np.array_equal(to_numpy(tasks(other)[0]), to_numpy(tasks([1, 2])[0]))
-    assert not np.array_equal(tasks(None)[0], tasks(None)[0])
+        assert (rows_of(tasks(other)) != rows_of(tasks([1, 2]))).any(axis=1).all()
+    assert (rows_of(tasks(None)) != rows_of(tasks(None))).any(axis=1).all()
     for bad in (-1, "x", 1.5):
         before = env.runner.snapshot()
         with pytest.raises((gym.error.Error, ValueError, TypeError)):
@@ -333,10 +367,28 @@ def test_seeds_of_several_kinds(id: str) -> None:
 
 @every_id
 def test_rows_differ(id: str) -> None:
-    env = vector(id, 50)
+    env = vector(id, 50, **varied(id))
     env.reset(seed=0)
     for name, leaf in tree_items(env.tasks):
-        assert len(np.unique(leaf.reshape(50, -1), axis=0)) == 50, name
+        values = len(np.unique(leaf.reshape(50, -1), axis=0))
+        if recgym.SCENARIOS[id].reference:
+            assert values == (50 if name in VARIED[id] else 1), name
+        else:
+            assert values >= FEWEST.get(name, 50), name
+    assert len(np.unique(rows_of(env.tasks), axis=0)) == 50
+
+
+@pytest.mark.parametrize("id", [id for id in IDS if recgym.SCENARIOS[id].reference])
+@every_device
+def test_a_reference_problem_is_one_task(id: str, device: str) -> None:
+    """Whatever the seed, in every trial, and it starts alike: luck is all that differs."""
+    env = vector(id, 50, device=device, horizon=1)
+    first = [to_numpy(env.reset(seed=0)[0]).copy(), rows_of(env.tasks)]
+    for seed in (0, 1, None):
+        for part, rows in zip(first, (to_numpy(env.reset(seed=seed)[0]), rows_of(env.tasks)), strict=True):
+            np.testing.assert_array_equal(rows, np.stack([part[0]] * 50))
+        env.step(np.zeros(env.action_space.shape, dtype=np.int64))
+        np.testing.assert_array_equal(rows_of(env.tasks), first[1])
 
 
 @every_id
@@ -434,24 +486,52 @@ def test_snapshots_that_do_not_fit_change_nothing(id: str) -> None:
 
 
 # --- one code, two libraries -----------------------------------------------------------------------------------------
-class Replay:
-    """The draws of a `NumpyRng`, as arrays of another library."""
+class Luck:
+    """Draws made once for each place in a stream, and handed out again to whoever asks for them a second time."""
 
-    def __init__(self, like: Any) -> None:
-        self.xp, self.device, self._source = like.xp, like.device, NumpyRng(21)
+    def __init__(self) -> None:
+        self.drawn: dict[tuple[int, ...], tuple[str, tuple[Any, ...], np.ndarray]] = {}
+
+    def draw(self, place: tuple[int, ...], name: str, args: tuple[Any, ...]) -> np.ndarray:
+        """Who asks again must want the same kind of draw, of the same shape, from parameters equal up to rounding."""
+        if place not in self.drawn:
+            self.drawn[place] = name, args, getattr(NumpyRng([21, *place]), name)(*args)
+        kind, wanted, drawn = self.drawn[place]
+        assert kind == name and len(args) == len(wanted)
+        for one, other in zip(args, wanted, strict=True):
+            if isinstance(one, tuple):
+                assert one == other
+            else:
+                assert one.dtype == other.dtype and str(one.dtype) in ("float32", "int64")
+                top = float(np.abs(other).max(initial=1.0))
+                np.testing.assert_allclose(one / top, other / top, rtol=0, atol=1e-5, err_msg=name)
+        return drawn
+
+
+class Replay:
+    """Shared luck, as arrays of one library: a binomial draw could otherwise be another after a last digit."""
+
+    def __init__(self, like: Any, luck: Luck) -> None:
+        self.xp, self.device, self._luck = like.xp, like.device, luck
+
+    def rekey(self, stream: int, step: int) -> None:
+        self._place, self._calls = (stream, step), 0
 
     def __getattr__(self, name: str) -> Any:
-        source = getattr(self._source, name)
-        if name in ("rekey", "seed", "key"):
-            return source
-        return lambda *args: self.xp.asarray(source(*(a if isinstance(a, tuple) else to_numpy(a) for a in args)))
+        def draw(*args: Any) -> Any:
+            self._calls += 1
+            plain = tuple(a if isinstance(a, tuple) else to_numpy(a).copy() for a in args)
+            return self.xp.asarray(self._luck.draw((*self._place, self._calls), name, plain).copy())
+
+        return draw
 
 
 @every_case
 def test_numpy_and_torch_agree_given_the_same_luck(id: str, parameters: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch")
     scenario = recgym.make_scenario(id, **{"horizon": 8, **parameters})
-    runners = [Runner(scenario, 6, Replay(make_rng(device))) for device in DEVICES]
+    luck = Luck()
+    runners = [Runner(scenario, 6, Replay(make_rng(device), luck)) for device in DEVICES]
     rng = np.random.default_rng(3)
     scale = np.maximum(1.0, np.abs(scenario.observation_space.high))
     for runner in runners:
@@ -464,11 +544,13 @@ def test_numpy_and_torch_agree_given_the_same_luck(id: str, parameters: dict[str
         for left, right in zip(tensor[1:3], numpy[1:3], strict=True):
             same(left, right)
         for key, value in numpy.info.items():
-            np.testing.assert_allclose(to_numpy(tensor.info[key]), value, rtol=0, atol=1e-5, err_msg=key)
+            top = max(1.0, float(np.abs(value).max()))
+            np.testing.assert_allclose(to_numpy(tensor.info[key]) / top, value / top, rtol=0, atol=1e-5, err_msg=key)
         same(*(runner.scenario.informed_action(runner.state) for runner in runners))
         assert (tensor.final_observation is None) == (numpy.final_observation is None)
     for (name, left), (_, right) in zip(*(tree_items(runner.state) for runner in runners), strict=True):
-        top = max(1.0, float(np.abs(to_numpy(right)).max()))
+        assert tuple(left.shape) == tuple(right.shape), name
+        top = float(np.abs(to_numpy(right)).max(initial=1.0))  # there may be nothing in it, as without an embedding
         np.testing.assert_allclose(to_numpy(left) / top, to_numpy(right) / top, rtol=0, atol=1e-5, err_msg=name)
         assert str(left.dtype) in ("float32", "bool", "int64") and str(right.dtype) == f"torch.{left.dtype}"
 
@@ -529,7 +611,7 @@ def test_the_same_seed_gives_every_policy_the_same_tasks_and_luck(id: str, param
 @pytest.mark.parametrize("horizon", [1, 5])
 def test_each_row_keeps_its_own_clock(id: str, mode: str, device: str, horizon: int) -> None:
     """Some rows restart in the middle; each row is then followed by a count of its own."""
-    env = vector(id, 4, horizon=horizon, autoreset_mode=mode, device=device)
+    env = vector(id, 4, **varied(id, horizon=horizon, autoreset_mode=mode, device=device))
     layout, rng = env.layout, np.random.default_rng(2)
     observation, _ = env.reset(seed=3)
     time, pending = np.zeros(4, dtype=int), np.zeros(4, dtype=bool)
@@ -548,20 +630,17 @@ def test_each_row_keeps_its_own_clock(id: str, mode: str, device: str, horizon: 
             wanted[row, last_action[row]] = 1
         np.testing.assert_array_equal(layout.get(seen, "chosen"), wanted)
 
-    def tasks() -> np.ndarray:
-        return np.concatenate([to_numpy(leaf).reshape(4, -1) for _, leaf in tree_items(env.tasks)], axis=1)
-
     for t in range(40):
         if rng.random() < 0.25 or (mode == "Disabled" and pending.any()):
             mask = rng.random(4) < 0.5
             mask = mask | pending if mode == "Disabled" or t % 2 else mask
             if mask.any():
-                before = tasks()
+                before = rows_of(env.tasks)
                 observation, _ = env.reset(options={"reset_mask": mask})
                 time[mask], pending[mask] = 0, False
                 check(observation, reward)
-                assert ((tasks() != before).any(axis=1) == mask).all()
-        before, action = tasks(), draw(env.single_action_space, rng, 4)
+                assert ((rows_of(env.tasks) != before).any(axis=1) == mask).all()
+        before, action = rows_of(env.tasks), draw(env.single_action_space, rng, 4)
         observation, raw, ended, truncated, info = env.step(action)
         reward, ended = to_numpy(raw), to_numpy(ended)
         assert not to_numpy(truncated).any()
@@ -576,7 +655,7 @@ def test_each_row_keeps_its_own_clock(id: str, mode: str, device: str, horizon: 
             pending = time == horizon
             started = pending.copy() if mode == "SameStep" else np.zeros(4, dtype=bool)
         np.testing.assert_array_equal(ended, time == horizon)
-        assert ((tasks() != before).any(axis=1) == started).all()
+        assert ((rows_of(env.tasks) != before).any(axis=1) == started).all()
         last_action = action
         if mode == "SameStep" and pending.any():
             seen = time.copy()
@@ -629,32 +708,36 @@ def json_task(id: str, seed: int, **parameters: Any) -> dict[str, Any]:
 
 @every_case
 def test_a_task_goes_through_json_and_is_played(id: str, parameters: dict[str, Any]) -> None:
+    parameters = varied(id, **parameters)
     task = json_task(id, 3, **parameters)
     env = single(id, **parameters)
     _, info = env.reset(seed=99, options={"task": task})
     assert info["task"] == task
     again = env.reset()[1]["task"]  # drawn anew
-    assert again != task or not parameters.get("taste", 1) or "prior" in parameters  # which may leave but one task
+    fixed = recgym.SCENARIOS[id].reference and parameters.get("families", "table") != "table"  # curves have no table
+    one = fixed or not parameters.get("taste", 1) or "prior" in parameters  # these may leave but one task
+    assert again != task or one
 
 
 @every_id
 @every_device
 def test_one_task_for_all_rows_or_one_per_row(id: str, device: str) -> None:
-    tasks = [json_task(id, seed, horizon=3) for seed in range(3)]
-    env = vector(id, 3, horizon=3, device=device)
+    parameters = varied(id, horizon=3)
+    tasks = [json_task(id, seed, **parameters) for seed in range(3)]
+    env = vector(id, 3, device=device, **parameters)
     env.reset(seed=1, options={"task": tasks[1]})
     rows = {name: to_numpy(leaf) for name, leaf in tree_items(env.tasks)}
     for name, leaf in rows.items():
-        same(leaf, np.stack([np.float32(tasks[1][name])] * 3).astype(leaf.dtype))
+        same(leaf, np.stack([np.asarray(tasks[1][name], dtype=leaf.dtype)] * 3))
     per_row = {name: [task[name] for task in tasks] for name in tasks[0]}
     env.reset(seed=1, options={"task": per_row})
     rows = {name: to_numpy(leaf).copy() for name, leaf in tree_items(env.tasks)}
     for name, leaf in rows.items():
         assert leaf.tolist() == per_row[name]
-    kept = env.tasks
+    kept, played = env.tasks, rows_of(env.tasks)
     for _ in range(3):
         env.step(np.zeros(env.action_space.shape, dtype=np.int64))
-    assert not any(np.array_equal(to_numpy(leaf), rows[name]) for name, leaf in tree_items(env.tasks))  # drawn again
+    assert (rows_of(env.tasks) != played).any(axis=1).all()  # drawn again
     env.reset(options={"task": kept})  # a Task as it is
     same(env.tasks, kept)
     before = env.tasks
@@ -668,16 +751,28 @@ def test_one_task_for_all_rows_or_one_per_row(id: str, device: str) -> None:
 @every_id
 def test_bad_tasks_change_nothing(id: str) -> None:
     task = json_task(id, 3)
-    name = next(iter(task))
-    low, high = (getattr(single(id).scenario.task_space[name], bound).max() for bound in ("low", "high"))
-    value = np.asarray(task[name])
-    bad: list[Any] = [5, "task", [task], {}, {**task, "extra": 1}, {k: v for k, v in task.items() if k != name}]
-    for wrong in (
-        *(np.full_like(value, x) for x in (np.nan, np.inf, -np.inf, np.nextafter(high, np.float32(np.inf)), low - 1)),
-        np.full(value.shape, 1e300), value[:-1], value[None, None], value.astype(str), value > 0, value + 1j,
-        None, "x", [[1.0], [1.0, 2.0]], np.stack([value] * 3),
-    ):  # fmt: skip
-        bad.append({**task, name: wrong})
+    spaces = single(id).scenario.task_space.spaces
+    bad: list[Any] = [5, "task", [task], {}, {**task, "extra": 1}]
+    bad += [{key: value for key, value in task.items() if key != left_out} for left_out in task]
+    kinds = {(spaces[name].dtype, spaces[name].shape): name for name in reversed(task)}  # one field of each kind
+    for name in kinds.values():
+        box, value = spaces[name], np.asarray(task[name])
+        low, high = box.low.max(), box.high.max()
+        if box.dtype == np.float32:
+            limits = [np.nan, np.inf, -np.inf, np.nextafter(high, np.float32(np.inf)), low - 1]
+        else:
+            limits = [high + 1, low - 1, np.iinfo(np.int64).max, np.uint64(2**64 - 1), 0.5, 1.0, np.nan]
+        for wrong in (
+            *(np.full(value.shape, limit) for limit in limits),
+            np.full(value.shape, 1e300), np.full((*value.shape[:-1], max(value.size - 1, 0)), value.flat[0]),
+            value[None, None], value.astype(str), value > 0, value + 1j,
+            None, "x", [[1.0], [1.0, 2.0]], np.stack([value] * 3),
+        ):  # fmt: skip
+            bad.append({**task, name: wrong})
+    for name, box in spaces.items():  # and the limits of every field
+        value = np.asarray(task[name])
+        bad += [{**task, name: np.full(value.shape, np.float64(box.high.max()) * 2 + 1)}]
+        bad += [{**task, name: np.full(value.shape, box.low.max() - 1)}]
     env, batch = single(id), vector(id, 2)
     for wrong in bad:
         for owner in (env, batch):
@@ -765,8 +860,7 @@ def test_actions_of_several_numbers_are_checked_one_by_one() -> None:
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
-@every_id
-@pytest.mark.parametrize("parameters", [{}, *(extreme for extreme in EXTREMES if "arms" in extreme)], ids=str)
+@pytest.mark.parametrize("id, parameters", [c for c in CASES if not c[1] or {"arms", "prices"} & set(c[1])], ids=str)
 def test_pictures_of_a_single_environment(id: str, parameters: dict[str, Any]) -> None:
     pytest.importorskip("matplotlib")
     for mode, kind in (("rgb_array", np.ndarray), ("ansi", str)):
@@ -865,6 +959,21 @@ def test_parameters_are_json(id: str) -> None:
     assert hash(scenario) == hash(recgym.make_scenario(id))
 
 
+@pytest.mark.parametrize("id", [id for id in IDS if recgym.SCENARIOS[id].scenario.startswith("recgym.")])  # they check
+def test_numpys_numbers_are_as_good_as_pythons(id: str) -> None:
+    """A float64 of NumPy must not turn the state into float64."""
+    scenario = recgym.make_scenario(id)
+    values = {f.name: getattr(scenario, f.name) for f in fields(scenario)}
+    kinds = {int: np.int64, float: np.float64}
+    numpys = {name: kinds[type(value)](value) for name, value in values.items() if type(value) in kinds}
+    assert {"horizon", "alpha"} <= set(numpys)
+    env, other = vector(id, 3, **numpys), vector(id, 3)
+    assert env.scenario == scenario
+    assert all(type(getattr(env.scenario, name)) in (int, float) for name in numpys)
+    same(play(env, 1, 3, np.random.default_rng(0), (3,)), play(other, 1, 3, np.random.default_rng(0), (3,)))
+    assert all(leaf.dtype in (np.float32, np.int64, np.bool_) for _, leaf in tree_items(env.runner.state))
+
+
 @every_case
 def test_the_optimum_is_the_optimum(id: str, parameters: dict[str, Any]) -> None:
     """`best_reward` bounds every action's expected reward; a built scenario may be passed in place of its name."""
@@ -937,7 +1046,7 @@ def test_sb3_returns_what_its_interface_says(id: str, device: str) -> None:
 
 @every_id
 def test_sb3_seeds(id: str) -> None:
-    env = sb3().make_vec_env(id, 2, horizon=3)
+    env = sb3().make_vec_env(id, 2, **varied(id, horizon=3))
     results, tasks = [], []
     for seed in (7, 7, 8):
         env.seed(seed)
@@ -969,8 +1078,8 @@ def test_sb3_attributes_and_methods(id: str) -> None:
 
 @every_id
 def test_sb3_tasks(id: str) -> None:
-    env = sb3().make_vec_env(id, 2, 1, horizon=3)
-    tasks = [json_task(id, seed, horizon=3) for seed in range(2)]
+    env = sb3().make_vec_env(id, 2, 1, **varied(id, horizon=3))
+    tasks = [json_task(id, seed, **varied(id, horizon=3)) for seed in range(2)]
     env.set_options({"task": tasks[0]})
     env.reset()
     assert env.get_attr("task") == [tasks[0]] * 2
@@ -1072,7 +1181,8 @@ def test_sb3_wrappers_and_learners(id: str) -> None:
     model = PPO("MlpPolicy", env, n_steps=12, batch_size=24, n_epochs=1, seed=3, device="cpu")
     model.learn(48)
     rewards, lengths = evaluate_policy(model, env, n_eval_episodes=6, return_episode_rewards=True)
-    assert lengths == [6] * 6 and all(0 <= value <= 6 for value in rewards)
+    limits = next(field for field in env.get_attr("layout")[0].context if field.name == "last_reward")
+    assert lengths == [6] * 6 and all(6 * limits.low <= value <= 6 * limits.high for value in rewards)
     normalised = VecNormalize(sb3().make_vec_env(id, 2, 1, horizon=6))
     normalised.reset()
     assert np.isfinite(normalised.step(draw(env.action_space, np.random.default_rng(0), 2))[0]).all()

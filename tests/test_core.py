@@ -216,6 +216,12 @@ def test_numpy_keys_set_the_counter() -> None:
 # --- fixed tasks -----------------------------------------------------------------------------------------------------
 IDS = list(recgym.SCENARIOS)
 every_id = pytest.mark.parametrize("id", IDS)
+VARIED: dict[str, dict[str, Any]] = {"DynamicPricingFerreira-v0": {"table": None}}  # without it there is one task alone
+
+
+def varied(id: str, **parameters: Any) -> dict[str, Any]:
+    """Parameters under which the tasks of an environment differ: those of a reference problem are all the same."""
+    return {**(VARIED[id] if recgym.SCENARIOS[id].reference else {}), **parameters}
 
 
 def named(task: Any) -> dict[str, np.ndarray]:
@@ -247,16 +253,17 @@ def differ(one: Any, other: Any) -> bool:
 
 
 def fixed_runner(
-    id: str, tasks: Any, *, device: str = "cpu", seed: Any = 4, rows: int = 6, **parameters: Any
+    id: str, tasks: Any, *, device: str = "cpu", seed: Any = 4, rows: int = 6, mode: str = "SameStep", **parameters: Any
 ) -> Runner:
-    return Runner(recgym.make_scenario(id, **{"horizon": 3, **parameters}), rows, rng_on(device, seed), tasks=tasks)
+    scenario = recgym.make_scenario(id, **varied(id, **{"horizon": 3, **parameters}))
+    return Runner(scenario, rows, rng_on(device, seed), autoreset_mode=mode, tasks=tasks)
 
 
 def go_on(runner: Runner, steps: int, actions: np.random.Generator) -> list[Any]:
     """What `steps` decisions return."""
     results: list[Any] = []
     for _ in range(steps):
-        step = runner.step(actions.integers(0, runner.scenario.arms, runner.rows))
+        step = runner.step(actions.integers(0, runner.scenario.layout.candidates, runner.rows))
         results += [to_numpy(part) for part in (*step[:3], *step.info.values())]
     return results
 
@@ -307,12 +314,12 @@ def test_without_fixed_tasks_they_are_the_scenarios(id: str, device: str) -> Non
 @every_device
 def test_fixed_tasks_leave_the_luck_as_it_is(id: str, device: str) -> None:
     """One fixed task is what an explicit task is, bit for bit; an explicit one goes before the fixed ones."""
-    fixed = fixed_runner(id, 1, device=device)
+    fixed, once = (fixed_runner(id, 1, device=device, mode=mode) for mode in ("SameStep", "Disabled"))
     task = {name: leaf[0] for name, leaf in named(fixed.fixed_tasks).items()}
-    explicit, given = fixed_runner(id, None, device=device), fixed_runner(id, task, device=device)
-    fixed.restart(), explicit.restart(task=task), given.restart()
-    for runner in (explicit, given):
-        equal(go_on(runner, 3, np.random.default_rng(0)), go_on(copy.deepcopy(fixed), 3, np.random.default_rng(0)))
+    explicit, given = fixed_runner(id, None, device=device, mode="Disabled"), fixed_runner(id, task, device=device)
+    fixed.restart(), once.restart(), explicit.restart(task=task), given.restart()
+    equal(go_on(explicit, 3, np.random.default_rng(0)), go_on(once, 3, np.random.default_rng(0)))  # it holds so long
+    equal(go_on(given, 7, np.random.default_rng(0)), go_on(copy.deepcopy(fixed), 7, np.random.default_rng(0)))
     other = fixed_runner(id, None, seed=99, rows=6).scenario.sample_task(make_rng(seed=99), 6)
     fixed.restart(task=other)
     same(fixed.state.task, other)
@@ -352,7 +359,7 @@ def test_snapshots_carry_the_fixed_tasks(id: str, device: str, mode: str) -> Non
     """Into a runner that drew others, or has none: everything goes on as if nothing had happened, restarts included."""
 
     def runner(tasks: Any, seed: int) -> Runner:
-        scenario = recgym.make_scenario(id, horizon=4)
+        scenario = recgym.make_scenario(id, **varied(id, horizon=4))
         return Runner(scenario, 3, rng_on(device, seed), autoreset_mode=mode, tasks=tasks)
 
     source = runner(5, 8)
@@ -380,7 +387,7 @@ def test_snapshots_carry_the_fixed_tasks(id: str, device: str, mode: str) -> Non
     more.restart()
     for wrong in (bare.snapshot(), more.snapshot()):
         before = others[0].snapshot()
-        with pytest.raises(ValueError, match=r"environment state 'fixed_tasks.*should be .*\(5, "):
+        with pytest.raises(ValueError, match=r"environment state 'fixed_tasks.*should be .*\(5,.*, found"):
             others[0].restore(wrong)
         equal(list(others[0].snapshot().values()), list(before.values()))
 
@@ -391,13 +398,17 @@ def test_fixed_tasks_are_checked(id: str) -> None:
         with pytest.raises(ValueError, match="tasks must be None, a whole number from 1 to 1000000, or"):
             fixed_runner(id, wrong)
     tasks = named(fixed_runner(id, 4).fixed_tasks)
-    name, value = next(iter(tasks.items()))
+    number = len(next(iter(tasks.values())))
     with pytest.raises(ValueError, match="tasks must be None"):
         fixed_runner(id, {key: leaf[:0] for key, leaf in tasks.items()})
-    for bad in ({}, {**tasks, "extra": value}, {**tasks, name: value * np.nan}, {**tasks, name: value[:, :-1]},
-                {**tasks, name: value[None]}):  # fmt: skip
+    bad: list[Any] = [{}, {**tasks, "extra": np.zeros(number)}]
+    for name, value in tasks.items():
+        bad += [{**tasks, name: wrong} for wrong in (value * np.nan, value[None], value[:, None], value[..., :-1])]
+        bad += [{key: leaf for key, leaf in tasks.items() if key != name}]
+        bad += [{**tasks, name: value[: number - 1]}] if len(tasks) > 1 else []  # else it is a smaller number of tasks
+    for wrong in bad:
         with pytest.raises(ValueError, match="task"):
-            fixed_runner(id, bad)
+            fixed_runner(id, wrong)
 
 
 @every_id
@@ -407,7 +418,7 @@ def test_sb3_fixed_tasks(id: str, device: str) -> None:
     from recgym.sb3 import RecVecEnv, make_vec_env
 
     def make(seed: Any, tasks: Any) -> RecVecEnv:
-        return make_vec_env(id, 4, seed, device, tasks=tasks, horizon=3)
+        return make_vec_env(id, 4, seed, device, tasks=tasks, **varied(id, horizon=3))
 
     if device == "torch":
         pytest.importorskip("torch")
@@ -449,8 +460,8 @@ def test_sb3_fixed_tasks(id: str, device: str) -> None:
 @every_id
 def test_evaluation_on_one_task_per_trial(id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each chunk plays its own slice, with the luck of its key; one task for all is that task for each."""
-    scenario = recgym.make_scenario(id, horizon=3)
     tasks = fixed_runner(id, 11).fixed_tasks
+    scenario = recgym.make_scenario(id, **varied(id, horizon=3))
     monkeypatch.setattr(evaluation, "CHUNK", 4)
     played: list[np.ndarray] = []
 
@@ -473,7 +484,7 @@ def test_evaluation_on_one_task_per_trial(id: str, monkeypatch: pytest.MonkeyPat
     equal(list(trials[0]), list(trials[1]))
     np.testing.assert_array_equal(trials[0].actions, result.actions)
     for wrong in (10, 12, 4):
-        with pytest.raises(ValueError, match=rf"must have shape .* or \({wrong}, "):
+        with pytest.raises(ValueError, match=rf"must have shape .* or \({wrong},.*\), got \(11,"):
             rollout(RandomPolicy(scenario), scenario, trials=wrong, seed=2, task=tasks)
 
 

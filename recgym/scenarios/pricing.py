@@ -165,7 +165,7 @@ class DynamicPricing:
     * `horizon` (decisions, 1 to 100,000): length of a trial.
     * `families` (of "linear", "exponential", "constant", "logit"; or "table" alone): demand curves, drawn per trial.
       With "table" each candidate has a demand of its own.
-    * `table` (K probabilities, or None): demand of the family "table"; None draws each from Beta(1, 1).
+    * `table` (K probabilities, or None: each uniform): demand of the family "table".
     * `elasticity` ([median, sd of the logarithm, least, most]): lognormal, cut.
     * `purchase` ([least, most], shares): customers that buy at base price, uniform; as all ranges below.
     * `customers` (mean number per decision, up to 1e6): of those who come; more make sales less noisy.
@@ -256,8 +256,9 @@ class DynamicPricing:
         """Refuse prices, promotions and base price that make no ladder."""
         check_number(self, "base_price", 1e-6, 1e9)
         prices, promotions = numbers(self.prices), numbers(self.promotions)
-        if prices.ndim != 1 or prices.size == 0 or not np.all((prices > 0) & (prices <= 1e3 * self.base_price)):
-            wanted = "a list of positive prices of at most 1,000 base prices"
+        usual = prices / self.base_price
+        if prices.ndim != 1 or prices.size == 0 or not np.all((usual >= 1e-3) & (usual <= 1e3)):
+            wanted = "a list of prices from .001 to 1,000 base prices"
             raise ValueError(f"DynamicPricing: prices must be {wanted}, got {self.prices!r}")
         wanted = "a list of [depth, display] with a depth from 0 to below 1 and a display from 0 to 1"
         right = promotions.ndim == 2 and promotions.shape[1:] == (2,) and promotions.size > 0
@@ -265,7 +266,8 @@ class DynamicPricing:
             raise ValueError(f"DynamicPricing: promotions must be {wanted}, got {self.promotions!r}")
         if len(prices) * len(promotions) > MOST_CANDIDATES:
             given = f"{len(prices)} x {len(promotions)}"
-            raise ValueError(f"DynamicPricing: at most {MOST_CANDIDATES:,} candidates, got {given}")
+            what = f"prices and promotions must make at most {MOST_CANDIDATES:,} candidates, got {given}"
+            raise ValueError(f"DynamicPricing: {what}")
         object.__setattr__(self, "prices", tuple(prices.tolist()))
         object.__setattr__(self, "promotions", tuple(map(tuple, promotions.tolist())))
 
@@ -273,13 +275,13 @@ class DynamicPricing:
         """Refuse families and rivals that do not exist, and a table that does not go with them."""
         for name, known in (("families", FAMILIES), ("rivals", RIVALS)):
             value = getattr(self, name)
-            given = (value,) if isinstance(value, str) else tuple(value)
+            given = tuple(value) if isinstance(value, list | tuple) else (value,)
             wrong = [kind for kind in given if kind not in known]
             if wrong or len(set(given)) < len(given) or (name == "families" and not given):
                 raise ValueError(f"DynamicPricing: {name} must be some of {', '.join(known)}, got {value!r}")
             object.__setattr__(self, name, given)
         if "table" in self.families and len(self.families) > 1:
-            raise ValueError(f"DynamicPricing: the family 'table' stands alone, got {self.families!r}")
+            raise ValueError(f"DynamicPricing: families must be 'table' alone or without it, got {self.families!r}")
         if self.table is not None:
             table = numbers(self.table)
             if self.families != ("table",) or table.shape != (self.layout.candidates,):
@@ -305,7 +307,8 @@ class DynamicPricing:
         purchase, lift, memory = (between(rng, limits, batch) for limits in (self.purchase, self.lift, self.memory))
         gain, aversion = between(rng, self.gain, batch), between(rng, self.aversion, batch)
         dip, cross, season = (between(rng, limits, batch) for limits in (self.dip, self.cross, self.season))
-        phase, cost = rng.uniform((batch,)), between(rng, self.cost, batch)
+        phase = between(rng, (0.0, float(self.season[1] > 0)), batch)  # without a season it would be noise to see
+        cost = between(rng, self.cost, batch)
         w_rev, w_vol = between(rng, self.w_rev, batch), between(rng, self.w_vol, batch)
         share = between(rng, self.stock if isinstance(self.stock, tuple) else (0.0, 0.0), batch)
         shape = (batch, self.layout.candidates)
@@ -476,7 +479,9 @@ class DynamicPricing:
     def informed_action(self, state: PricingState) -> Array:
         task = state.task
         held = self.held(task, state.pull, state.reference, state.drift, state.time)
-        supply = namespace(held).astype(state.stock, held.dtype) / self.customers_left(task, state.time)
+        xp = namespace(held)
+        left = xp.clip(self.customers_left(task, state.time), 1e-6, None)  # none come at the bottom of a season
+        supply = xp.astype(state.stock, held.dtype) / left
         return self.plan(self.margin(task), held, supply)
 
     def bound(self, state: PricingState) -> np.ndarray:
@@ -580,7 +585,7 @@ class DynamicPricing:
             )
         if self.statistics:
             candidate += [
-                Field("average", 0.0, LARGEST, "moving average of the candidate's sales, in sales units"),
+                Field("average", 0.0, 1.001 * LARGEST, "moving average of the candidate's sales, in sales units"),
                 Field("exposure", 0.0, log_bound(self.horizon), "log(1 + times chosen) / log(1001)"),
             ]
         return Layout(tuple(context), tuple(candidate), len(self.ladder.paid))

@@ -1,0 +1,292 @@
+"""Dynamic pricing: what holds whatever is done, and what is refused.
+
+The first test plays any actions on any task, those at the limits of the task space among them, and recomputes every
+step from the state before it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import recgym
+from recgym.core import to_numpy, tree_items
+from recgym.rng import make_rng
+from recgym.runner import Runner
+from recgym.scenarios.demand import CURVES, FAMILIES, RIVALS, PricingTask
+from recgym.scenarios.pricing import FREE_CHANGE, LARGEST, RANGES, TASK_LIMITS, DynamicPricing
+
+FERREIRA = recgym.SCENARIOS["DynamicPricingFerreira-v0"].parameters
+ONE = {"prices": (1.0,), "promotions": ((0.0, 0.0),)}
+EXTREMES: list[dict[str, Any]] = [
+    {},
+    FERREIRA,
+    {**FERREIRA, "table": None},
+    {"stock": 1},
+    {"stock": None},
+    {"choke": True, "stock": 40},
+    {**ONE, "choke": True},
+    {"stock": (1e-6, 1e-6), "customers": 0.001},
+    {"stock": 40, "customers": 1e6},
+    {"stock": (1e6, 1e6), "customers": 1e6, "poisson": False},
+    {"forecast": None, "embedding": 0, "rivals": (), "statistics": False},
+    {"forecast": 10.0, "embedding": 1},
+    {"season": (1.0, 1.0), "period": 1},
+    {"season": (1.0, 1.0), "period": 2, "poisson": False, "stock": 30},
+    {"gain": (20.0, 20.0), "aversion": (10.0, 10.0), "memory": (0.0, 0.0)},
+    {"promotions": ((0.999, 1.0),), "lift": (10.0, 10.0), "dip": (10.0, 10.0), "cost": (0.0, 0.0)},
+    {"cost": (0.0, 0.0), "w_rev": (0.0, 0.0)},
+    {"w_rev": (100.0, 100.0), "w_vol": (100.0, 100.0), "base_price": 1e9, "prices": (1e9, 2e9)},
+    {**ONE, "cost": (0.99, 0.99)},
+    {"prices": (1e-3, 1.0, 1e3), "stock": 5},
+    {"prices": (1e-3, 1.0), "families": "constant", "purchase": (1e-6, 1e-6), "stock": None, "alpha": 0.3},
+    {"families": "logit", "purchase": (0.95, 0.95), "cross": (10.0, 10.0), "elasticity": (20.0, 0.0, 20.0, 20.0)},
+]
+FIELDS = sorted(TASK_LIMITS)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(
+    parameters=st.sampled_from(EXTREMES),
+    device=st.sampled_from(["cpu", "torch"]),
+    seed=st.integers(0, 2**40),
+    corner=st.dictionaries(st.sampled_from(FIELDS), st.booleans(), max_size=len(FIELDS)),
+    shares=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=12),
+)
+def test_whatever_is_done_the_books_balance(
+    parameters: dict[str, Any], device: str, seed: int, corner: dict[str, bool], shares: list[float]
+) -> None:
+    if device == "torch":
+        pytest.importorskip("torch")
+    scenario = DynamicPricing(**{**parameters, "horizon": len(shares)})
+    runner = Runner(scenario, 4, make_rng(device, seed), autoreset_mode="Disabled")
+    runner.restart()
+    if corner:  # fields of the task at the lowest or the highest value that is accepted
+        task = {name: to_numpy(leaf).copy() for name, leaf in tree_items(runner.state.task)}
+        for name, high in corner.items():
+            space: Any = scenario.task_space[name]
+            task[name][:] = space.high if high else space.low
+        runner.restart(task=task)
+    task = PricingTask(*(to_numpy(leaf) for leaf in runner.state.task))
+    ladder, unit, space = scenario.ladder, scenario.sales_unit, scenario.observation_space
+    row, sold_before = np.arange(4), np.zeros(4)
+    assert all(space.contains(seen) for seen in to_numpy(runner.observation()))
+
+    for t, share in enumerate(shares):
+        before = type(runner.state)(task, *(to_numpy(leaf).copy() for leaf in runner.state[1:]))
+        demand, worth = before.demand, before.worth
+        assert ((demand >= 0) & (demand <= 1)).all() and np.isfinite(worth).all()
+        if scenario.choke and "table" not in corner:
+            assert (demand[:, ladder.price == ladder.price[-1]] == 0).all()
+        rate = scenario.customers * (1 + task.season * np.sin(2 * math.pi * (t / scenario.period + task.phase)))
+        margin = task.w_rev[:, None] * (ladder.paid - task.cost[:, None]) + task.w_vol[:, None]
+        scale = np.maximum(np.abs(margin) * scenario.customers / unit, 1e-6)
+        np.testing.assert_allclose(worth / scale, margin * demand * rate[:, None] / unit / scale, rtol=0, atol=1e-4)
+        informed = to_numpy(scenario.informed_action(runner.state))
+        assert ((informed >= 0) & (informed < len(ladder.paid))).all()
+
+        action = np.full(4, int(share * len(ladder.paid)))
+        action[3] = informed[3]
+        step = runner.step(action)
+        after, info = runner.state, {name: to_numpy(value) for name, value in step.info.items()}
+        stock, sales, wanted = (to_numpy(leaf) for leaf in (after.stock, after.sales, after.wanted))
+        paid = ladder.paid[action]
+
+        # the stock
+        assert stock.dtype == np.int64 and sales.dtype == wanted.dtype == np.float32
+        assert (stock >= 0).all() and (sales >= 0).all()
+        assert (sales <= wanted).all() and (sales <= before.stock).all()
+        np.testing.assert_array_equal(sales.astype(np.int64), np.minimum(wanted.astype(np.int64), before.stock))
+        np.testing.assert_array_equal(stock, before.stock - sales.astype(np.int64))
+        sold_before += sales
+        np.testing.assert_array_equal(task.stock - stock, sold_before.astype(np.int64))
+        assert (wanted[demand[row, action] == 0] == 0).all()
+        if not scenario.poisson:
+            assert (wanted <= np.round(rate) + 1).all()
+
+        # the objectives, the costs and the reward
+        np.testing.assert_array_equal(info["volume"], sales)
+        money = scenario.base_price * (paid + task.cost).astype(np.float64) * sales + 1e-30
+        revenue = scenario.base_price * paid.astype(np.float64) * sales
+        profit = revenue - scenario.base_price * task.cost.astype(np.float64) * sales
+        np.testing.assert_allclose(info["revenue"] / money, revenue / money, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(info["profit"] / money, profit / money, rtol=0, atol=1e-6)
+        reward, size = to_numpy(step.reward), (task.w_rev * money / scenario.base_price + task.w_vol * sales) / unit
+        wished = (task.w_rev * profit / scenario.base_price + task.w_vol * sales) / unit
+        size = np.maximum(size, 1e-30)
+        np.testing.assert_allclose(reward / size, wished / size, rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(info["stock_out"], (wanted > before.stock).astype(np.float32))
+        last = (before.chosen * ladder.paid).sum(axis=1)
+        change = np.abs(paid / np.where(last > 0, last, paid) - 1.0)
+        volatility = np.clip(change - FREE_CHANGE, 0.0, LARGEST)
+        np.testing.assert_allclose(info["volatility"], volatility, rtol=1e-5, atol=1e-5)
+
+        # the optimum
+        np.testing.assert_array_equal(info["expected_reward"], worth[row, action])
+        np.testing.assert_array_equal(info["regret"], worth.max(axis=1) - worth[row, action])
+        assert (info["regret"] >= 0).all()
+
+        # what is remembered and shown
+        reference = task.memory * before.reference + (1 - task.memory) * paid
+        np.testing.assert_allclose(to_numpy(after.reference), reference, rtol=1e-5)
+        np.testing.assert_array_equal(to_numpy(after.counts).sum(axis=1), t + 1)
+        np.testing.assert_array_equal(to_numpy(step.ended), t + 1 == len(shares))
+        seen = to_numpy(step.observation)
+        assert all(space.contains(line) for line in seen), seen[~((seen >= space.low) & (seen <= space.high))]
+        shown = {name: scenario.layout.get(seen, name) for name in ("stock", "last_sales", "last_reward", "chosen")}
+        np.testing.assert_allclose(shown["stock"], stock / task.stock, rtol=1e-6)
+        np.testing.assert_allclose(shown["last_sales"], np.minimum(sales / unit, LARGEST), rtol=1e-6)
+        np.testing.assert_allclose(shown["last_reward"], np.clip(reward, -LARGEST, LARGEST), rtol=1e-6)
+        assert (shown["chosen"].argmax(axis=1) == action).all() and (shown["chosen"].sum(axis=1) == 1).all()
+        for name, leaf in tree_items(after):
+            assert str(leaf.dtype).split(".")[-1] in ("float32", "int64"), name
+            assert np.isfinite(to_numpy(leaf)).all(), name
+    scenario.informed_action(runner.state)  # a picture of a trial that has ended asks for it
+    with pytest.raises(gym.error.ResetNeeded):
+        runner.step(np.zeros(4, dtype=np.int64))
+
+
+def test_the_moving_average_stays_in_its_space() -> None:
+    """In float32 a weighted mean of 100 and 100 is above 100 for one `alpha` in twenty."""
+    for alpha in np.random.default_rng(0).random(40):
+        scenario = DynamicPricing(
+            prices=(1e-3,), promotions=((0.0, 0.0),), families=("constant",), elasticity=(6.0, 0.0, 6.0, 6.0),
+            purchase=(1e-6, 1e-6), cost=(0.0, 0.0), stock=None, customers=1e6, alpha=float(alpha), horizon=60,
+        )  # fmt: skip
+        runner = Runner(scenario, 1, make_rng("cpu", 0))
+        runner.restart()
+        for _ in range(59):
+            seen = runner.step(np.zeros(1, dtype=np.int64)).observation
+            assert scenario.observation_space.contains(seen[0])
+        assert scenario.layout.get(seen, "average")[0, 0] > 0.9 * LARGEST or alpha > 0.95
+
+
+def test_nobody_comes_at_the_bottom_of_a_season() -> None:
+    """The informed policy looks at stock per customer; nothing is divided by zero."""
+    scenario = DynamicPricing(season=(1.0, 1.0), period=1, horizon=4)
+    for device in ("cpu", "torch"):
+        if device == "torch":
+            pytest.importorskip("torch")
+        runner = Runner(scenario, 5, make_rng(device, 1))
+        runner.restart()
+        task = {name: to_numpy(leaf).copy() for name, leaf in tree_items(runner.state.task)}
+        task["phase"][:] = 0.75
+        runner.restart(task=task)
+        for _ in range(3):
+            step = runner.step(scenario.informed_action(runner.state))
+            assert (to_numpy(runner.state.wanted) == 0).all()
+            np.testing.assert_allclose(to_numpy(step.info["expected_reward"]), 0, atol=1e-6)
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+BAD: list[tuple[str, Any]] = [
+    *(("prices", value) for value in (
+        (), (0.0, 1.0), (-1.0, 1.0), (math.nan,), (math.inf,), (1e-4, 1.0), (1e4,), ((1.0, 2.0),), 1.0, "1", None,
+        ("a",), (True, False), (1.0, None),
+    )),
+    *(("base_price", value) for value in (0, -1.0, math.nan, math.inf, "1", None, True)),
+    *(("promotions", value) for value in (
+        (), ((1.0, 0.0),), ((-0.1, 0.0),), ((0.1, 1.1),), ((0.1, -0.1),), ((0.1,),), ((0.1, 0.2, 0.3),), (0.1, 0.2),
+        ((math.nan, 0.0),), None, "none", (("a", "b"),), ((0.1, 0.2), (0.1,)),
+    )),
+    *(("horizon", value) for value in (0, -1, 100_001, 1.0, True, None, "60")),
+    *(("period", value) for value in (0, -1, 1.5, None)),
+    *(("families", value) for value in (
+        (), "cubic", ("linear", "cubic"), ("linear", "linear"), ("table", "linear"), None, 5, ("linear", None),
+        [["linear"]],
+    )),
+    *(("rivals", value) for value in ("nobody", ("static", "nobody"), ("ar1", "ar1"), None, 5, (1,))),
+    *(("elasticity", value) for value in (
+        (2.6, 0.4, 1.1), 2.6, None, (2.6, 0.4, 6.0, 1.1), (2.6, -0.1, 1.1, 6.0), (2.6, 0.4, 0.0, 6.0),
+        (0.5, 0.4, 1.1, 6.0), (7.0, 0.4, 1.1, 6.0), (2.6, 0.4, 1.1, 20.1), (math.nan, 0.4, 1.1, 6.0),
+        (2.6, math.nan, 1.1, 6.0), (2.6, 10.1, 1.1, 6.0), ("a", 0.4, 1.1, 6.0),
+    )),
+    *(("customers", value) for value in (0, -1.0, 1e6 + 1, math.nan, "100", None, True)),
+    *(("poisson", value) for value in (1, 0.0, None, "yes")),
+    *((name, value) for name in ("choke", "statistics") for value in (1, None, "no")),
+    *(("stock", value) for value in (
+        0, -1, 2**40 + 1, 0.5, True, "25", (0.0, 1.0), (1.2, 0.3), (0.3, 1e7), (0.3,), (math.nan, 1.0), (0.3, None),
+    )),
+    *(("embedding", value) for value in (-1, 1001, 2.5, None, True)),
+    *(("forecast", value) for value in (-0.1, 10.1, math.nan, "0.3", True)),
+    *(("alpha", value) for value in (-0.1, 1.1, math.nan, None)),
+    *((name, value) for name, (low, high) in RANGES.items() for value in (
+        (0.5 * low + 0.5 * high, low), (low - 1e-3, high), (low, high * 1.01), (low, math.nan), (low,), low, None,
+        (low, high, high), "low", ("a", "b"), (True, True),
+    )),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, value", BAD, ids=str)
+def test_bad_parameters_are_named(name: str, value: Any) -> None:
+    shown = re.escape(repr(value))
+    with pytest.raises(ValueError, match=rf"^DynamicPricing: {name} must .*, got {shown}$") as error:
+        DynamicPricing(**{name: value})
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=rf"DynamicPricing: {name} must"):
+        gym.make("DynamicPricing-v0", **{name: value})
+
+
+@pytest.mark.parametrize(
+    "table, families, message",
+    [
+        ((0.5,) * 20, "table", "table must be 21 probabilities"),
+        ((0.5,) * 22, "table", "table must be 21 probabilities"),
+        ((), "table", "table must be 21 probabilities"),
+        (0.5, "table", "table must be 21 probabilities"),
+        ("a", "table", "table must be 21 probabilities"),
+        ((0.5,) * 21, "linear", r"table must be 21 probabilities, with families \['table'\]"),
+        ((0.5,) * 20 + (1.1,), "table", "table must hold probabilities"),
+        ((0.5,) * 20 + (-0.1,), "table", "table must hold probabilities"),
+        ((0.5,) * 20 + (math.nan,), "table", "table must hold probabilities"),
+    ],
+    ids=str,
+)
+def test_bad_tables_are_named(table: Any, families: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^DynamicPricing: {message}.*got {re.escape(repr(table))}$"):
+        DynamicPricing(table=table, families=families)
+
+
+def test_candidates_are_counted() -> None:
+    many = tuple(np.linspace(0.5, 1.5, 101).tolist())
+    with pytest.raises(ValueError, match="prices and promotions must make at most 10,000 candidates, got 101 x 100"):
+        DynamicPricing(prices=many, promotions=((0.0, 0.0),) * 100)
+
+
+@pytest.mark.parametrize("cost, prices, paid", [((0.2, 2.0), (0.7, 1.3), "1.3"), ((1.0, 1.0), (1.0,), "1")], ids=str)
+def test_a_cost_above_every_price_warns(cost: tuple[float, float], prices: tuple[float, ...], paid: str) -> None:
+    """It is a problem all the same: then one sells as little as one can."""
+    with pytest.warns(
+        UserWarning, match=rf"cost reaches {cost[1]:g} base prices, .* is {paid}: .* loses on every sale"
+    ):
+        scenario = DynamicPricing(cost=cost, prices=prices, horizon=5)
+    runner = Runner(scenario, 3, make_rng("cpu", 0))
+    runner.restart(task={name: to_numpy(leaf) for name, leaf in tree_items(scenario.sample_task(make_rng(seed=1), 3))})
+    for _ in range(5):
+        step = runner.step(scenario.informed_action(runner.state))
+        assert np.isfinite(step.reward).all() and (step.info["regret"] >= 0).all()
+
+
+def test_lists_and_names_are_taken_as_they_come() -> None:
+    listed = DynamicPricing(prices=[1, 2], promotions=[[0, 0]], families=["linear"], rivals=[], stock=[0.3, 1])  # type: ignore[arg-type]
+    assert listed == DynamicPricing(
+        prices=(1.0, 2.0),
+        promotions=((0.0, 0.0),),
+        families="linear",
+        rivals=(),
+        stock=(0.3, 1.0),  # type: ignore[arg-type]
+    )
+    assert hash(listed) and listed.rivals == () and listed.families == ("linear",)
+    for families in (*CURVES, "table", CURVES):
+        assert set(DynamicPricing(families=families).families) <= set(FAMILIES)  # type: ignore[arg-type]
+    for rival in RIVALS:
+        assert DynamicPricing(rivals=rival).rivals == (rival,)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no parameter 'price'; did you mean 'prices'"):
+        recgym.make_scenario("DynamicPricing-v0", price=(1.0,))
