@@ -306,6 +306,13 @@ class Scenario(Protocol[Task, State]):
         """[B] or [B, k]: what a policy that knows the task does."""
         ...
 
+    def bound(self, state: State) -> Array | None:
+        """[B] upper bound on the expected return of any policy from the start of a trial.
+
+        None where nothing that is chosen changes what comes later: the best rewards of the moment then add up to it.
+        """
+        ...
+
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         """For pictures: expected reward [B, K] of each candidate, true and as the running statistics estimate it.
 

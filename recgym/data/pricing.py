@@ -48,7 +48,7 @@ MODELS = ("log-log", "without elasticity", "product mean")  # their columns of t
 # posed, or what the model implies. assumed: a fact of the market that such a log does not hold.
 ORIGINS = {
     **dict.fromkeys(("prices", "elasticity", "lift"), "fitted"),
-    **dict.fromkeys(("base_price", "horizon", "families", "table", "poisson", "w_rev", "w_vol"), "fixed"),
+    **dict.fromkeys(("choke", "base_price", "horizon", "families", "table", "poisson", "w_rev", "w_vol"), "fixed"),
     **dict.fromkeys(("embedding", "alpha", "statistics"), "fixed"),
     **dict.fromkeys(("promotions", "purchase", "customers", "cost", "stock", "memory", "gain", "aversion"), "assumed"),
     **dict.fromkeys(("dip", "rivals", "cross", "season", "period", "forecast"), "assumed"),

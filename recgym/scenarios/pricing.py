@@ -485,7 +485,6 @@ class DynamicPricing:
         return self.plan(self.margin(task), held, supply)
 
     def bound(self, state: PricingState) -> np.ndarray:
-        """[B] float64 upper bound on the expected return of any policy from the start of a trial; see `pricing_bound`."""
         return upper_bound(self, tree_map(to_numpy, state))
 
     def plan(self, margin: Array, held: Array, supply: Array) -> Array:

@@ -1,4 +1,4 @@
-"""How much any policy can earn at most in a pricing trial: stock gets a price, the rest is solved by dynamic programming.
+"""What any policy can earn at most in a pricing trial: stock gets a price, the rest is dynamic programming.
 
 Sources: Gallego & van Ryzin 1994 (the fluid bound), Adelman & Mersereau 2008 (Lagrangian relaxation of what couples
 decisions), Brown, Smith & Sun 2010 (bounds from giving the policy information).
@@ -34,8 +34,8 @@ PATH_SEED = 20_161_124
 def upper_bound(scenario: Any, state: Any) -> np.ndarray:
     """[B] float64 bound on the expected return of any policy from the first decision of a trial on, NumPy.
 
-    Where demand has no memory it is the fluid program's value: demand enters it in its mean, and the value is concave in
-    it. Otherwise the stock is relaxed: for every price l >= 0 of a unit,
+    Where demand has no memory it is the fluid program's value, which is concave in the demand. Otherwise the stock is
+    relaxed: for every price l >= 0 of a unit,
 
         E[return] <= l stock + max over sequences of actions of sum_t (margin - l) demand_t,
 
@@ -54,7 +54,7 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
 
 
 def _chunk(scenario: Any, state: Any) -> np.ndarray:
-    task, horizon = state.task, scenario.horizon
+    task = state.task
     margin = scenario.margin(task)
     held = scenario.held(task, state.pull, state.reference, state.drift, state.time)
     customers = scenario.customers_left(task, state.time).astype(np.float64)
