@@ -261,7 +261,9 @@ class Outcome(NamedTuple, Generic[State]):
 class Scenario(Protocol[Task, State]):
     """A decision problem as pure functions over a batch. A frozen dataclass: its fields are gym.make's kwargs.
 
-    Every trial has exactly `horizon` decisions.
+    Every trial has exactly `horizon` decisions. Where what is chosen changes later rewards, so that regret against the
+    best action of the moment is no measure, a scenario also has `bound(state) -> np.ndarray`: at the start of a trial,
+    [B] upper bounds on the expected return of any policy.
     """
 
     horizon: int
@@ -304,13 +306,6 @@ class Scenario(Protocol[Task, State]):
 
     def informed_action(self, state: State) -> Array:
         """[B] or [B, k]: what a policy that knows the task does."""
-        ...
-
-    def bound(self, state: State) -> Array | None:
-        """[B] upper bound on the expected return of any policy from the start of a trial.
-
-        None where nothing that is chosen changes what comes later: the best rewards of the moment then add up to it.
-        """
         ...
 
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:

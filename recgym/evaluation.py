@@ -30,10 +30,11 @@ __all__ = [
     "headroom",
     "interval",
     "own_luck",
+    "ratio",
     "rollout",
-    "share",
     "summarise",
     "tune",
+    "upper_bounds",
 ]
 
 CHUNK = 4096  # trials played at once: a part of the random key, so it must not depend on the machine
@@ -65,6 +66,7 @@ class Trials(NamedTuple):
     returns: np.ndarray  # [N] float64 sum of rewards
     expected: np.ndarray  # [N] float64 sum of the expected rewards of what was chosen
     regret: np.ndarray  # [N, T] float32 per decision
+    rewards: np.ndarray  # [N, T] float32 per decision
     objectives: np.ndarray  # [N, M] sums
     costs: np.ndarray  # [N, C] sums
     actions: np.ndarray  # [T, A] share of the trials that chose action (or slate position's item) a at each decision
@@ -84,6 +86,7 @@ class Summary(NamedTuple):
     returns: Interval
     regret: Interval
     normalised: Interval  # (R - R_random) / (R_informed - R_random)
+    of_bound: Interval | None  # R as a share of the upper bound on any policy's; None where the scenario has none
     versus: dict[str, Interval]  # paired difference of the return to that of every policy
     objectives: dict[str, Interval]
     costs: dict[str, Interval]
@@ -157,8 +160,20 @@ def rollout(
         with own_luck(policy, key):
             parts.append(_play(policy, runner, actions, deterministic, part, on_step, chunk))
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    returns, expected, regret, objectives, costs = columns
-    return Trials(returns, expected, regret, objectives, costs, actions / trials)
+    returns, expected, regret, rewards, objectives, costs = columns
+    return Trials(returns, expected, regret, rewards, objectives, costs, actions / trials)
+
+
+def upper_bounds(scenario: Any, *, trials: int, seed: int) -> np.ndarray | None:
+    """[N] upper bounds on the expected return in the trials that `rollout` plays; None where the scenario has none."""
+    if not hasattr(scenario, "bound"):
+        return None
+    parts = []
+    for chunk, start in enumerate(range(0, trials, CHUNK)):
+        runner = Runner(scenario, min(CHUNK, trials - start), make_rng("cpu", [seed, chunk]))
+        runner.restart()
+        parts.append(scenario.bound(runner.state))
+    return np.concatenate(parts)
 
 
 def _action_limits(scenario: Any) -> np.ndarray:
@@ -179,7 +194,7 @@ def _play(
     horizon, size = runner.scenario.horizon, runner.rows
     names = (*runner.scenario.objectives, *runner.scenario.costs)
     sums = {name: np.zeros(size) for name in ("reward", "expected_reward", *names)}
-    regret = np.zeros((size, horizon), dtype=np.float32)
+    regret, rewards = np.zeros((2, size, horizon), dtype=np.float32)
     sees_state = getattr(policy, "sees_state", False)
     runner.restart(task=task)
     observation = runner.observation()
@@ -191,7 +206,8 @@ def _play(
         step = runner.advance(action)
         observation = step.observation
         regret[:, t] = to_numpy(step.info["regret"])
-        sums["reward"] += to_numpy(step.reward)
+        rewards[:, t] = to_numpy(step.reward)
+        sums["reward"] += rewards[:, t]
         for name in ("expected_reward", *names):
             sums[name] += to_numpy(step.info[name])
         shown = np.asarray(action).reshape(-1)
@@ -205,6 +221,7 @@ def _play(
         sums["reward"],
         sums["expected_reward"],
         regret,
+        rewards,
         np.stack(objectives, axis=1) if objectives else stack,
         np.stack(costs, axis=1) if costs else stack,
     )
@@ -231,12 +248,13 @@ def interval(values: np.ndarray) -> Interval:
     return _percentiles(values.mean(), _resampled_means(values[:, None])[:, 0])
 
 
-def summarise(results: Mapping[str, Trials], scenario: Any) -> dict[str, Summary]:
+def summarise(results: Mapping[str, Trials], scenario: Any, bounds: np.ndarray | None = None) -> dict[str, Summary]:
     """Figures per policy, all from the same resamples of the common trials.
 
     Args:
         results: by name; "random" and "informed" must be among them.
         scenario: names objectives and costs.
+        bounds: [N] upper bounds on the return; see `upper_bounds`.
     """
     names, fields = list(results), ("return", "regret", *scenario.objectives, *scenario.costs)
     table = np.stack([_per_trial(trials) for trials in results.values()], axis=1)  # [N, P, F]
@@ -256,6 +274,7 @@ def summarise(results: Mapping[str, Trials], scenario: Any) -> dict[str, Summary
             returns=figures["return"],
             regret=figures["regret"],
             normalised=_percentiles(float(normalise(means[:, 0], i)), normalise(resampled[:, :, 0], i)),
+            of_bound=None if bounds is None else ratio(results[name].returns, bounds),
             versus={other: _percentiles(gains[0][j], gains[1][:, j]) for j, other in enumerate(names)},
             objectives={key: figures[key] for key in scenario.objectives},
             costs={key: figures[key] for key in scenario.costs},
@@ -263,12 +282,12 @@ def summarise(results: Mapping[str, Trials], scenario: Any) -> dict[str, Summary
     return summaries
 
 
-def share(trials: Trials, whole: Trials) -> Interval:
-    """Mean return as a share of that of another policy in the same trials; the interval resamples them together.
+def ratio(part: np.ndarray, whole: np.ndarray) -> Interval:
+    """Mean of `part` [N] over the mean of `whole` [N], of the same trials; the interval resamples them together.
 
-    NaN where the other's mean is not above 0: there is nothing to have a share of.
+    NaN where the latter is not above 0: there is nothing to have a share of.
     """
-    both = np.column_stack([trials.returns, whole.returns])
+    both = np.column_stack([part, whole])
     means, resampled = both.mean(axis=0), _resampled_means(both)
     if not means[1] > 0:
         return Interval(np.nan, np.nan, np.nan)
@@ -326,7 +345,7 @@ def evaluate(
         )
     free = [name for name in names if policies.get(name) is None and known[name.split(":")[0]].kind == "prior-free"]
     reference = max(free, key=lambda name: results[name].returns.mean())
-    return results, summarise(results, scenario), reference
+    return results, summarise(results, scenario, upper_bounds(scenario, trials=trials, seed=seed)), reference
 
 
 def tune(name: str, scenario: Any, *, trials: int = 2000, seed: int = VALIDATION_SEED) -> dict[str, float]:
@@ -349,6 +368,7 @@ class Headroom(NamedTuple):
     gap: Interval  # the informed policy's return above its
     left: float  # share of the random-to-informed range that it leaves
     constant: float  # return of the best constant action, as a share of the informed policy's
+    of_bound: Interval | None  # the informed policy's return as a share of the upper bound, where there is one
     passed: bool
 
 
@@ -356,7 +376,8 @@ def headroom(scenario: Any, *, trials: int = 4000, seed: int = TEST_SEED) -> Hea
     """Check that random < best prior-free baseline < informed, outside the paired intervals, with room between them.
 
     The best prior-free baseline must leave a tenth of the range from random to informed, no constant action may reach
-    nine tenths of the informed policy's return, and no policy may do better than the best action of the moment.
+    nine tenths of the informed policy's return, and no policy may do better than the best action of the moment, nor in
+    the mean than the upper bound where there is one.
     """
     results, summaries, best = evaluate(scenario, dict.fromkeys(baselines_for(scenario)), trials=trials, seed=seed)
     constants = [
@@ -366,6 +387,8 @@ def headroom(scenario: Any, *, trials: int = 4000, seed: int = TEST_SEED) -> Hea
     gain, gap = summaries[best].versus["random"], summaries["informed"].versus[best]
     left = 1.0 - summaries[best].normalised.mean
     constant = float(max(constants) / summaries["informed"].returns.mean)
+    of_bound = summaries["informed"].of_bound
     bounded = all(trials_.regret.min() >= -1e-6 for trials_ in results.values())
+    bounded = bounded and (of_bound is None or of_bound.low <= 1.0)
     passed = gain.low > 0 and gap.low > 0 and left > 0.1 and constant < 0.9 and bounded
-    return Headroom(best, gain, gap, left, constant, passed)
+    return Headroom(best, gain, gap, left, constant, of_bound, passed)

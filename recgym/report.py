@@ -14,11 +14,11 @@ from recgym.evaluation import Interval, Summary, Trials
 
 __all__ = [
     "action_figure",
+    "curves_figure",
     "environments_markdown",
     "print_shares",
     "print_table",
     "print_transactions",
-    "regret_figure",
     "report_json",
 ]
 
@@ -44,7 +44,7 @@ def report_json(
 
     policies = {}
     for name, summary in summaries.items():
-        figures = {key: plain(value) for key, value in summary._asdict().items()}
+        figures = {key: plain(value) for key, value in summary._asdict().items() if value is not None}
         policies[name] = {"kind": kinds.get(name, "agent"), "return": figures.pop("returns"), **figures}
     return {
         "env": env,
@@ -80,7 +80,9 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
         return f"{value['mean']:.{digits}f} ± {half:.{digits}f}"
 
     table.add_column("policy")
-    for heading in ("knows", "return", "regret", "normalised", f"minus {report['reference']}"):
+    bounded = "of_bound" in next(iter(report["policies"].values()))  # regret of the moment is no measure there
+    measure = "% of bound" if bounded else "regret"
+    for heading in ("knows", "return", measure, "normalised", f"minus {report['reference']}"):
         table.add_column(heading, justify="right")
     rows = sorted(report["policies"].items(), key=lambda item: -item[1]["return"]["mean"])
     for name, policy in rows:
@@ -89,7 +91,7 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
             name,
             KNOWS[policy["kind"]],
             figure(policy["return"], 2),
-            figure(policy["regret"], 2),
+            figure({k: 100 * v for k, v in policy["of_bound"].items()}, 1) if bounded else figure(policy["regret"], 2),
             figure(policy["normalised"], 3),
             f"{figure(gain, 2)} {SIGNS[_sign(gain)]}",
             style="bold" if policy["kind"] == "agent" else None,
@@ -152,26 +154,37 @@ def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origi
     console.print(table)
 
 
-def regret_figure(results: Mapping[str, Trials], *, title: str = "", emphasise: Sequence[str] = ()) -> Any:
-    """Regret so far over the decisions of a trial, mean per policy with a 95 % band. A matplotlib Figure."""
+def curves_figure(
+    results: Mapping[str, Trials], scenario: Any, *, title: str = "", emphasise: Sequence[str] = ()
+) -> Any:
+    """What each policy lacks so far over the decisions of a trial, mean with a 95 % band. A matplotlib Figure.
+
+    Regret against the best action of the moment; where that is no measure (see `recgym.core.Scenario`) the reward so
+    far behind the informed policy's.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    ranked = sorted(results.items(), key=lambda item: float(item[1].regret.sum()))
-    for place, (name, trials) in enumerate(ranked):
-        curve = np.cumsum(trials.regret.astype(np.float64), axis=1)
+    behind = hasattr(scenario, "bound")
+    lacking = {
+        name: np.cumsum(results["informed"].rewards - trials.rewards if behind else trials.regret, axis=1, dtype=float)
+        for name, trials in results.items()
+    }
+    for place, (name, curve) in enumerate(sorted(lacking.items(), key=lambda item: float(item[1][:, -1].sum()))):
         mean, half = curve.mean(axis=0), Z95 * curve.std(axis=0) / np.sqrt(len(curve))
         decisions = np.arange(1, curve.shape[1] + 1)
         width, order = (2.6, 3) if name in emphasise else (1.3, 2)
         dash = "-" if place < 10 else "--"  # there are ten colours
         (line,) = axes.plot(decisions, mean, dash, label=f"{name}  {mean[-1]:.1f}", linewidth=width, zorder=order)
         axes.fill_between(decisions, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel="decision", ylabel="regret so far (reward), lower is better", title=title)
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize=9, frameon=False, title="policy, regret at the end")
+    what = "behind the informed policy" if behind else "regret"
+    axes.set(xlabel="decision", ylabel=f"{what} so far (reward), lower is better", title=title)
+    if not behind:
+        axes.set_ylim(bottom=0)
+    axes.legend(fontsize=9, frameon=False, title=f"policy, {what} at the end")
     return figure
 
 

@@ -23,7 +23,7 @@ from recgym.core import Array, Seed, to_numpy, tree_items
 from recgym.envs import RENDERED_ROWS, check_options, check_render_mode
 from recgym.evaluation import VALIDATION_SEED, Trials, rollout, summarise
 from recgym.render import Recorder
-from recgym.report import action_figure, regret_figure
+from recgym.report import action_figure, curves_figure
 from recgym.rng import make_rng
 from recgym.runner import Runner, Step
 
@@ -340,7 +340,7 @@ class EvaluationCallback(BaseCallback):
         own: dict[str, Any] = getattr(self.model, "figures", lambda *_, **__: {})(
             self.scenario, seed=VALIDATION_SEED, title=title
         )
-        curves = regret_figure(results, title=title, emphasise=("agent",))
+        curves = curves_figure(results, self.scenario, title=title, emphasise=("agent",))
         for name, figure in {"regret_curves": curves, "actions": action_figure(trials, title=title), **own}.items():
             figure.set_dpi(70)  # a run has dozens of them
             self.logger.record(f"eval/{name}", Figure(figure, close=False), exclude=hidden)

@@ -20,7 +20,7 @@ from recgym import suites
 from recgym.baselines import baselines_for
 from recgym.core import Layout, write_atomically
 from recgym.evaluation import TEST_SEED, Trials, evaluate
-from recgym.report import print_table, regret_figure, report_json
+from recgym.report import curves_figure, print_table, report_json
 
 FIGURES = (".png", ".pdf", ".svg")
 ENV = "RecBandit-v0"
@@ -196,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=4000, help="per policy (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which held-out tasks (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="write the regret curves (png, pdf, svg)")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="write curves of what is lost (png, pdf, svg)"
+    )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the suite's tables")
     parser.add_argument("--device", default="auto", help="of checkpoints: auto, cpu, cuda (default: %(default)s)")
     parser.add_argument("--list-policies", action="store_true", help="list the environment's baselines and stop")
@@ -246,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.figure:
             agents = [name for name, path in policies.items() if path is not None]
             title = f"{env_id}, {options.trials:,} held-out trials"
-            regret_figure(results, title=title, emphasise=agents).savefig(options.figure)
+            curves_figure(results, scenario, title=title, emphasise=agents).savefig(options.figure)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

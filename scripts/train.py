@@ -32,9 +32,9 @@ from agents.checkpoint import ALGORITHMS, algorithm, build, load, read, save, ve
 from agents.transformer import INIT_POLICIES
 from recgym.baselines import baselines_for, left_out, make_baseline
 from recgym.data import OpenBanditLog, TransactionLog, open_bandit, transactions
-from recgym.evaluation import Trials, share
+from recgym.evaluation import Trials, ratio
 from recgym.offpolicy import off_policy_report, print_off_policy
-from recgym.report import action_figure, print_shares, print_transactions, regret_figure
+from recgym.report import action_figure, curves_figure, print_shares, print_transactions
 from recgym.sb3 import EvaluationCallback, RecVecEnv
 
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams.toml")
@@ -428,7 +428,7 @@ def share_of_informed(
     options: argparse.Namespace, model: Any, scenario: Any, results: Mapping[str, Trials]
 ) -> dict[str, Any]:
     """What the log says of demand, and the returns in percent of the informed policy's; prints these."""
-    shares = {name: share(trials, results["informed"]) for name, trials in results.items()}
+    shares = {name: ratio(trials.returns, results["informed"].returns) for name, trials in results.items()}
     print_shares(shares)
     transactions_report = read_log(options).to_json()
     return {"transactions": transactions_report, "share_of_informed": {k: v._asdict() for k, v in shares.items()}}
@@ -490,7 +490,7 @@ def finish(options: argparse.Namespace, parameters: dict[str, Any], model: Any, 
         report |= log_kind(options.env).finish(options, model, scenario, results)
         write_json(folder / "report.json", report)
     title = f"{options.env}, {options.trials:,} held-out trials"
-    regret_figure(results, title=title, emphasise=[options.algo]).savefig(folder / "regret.png")
+    curves_figure(results, scenario, title=title, emphasise=[options.algo]).savefig(folder / "regret.png")
     action_figure(results[options.algo], title=title).savefig(folder / "actions.png")
     python, scripts, file = sys.executable, Path(sys.argv[0]).parent, folder / CHECKPOINT
     given = [part for key, value in parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")]

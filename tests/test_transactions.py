@@ -17,7 +17,7 @@ import pytest
 import recgym
 from recgym.data import ProductFit, TransactionLog, transactions
 from recgym.data.pricing import LEAST_SPREAD, MIN_PROMOTED, MIN_ROWS, ORIGINS, _elasticity, _lift
-from recgym.evaluation import Trials, share
+from recgym.evaluation import ratio
 from recgym.rng import NumpyRng
 from recgym.scenarios.pricing import DynamicPricing
 
@@ -342,13 +342,10 @@ def test_every_parameter_has_an_origin(tmp_path: Path) -> None:
     assert "associational" in str(ProductFit.__doc__) + str(log.to_json()["note"])
 
 
-def test_share_of_another_policy() -> None:
-    def trials(returns: Any) -> Trials:
-        return Trials(np.asarray(returns, float), *[np.zeros((len(returns), 1))] * 5)
-
+def test_ratio_of_two_policies_returns() -> None:
     rng = np.random.default_rng(0)
     whole = rng.uniform(50, 150, 500)
-    assert share(trials(0.8 * whole), trials(whole)) == pytest.approx((0.8, 0.8, 0.8))  # paired: no doubt is left
-    mean, low, high = share(trials(0.8 * whole + rng.normal(0, 5, 500)), trials(whole))
+    assert ratio(0.8 * whole, whole) == pytest.approx((0.8, 0.8, 0.8))  # paired: no doubt is left
+    mean, low, high = ratio(0.8 * whole + rng.normal(0, 5, 500), whole)
     assert low < mean < high < low + 0.02 and mean == pytest.approx(0.8, abs=0.01)
-    assert math.isnan(share(trials(whole), trials(-whole)).mean)
+    assert math.isnan(ratio(whole, -whole).mean)

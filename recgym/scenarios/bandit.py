@@ -188,9 +188,6 @@ class Bandit:
     def informed_action(self, state: BanditState) -> Array:
         return namespace(state.rates).argmax(state.rates, axis=-1)
 
-    def bound(self, state: Any) -> None:
-        return None
-
     def candidate_rewards(self, state: BanditState) -> tuple[Array, Array | None]:
         return state.rates, state.average
 
@@ -419,9 +416,6 @@ class ContextualBandit:
 
     def informed_action(self, state: ContextualState) -> Array:
         return namespace(state.rates).argmax(state.rates, axis=-1)
-
-    def bound(self, state: Any) -> None:
-        return None
 
     def candidate_rewards(self, state: ContextualState) -> tuple[Array, Array | None]:
         return state.rates, None
