@@ -313,16 +313,21 @@ class CandidateNetwork(nn.Module):
         self.column = {name: start for name, start, _ in _columns(layout)}
         if missing := [name for name in NEEDED if name not in self.column]:
             raise ValueError(f"the layout lacks {', '.join(missing)}, from which the policy learns what happened")
-        self.feedback = [name for name in ("clicked",) if name in self.column]  # of each candidate; the reward is all's
+        own = [name for name in ("clicked",) if name in self.column]
+        outcomes = [field.name for field in layout.context if field.name.startswith("last_") and field.width == 1]
+        self.outcomes = [
+            "last_reward",
+            *(name for name in outcomes if name != "last_reward"),
+        ]  # shared by all candidates
+        self.feedback = own  # of each candidate
         self.own = [
             c for name, start, n in _columns(layout) if name in own_features(layout) for c in range(start, start + n)
         ]
         if feature_memory and not self.own:
             raise ValueError("a memory of features needs candidates with features of their own; this layout has none")
-        self.candidate_memory = CandidateMemory(memory_scales, 1 + len(self.feedback)) if candidate_memory else None
-        self.feature_memory = (
-            FeatureMemory(memory_scales, len(self.own), 1 + len(self.feedback)) if feature_memory else None
-        )
+        told = len(self.outcomes) + len(self.feedback)
+        self.candidate_memory = CandidateMemory(memory_scales, told) if candidate_memory else None
+        self.feature_memory = FeatureMemory(memory_scales, len(self.own), told) if feature_memory else None
         inputs = self.context_width + self.candidate_width
         inputs += sum(memory.width for memory in (self.candidate_memory, self.feature_memory) if memory)
         self.embed = nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
@@ -424,17 +429,18 @@ class CandidateNetwork(nn.Module):
     def _feedback(self, context: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
         """What was shown before each observation, [..., K], and each candidate's feedback [..., K, V]."""
         chosen = candidates[..., self.column["chosen"]]
-        reward = context[..., self.column["last_reward"]][..., None].expand_as(chosen)
+        shared = [context[..., self.column[name]][..., None].expand_as(chosen) for name in self.outcomes]
         own = [candidates[..., self.column[name]] for name in self.feedback]
-        return chosen, torch.stack([reward, *own], dim=-1)
+        return chosen, torch.stack([*shared, *own], dim=-1)
 
     def _token(self, context: Tensor, chosen: Tensor, feedback: Tensor, offered: Tensor) -> Tensor:
         """[..., I] what the history is told: mean features and feedback of what was shown, and the context.
 
         Of a slate also the features weighted with each candidate's own feedback: which of them was clicked.
         """
-        own = [offered * feedback[..., 1 + i, None] for i in range(len(self.feedback))]
-        shown = torch.cat([offered, feedback[..., 1:], *own], dim=-1)
+        single = feedback[..., len(self.outcomes) :]
+        own = [offered * single[..., i, None] for i in range(len(self.feedback))]
+        shown = torch.cat([offered, single, *own], dim=-1)
         weight = chosen / chosen.sum(dim=-1, keepdim=True).clamp(min=1.0)
         return torch.cat([(weight[..., None, :] @ shown)[..., 0, :], context], dim=-1)
 

@@ -196,9 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=4000, help="per policy (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which held-out tasks (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
-    parser.add_argument(
-        "--figure", type=Path, metavar="FILE", help="write curves of what is lost (png, pdf, svg)"
-    )
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="write curves of what is lost (png, pdf, svg)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the suite's tables")
     parser.add_argument("--device", default="auto", help="of checkpoints: auto, cpu, cuda (default: %(default)s)")
     parser.add_argument("--list-policies", action="store_true", help="list the environment's baselines and stop")

@@ -212,7 +212,7 @@ def curve_features(scenario: Any, seen: Seen) -> Floats:
     rival = np.log(np.maximum(seen.field("rival"), 1e-3))[:, None]
     columns = [1.0, np.log(ladder.paid), ladder.display, np.maximum(gap, 0.0), np.minimum(gap, 0.0), after, rival]
     if scenario.forecast is not None:
-        columns.append(np.log(np.maximum(seen.field("forecast"), LEAST_SALES)))
+        columns.append(seen.field("forecast"))
     return np.stack([np.broadcast_to(c, shape) for c in columns], axis=2).astype(np.float64)
 
 
@@ -341,9 +341,6 @@ class Belief(NamedTuple):
     sine: Floats  # [B] of the season at it
 
 
-LEAST_SALES = 1e-4  # of a candidate's forecast, in sales units: what is below is the same
-
-
 class Particles:
     """Products drawn from the task distribution, and how likely the observations of a trial make each of them.
 
@@ -359,7 +356,7 @@ class Particles:
         self.pull = pull(self.task, scenario.ladder)
         start = np.zeros(count, dtype=np.float32)
         held = scenario.held(self.task, self.pull, start + 1.0, start, start)
-        self._told = np.log(np.maximum(held * (scenario.customers / scenario.sales_unit), LEAST_SALES))  # [N, K]
+        self._told = scenario.log_sales(held)  # [N, K]
         best = held[np.arange(count), (scenario.margin(self.task) * held).argmax(axis=1)]
         self._unconstrained = best * scenario.customers_left(self.task, start)  # [N] units sold if there were no limit
 
@@ -403,7 +400,7 @@ class Particles:
         if scenario.forecast:
             paid = np.log(scenario.ladder.paid.astype(np.float64))
             error = 1.0 + TILT**2 * np.outer(paid, paid) + SPECK**2 * np.eye(len(paid))
-            given = np.log(np.maximum(seen.field("forecast"), LEAST_SALES))
+            given = seen.field("forecast")
             fit -= 0.5 * _squares(given, self._told, np.linalg.inv(scenario.forecast**2 * error))
         if isinstance(scenario.stock, tuple):  # uniform share of what is sold without limit
             share = market(scenario, seen).stock[:, None] / self._unconstrained

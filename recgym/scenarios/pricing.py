@@ -41,7 +41,6 @@ from recgym.scenarios.demand import (
     RIVALS,
     Ladder,
     PricingTask,
-    bounded_exp,
     pull,
     rival_price,
     shares,
@@ -63,6 +62,7 @@ FREE_CHANGE = 0.1  # share by which a price may move without being volatile
 EMBEDDING_SEED = 20_161_124  # of the map from traits to numbers
 LARGEST_TRAIT = 10.0  # of a number of the embedding
 EMBEDDING_NOISE = 0.5  # standard deviations of what the embedding tells
+LEAST_SALES = 0.01  # sales units in one decision: no forecast is lower
 TILT, SPECK = 2.0, 0.5  # of a forecast: error of the elasticity and of each candidate, in units of that of the level
 
 RANGES = {  # of the parameters that are [least, most]
@@ -96,7 +96,7 @@ class PricingState(NamedTuple):
     task: PricingTask
     pull: Array  # [B, K] demand without memory: its share of the customers, or the odds of the logit
     embedding: Array  # [B, E] what is known of the product
-    forecast: Array  # [B, K] sales predicted before the trial, in sales units
+    forecast: Array  # [B, K] log of the sales predicted before the trial, in sales units
     stock: Array  # [B] int64 units left
     reference: Array  # [B] price that customers remember, in base prices
     drift: Array  # [B] log deviation of an AR(1) rival
@@ -408,6 +408,7 @@ class DynamicPricing:
         }
         ones = xp.ones_like(state.chosen)
         candidate = {"price": ones * ladder.price, "depth": ones * ladder.depth, "display": ones * ladder.display}
+        candidate["paid"] = ones * ladder.paid
         candidate |= {"cost": ones * task.cost[:, None], "chosen": state.chosen, "forecast": state.forecast}
         if self.forecast is None:
             del candidate["forecast"]
@@ -464,13 +465,22 @@ class DynamicPricing:
         return rng.xp.clip(told + EMBEDDING_NOISE * rng.normal(tuple(told.shape)), -LARGEST_TRAIT, LARGEST_TRAIT)
 
     def _predict(self, task: PricingTask, base: Array, noise: float, rng: Rng) -> Array:
-        """[B, K] sales that a forecast gives each candidate: wrong in level, in elasticity and at each of them."""
+        """[B, K] log sales that a forecast gives each candidate: wrong in level, in elasticity and at each of them."""
         xp, start = rng.xp, 0.0 * task.cost
-        paid, shape = self._on(start).paid, tuple(base.shape)
-        true = self.held(task, base, start + 1.0, start, start)
-        error = rng.normal((shape[0], 1)) + TILT * rng.normal((shape[0], 1)) * xp.log(paid) + SPECK * rng.normal(shape)
-        told = true * bounded_exp(noise * error)
-        return xp.clip(told, 0.0, 1.0) * (self.customers / self.sales_unit)
+        log_paid, shape = xp.log(self._on(start).paid), tuple(base.shape)
+        error = rng.normal((shape[0], 1)) + TILT * rng.normal((shape[0], 1)) * log_paid + SPECK * rng.normal(shape)
+        told = self.log_sales(self.held(task, base, start + 1.0, start, start)) + noise * error
+        return xp.clip(told, *self._forecasts)
+
+    def log_sales(self, share: Array) -> Array:
+        """Log of the sales, in sales units, of a share of the customers; not below `LEAST_SALES`."""
+        xp, all_buy = namespace(share), self.customers / self.sales_unit
+        return xp.log(xp.clip(share * all_buy, LEAST_SALES, all_buy))
+
+    @property
+    def _forecasts(self) -> tuple[float, float]:
+        """The least and the largest forecast."""
+        return math.log(LEAST_SALES), math.log(self.customers / self.sales_unit)
 
     # --- the optimum ---
     def best_reward(self, state: PricingState) -> Array:
@@ -574,14 +584,13 @@ class DynamicPricing:
             Field("price", 0.0, 1.001 * float(self.ladder.price.max()), "list price, in base prices"),
             Field("depth", 0.0, 1.0, "share that the promotion takes off it"),
             Field("display", 0.0, 1.0, "how strongly the promotion is announced"),
+            Field("paid", 0.0, 1.001 * float(self.ladder.paid.max()), "price that is left, in base prices"),
             Field("cost", 0.0, LARGEST, "cost of a unit, in base prices"),
             CHOSEN,
         ]
         if self.forecast is not None:
-            most = 1.001 * self.customers / self.sales_unit
-            candidate.append(
-                Field("forecast", 0.0, most, "sales per decision predicted before the trial, in sales units")
-            )
+            least, most = (value * 1.001 for value in self._forecasts)
+            candidate.append(Field("forecast", least, most, "log of the sales per decision predicted before the trial"))
         if self.statistics:
             candidate += [
                 Field("average", 0.0, 1.001 * LARGEST, "moving average of the candidate's sales, in sales units"),
