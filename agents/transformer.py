@@ -313,13 +313,10 @@ class CandidateNetwork(nn.Module):
         self.column = {name: start for name, start, _ in _columns(layout)}
         if missing := [name for name in NEEDED if name not in self.column]:
             raise ValueError(f"the layout lacks {', '.join(missing)}, from which the policy learns what happened")
-        own = [name for name in ("clicked",) if name in self.column]
         outcomes = [field.name for field in layout.context if field.name.startswith("last_") and field.width == 1]
-        self.outcomes = [
-            "last_reward",
-            *(name for name in outcomes if name != "last_reward"),
-        ]  # shared by all candidates
-        self.feedback = own  # of each candidate
+        outcomes.remove("last_reward")
+        self.outcomes = ["last_reward", *outcomes]  # of what was chosen
+        self.feedback = [name for name in ("clicked",) if name in self.column]  # of each candidate
         self.own = [
             c for name, start, n in _columns(layout) if name in own_features(layout) for c in range(start, start + n)
         ]
