@@ -117,8 +117,8 @@ def shares(task: PricingTask, pull: Array, ladder: Ladder, reference: Array, riv
     pulled = pull * bounded_exp(moved)
     left, share = 1.0 - task.purchase, _rival_share(task)
     odds = (share / (left - share))[:, None] * bounded_exp((task.elasticity / left)[:, None] * (1.0 - rival))
-    others = xp.where(logit, 1.0 + odds, xp.ones_like(odds))
-    return xp.where(logit, pulled / (others + pulled), xp.clip(pulled, 0.0, 1.0))
+    flag = xp.astype(logit, pull.dtype)  # pulled / (1 + odds + pulled), or pulled itself
+    return xp.clip(pulled / (1.0 + flag * odds + flag * pulled), 0.0, 1.0)
 
 
 def rival_price(task: PricingTask, reference: Array, drift: Array) -> Array:

@@ -94,6 +94,7 @@ TASK_LIMITS: dict[str, tuple[float, float] | tuple[int, int]] = {
 
 class PricingState(NamedTuple):
     task: PricingTask
+    margin: Array  # [B, K] reward per unit sold, in base prices
     pull: Array  # [B, K] demand without memory: its share of the customers, or the odds of the logit
     embedding: Array  # [B, E] what is known of the product
     forecast: Array  # [B, K] log of the sales predicted before the trial, in sales units
@@ -107,6 +108,8 @@ class PricingState(NamedTuple):
     chosen: Array  # [B, K] float32, 1 for the candidate chosen last
     average: Array  # [B, K] exponential moving average of the sales, in sales units
     counts: Array  # [B, K] float32, how often each candidate was chosen
+    exposure: Array  # [B, K] the same, log-scaled
+    paid: Array  # [B] price paid in the last decision; 0 before the first
     wanted: Array  # [B] float32 units that customers wanted in the last decision
     sales: Array  # [B] float32 units sold in it
     reward: Array  # [B] last reward
@@ -347,8 +350,9 @@ class DynamicPricing:
         known = self._describe(task, rng) if self.embedding else none[:, :0]
         forecast = none if self.forecast is None else self._predict(task, base, self.forecast, rng)
         state = PricingState(
-            task, base, known, forecast, task.stock + 0, start + 1.0, start, rival, rival, none, none,
-            none, none + 1.0, none, start, start, start, start,
+            task, self.margin(task), base, known, forecast, task.stock + 0, reference=start + 1.0, drift=start,
+            rival=rival, rival_seen=rival, demand=none, worth=none, chosen=none, average=none + 1.0, counts=none,
+            exposure=none, paid=start, wanted=start, sales=start, reward=start, time=start,
         )  # fmt: skip
         return self._open(state, start)
 
@@ -369,18 +373,19 @@ class DynamicPricing:
         average, counts = state.average + 0.0, state.counts + 0.0  # copies, to be written at one candidate per row
         average[shown] = self.alpha * average[shown] + (1.0 - self.alpha) * xp.clip(sales / self.sales_unit, 0, LARGEST)
         counts[shown] += 1.0
-        chosen = xp.zeros_like(counts)
+        exposure, chosen = state.exposure + 0.0, xp.zeros_like(counts)
+        exposure[shown] = log_scaled(counts[shown])
         chosen[shown] = 1.0
-        before = xp.sum(state.chosen * ladder.paid, axis=1)  # paid last; 0 at the first decision
-        change = xp.where(before > 0, xp.abs(paid / xp.where(before > 0, before, paid) - 1.0), 0.0 * paid)
-        volatility = xp.clip(change - FREE_CHANGE, 0.0, LARGEST)
+        before = xp.where(state.time > 0, state.paid, paid)
+        volatility = xp.clip(xp.abs(paid / before - 1.0) - FREE_CHANGE, 0.0, LARGEST)
         reference = task.memory * state.reference + (1.0 - task.memory) * paid
         drift = self.next_drift(state.drift, noise)
         time = state.time + 1.0
         after = state._replace(
             stock=state.stock - sold, reference=reference, drift=drift, rival_seen=state.rival,
             rival=rival_price(task, reference[:, None], drift[:, None])[:, 0], chosen=chosen, average=average,
-            counts=counts, wanted=xp.astype(wanted, xp.float32), sales=sales, reward=reward, time=time,
+            counts=counts, exposure=exposure, paid=paid, wanted=xp.astype(wanted, xp.float32), sales=sales,
+            reward=reward, time=time,
         )  # fmt: skip
         objectives = xp.stack([self.base_price * paid * sales, self.base_price * profit, sales], axis=1)
         costs = xp.stack([volatility, xp.astype(wanted > state.stock, xp.float32)], axis=1)
@@ -406,14 +411,11 @@ class DynamicPricing:
             "w_vol": task.w_vol,
             "embedding": state.embedding,
         }
-        ones = xp.ones_like(state.chosen)
-        candidate = {"price": ones * ladder.price, "depth": ones * ladder.depth, "display": ones * ladder.display}
-        candidate["paid"] = ones * ladder.paid
-        candidate |= {"cost": ones * task.cost[:, None], "chosen": state.chosen, "forecast": state.forecast}
-        if self.forecast is None:
-            del candidate["forecast"]
-        if self.statistics:
-            candidate |= {"average": state.average, "exposure": log_scaled(state.counts)}
+        columns = {name: getattr(ladder, name) for name in ("price", "depth", "display", "paid")}
+        columns["cost"] = task.cost[:, None]
+        candidate = {name: xp.broadcast_to(column, state.chosen.shape) for name, column in columns.items()}
+        candidate |= {"chosen": state.chosen, "forecast": state.forecast}
+        candidate |= {"average": state.average, "exposure": state.exposure}
         return self.layout.join(context, candidate)
 
     # --- the market ---
@@ -444,7 +446,7 @@ class DynamicPricing:
         reference, rival = state.reference[:, None], state.rival[:, None]
         demand = shares(task, state.pull, self._on(state.reward), reference, rival, promoted[:, None])
         rate = self.arriving(task, state.time) / self.sales_unit
-        return state._replace(demand=demand, worth=self.margin(task) * demand * rate[:, None])
+        return state._replace(demand=demand, worth=state.margin * demand * rate[:, None])
 
     # --- what is known before the trial ---
     def traits(self, task: PricingTask) -> Array:
@@ -492,7 +494,7 @@ class DynamicPricing:
         xp = namespace(held)
         left = xp.clip(self.customers_left(task, state.time), 1e-6, None)  # none come at the bottom of a season
         supply = xp.astype(state.stock, held.dtype) / left
-        return self.plan(self.margin(task), held, supply)
+        return self.plan(state.margin, held, supply)
 
     def bound(self, state: PricingState) -> np.ndarray:
         return upper_bound(self, tree_map(to_numpy, state))
