@@ -379,7 +379,8 @@ def headroom(scenario: Any, *, trials: int = 4000, seed: int = TEST_SEED) -> Hea
     nine tenths of the informed policy's return, and no policy may do better than the best action of the moment, nor in
     the mean than the upper bound where there is one.
     """
-    results, summaries, best = evaluate(scenario, dict.fromkeys(baselines_for(scenario)), trials=trials, seed=seed)
+    free = (name for name, baseline in baselines_for(scenario).items() if baseline.kind == "prior-free")
+    results, summaries, best = evaluate(scenario, dict.fromkeys(free), trials=trials, seed=seed)
     constants = [
         rollout(ConstantPolicy(scenario, action), scenario, trials=trials, seed=seed).returns.mean()
         for action in range(scenario.layout.candidates)

@@ -8,7 +8,7 @@ import array_api_compat
 import array_api_compat.numpy
 import numpy as np
 
-from recgym.core import Array, Rng, Seed
+from recgym.core import Array, Rng, Seed, clip
 
 __all__ = ["START", "STEP", "TASK", "NumpyRng", "TorchRng", "beta", "make_rng"]
 
@@ -140,4 +140,4 @@ def beta(rng: Rng, a: float, b: float, shape: tuple[int, ...]) -> Array:
         larger = rng.gamma(xp.full(shape, value + 1.0, dtype=xp.float32, device=rng.device))
         return xp.log(larger) + xp.log(1.0 - rng.uniform(shape)) / value  # 1 - uniform is in (0, 1]
 
-    return 1.0 / (1.0 + xp.exp(xp.clip(log_gamma_draw(b) - log_gamma_draw(a), -80.0, 80.0)))
+    return 1.0 / (1.0 + xp.exp(clip(log_gamma_draw(b) - log_gamma_draw(a), -80.0, 80.0)))

@@ -28,8 +28,10 @@ from rich.table import Table
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import recgym
+from recgym.baselines import baselines_for
 from recgym.core import tree_items
-from recgym.evaluation import headroom
+from recgym.evaluation import TEST_SEED, Interval, evaluate, headroom
+from recgym.report import KNOWS
 from recgym.rng import make_rng
 from recgym.sb3 import make_vec_env
 
@@ -44,7 +46,9 @@ EXAMPLES = """examples:
 torch on the CPU runs in one thread unless told otherwise: where other processes use the same cores, several threads
 wait for each other far longer than they compute (OMP_WAIT_POLICY=PASSIVE shortens that).
 """
-ENV = "RecBandit-v0"
+ENV, PRICING = "RecBandit-v0", "DynamicPricing-v0"
+LEARNABLE = [env_id for env_id, preset in recgym.SCENARIOS.items() if not preset.reference]
+HORIZONS = (30, 100)  # decisions: short and long beside what is learned in them
 SB3_ENVS, NUMPY_ROWS, TORCH_ROWS, GPU_ROWS, GPU_FEW_ROWS = 256, 4_096, 65_536, 1_048_576, 1_024
 ACTION_SETS = 8  # batches of actions drawn beforehand, used in turn
 LIBRARIES = ("gymnasium", "numpy", "array-api-compat", "torch", "stable-baselines3", "sb3-contrib")
@@ -167,11 +171,11 @@ def run_probe(code: str, *arguments: str) -> list[float]:
 
 
 # --- what is measured ------------------------------------------------------------------------------------------------
-def single_env(name: str, plan: Plan) -> Iterator[Row]:
-    env = gymnasium.make(ENV)
+def single_env(name: str, plan: Plan, *, env_id: str, least: float) -> Iterator[Row]:
+    env = gymnasium.make(env_id)
     env.reset(seed=0)
     env.action_space.seed(0)
-    horizon = recgym.make_scenario(ENV).horizon
+    horizon = recgym.make_scenario(env_id).horizon
     drawn = draw_actions(env.action_space, horizon)[0]
 
     def play(sampled: bool) -> int:
@@ -181,7 +185,7 @@ def single_env(name: str, plan: Plan) -> Iterator[Row]:
         return horizon
 
     sampled, beforehand = measure(plan, partial(play, True), partial(play, False))
-    yield row(name, sampled, "steps/s", "gymnasium.make, env.action_space.sample() at each step", least=12_000)
+    yield row(name, sampled, "steps/s", "gymnasium.make, env.action_space.sample() at each step", least=least)
     yield row(f"{name}, without sampling", beforehand, "steps/s", "actions drawn beforehand")
 
 
@@ -263,13 +267,17 @@ def import_time(name: str, plan: Plan) -> Iterator[Row]:
 def benchmarks() -> Benchmarks:
     """Name to device and function: what --only and --device choose from."""
     on_numpy = partial(batch, rows=NUMPY_ROWS, device="cpu")
-    on_torch = partial(batch, rows=TORCH_ROWS, device="torch", env_id=ENV, least=5e6)
+    on_torch = partial(batch, device="torch")
+    least = {ENV: 5e6, PRICING: 1e6}  # steps per second of a batch
     return {
-        f"{ENV} single env": ("cpu", single_env),
-        f"{ENV} batch, NumPy": ("cpu", partial(on_numpy, env_id=ENV, least=5e6)),
-        f"{ENV} batch, torch CPU": ("torch", on_torch),
+        f"{ENV} single env": ("cpu", partial(single_env, env_id=ENV, least=12_000)),
+        f"{PRICING} single env": ("cpu", partial(single_env, env_id=PRICING, least=4_000)),
+        **{
+            f"{i} batch, NumPy": ("cpu", partial(on_numpy, env_id=i, least=least.get(i, 0.0))) for i in recgym.SCENARIOS
+        },
+        f"{ENV} batch, torch CPU": ("torch", partial(on_torch, rows=TORCH_ROWS, env_id=ENV, least=5e6)),
+        f"{PRICING} batch, torch CPU": ("torch", partial(on_torch, rows=NUMPY_ROWS, env_id=PRICING)),
         f"{ENV} batch, torch GPU": ("cuda", gpu_batch),
-        **{f"{i} batch, NumPy": ("cpu", partial(on_numpy, env_id=i)) for i in recgym.SCENARIOS if i != ENV},
         "SB3 RecVecEnv / DummyVecEnv": ("cpu", sb3_envs),
         "memory growth, NumPy": ("cpu", partial(memory, device="cpu")),
         "memory growth, torch CPU": ("torch", partial(memory, device="torch")),
@@ -322,16 +330,51 @@ def headrooms(trials: int) -> dict[str, dict[str, Any]]:
     table = Table(title=f"headroom: {trials:,} trials per policy, 95 % paired intervals of the return")
     for heading in ("environment", "best prior-free", "above random", "below informed", "range left", "best constant"):
         table.add_column(heading)
+    table.add_column("% of bound")
     table.add_column("passed")
     found = {}
-    for env_id in recgym.SCENARIOS:
+    for env_id in LEARNABLE:
         print(f"headroom of {env_id} ...", file=sys.stderr, flush=True)
         result = headroom(recgym.make_scenario(env_id), trials=trials)
         gain, gap = (f"{i.mean:.2f} ({i.low:.2f} to {i.high:.2f})" for i in (result.gain, result.gap))
         share = f"{result.constant:.0%} of informed"
-        table.add_row(env_id, result.best, gain, gap, f"{result.left:.0%}", share, "yes" if result.passed else "no")
-        found[env_id] = {**result._asdict(), "gain": result.gain._asdict(), "gap": result.gap._asdict()}
+        bounded = percent(result.of_bound) if result.of_bound else ""
+        passed = "yes" if result.passed else "no"
+        table.add_row(env_id, result.best, gain, gap, f"{result.left:.0%}", share, bounded, passed)
+        found[env_id] = {k: v._asdict() if isinstance(v, Interval) else v for k, v in result._asdict().items()}
     Console(width=None if sys.stdout.isatty() else 180).print(table)
+    return found
+
+
+def percent(share: Interval) -> str:
+    return f"{100 * share.mean:.1f} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+
+
+def percents_of_bound(trials: int) -> dict[str, Any]:
+    """What classical policies reach of the bound on any, by horizon: a table on the terminal, and as JSON."""
+    found: dict[str, Any] = {}
+    for env_id in LEARNABLE:
+        if not hasattr(recgym.make_scenario(env_id), "bound"):
+            continue
+        table = Table(title=f"{env_id}: percent of the bound on any policy, {trials:,} trials, 95 % intervals")
+        for heading in ("policy", "knows", *(f"{horizon} decisions" for horizon in HORIZONS)):
+            table.add_column(heading)
+        cells: dict[str, list[Interval | None]] = {}
+        for horizon in HORIZONS:
+            print(f"bound of {env_id}, {horizon} decisions ...", file=sys.stderr, flush=True)
+            scenario = recgym.make_scenario(env_id, horizon=horizon)
+            names = dict.fromkeys(baselines_for(scenario))
+            _, summaries, _ = evaluate(scenario, names, trials=trials, seed=TEST_SEED)
+            for name, summary in summaries.items():
+                cells.setdefault(name, []).append(summary.of_bound)
+        known = baselines_for(recgym.make_scenario(env_id))
+        for name, shares in sorted(cells.items(), key=lambda item: -(item[1][0] or Interval(0, 0, 0)).mean):
+            table.add_row(name, KNOWS[known[name].kind], *(percent(share) for share in shares if share))
+        Console(width=None if sys.stdout.isatty() else 180).print(table)
+        found[env_id] = {
+            name: {str(h): s._asdict() for h, s in zip(HORIZONS, shares, strict=True) if s}
+            for name, shares in cells.items()
+        }
     return found
 
 
@@ -444,7 +487,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check(options)
         torch.set_num_threads(options.threads)
         if options.headroom:
-            found = headrooms(200 if options.quick else 4000)
+            trials = 200 if options.quick else 4000
+            found = {"headroom": headrooms(trials), "percent of bound": percents_of_bound(trials)}
             if options.json:
                 write_json(options.json, found)
             return 0

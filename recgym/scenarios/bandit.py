@@ -22,6 +22,7 @@ from recgym.core import (
     Outcome,
     Rng,
     check_number,
+    clip,
     clock,
     clock_fields,
     log_bound,
@@ -61,7 +62,7 @@ class BanditState(NamedTuple):
 
 def logit(rates: Array) -> Array:
     """log(r / (1 - r)) of click probabilities, which are kept off 0 and 1."""
-    inside = namespace(rates).clip(rates, SMALLEST_RATE, 1.0 - SMALLEST_RATE)
+    inside = clip(rates, SMALLEST_RATE, 1.0 - SMALLEST_RATE)
     return namespace(rates).log(inside / (1.0 - inside))
 
 
@@ -179,7 +180,7 @@ class Bandit:
         judged = logit(task.rates) + noise * rng.normal(tuple(task.rates.shape))
         judged = judged - xp.max(judged, axis=-1, keepdims=True)
         judged = judged - xp.log(xp.sum(xp.exp(judged), axis=-1, keepdims=True))
-        return xp.clip(judged, self._least_likely, 0.0)
+        return clip(judged, self._least_likely, 0.0)
 
     # --- the optimum ---
     def best_reward(self, state: BanditState) -> Array:
@@ -403,12 +404,12 @@ class ContextualBandit:
         """Fresh candidates: features [B, K, d] and click probabilities [B, K]."""
         xp, batch = rng.xp, task.theta.shape[0]
         if self.table is None:
-            features = xp.clip(rng.normal((batch, self.arms, self.width)), -CLIP, CLIP)
+            features = clip(rng.normal((batch, self.arms, self.width)), -CLIP, CLIP)
         else:
             row = xp.astype(rng.uniform((batch, self.arms)) * self.table.shape[0], xp.int64)
             features = xp.asarray(self.table, device=rng.device)[row]
         logit = self.bias + xp.sum(features * task.theta[:, None, :], axis=-1)
-        return features, 1.0 / (1.0 + xp.exp(-xp.clip(logit, -30.0, 30.0)))
+        return features, 1.0 / (1.0 + xp.exp(-clip(logit, -30.0, 30.0)))
 
     # --- the optimum ---
     def best_reward(self, state: ContextualState) -> Array:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.core import Array, namespace
+from recgym.core import Array, clip, namespace
 
 __all__ = ["CURVES", "FAMILIES", "RIVALS", "Ladder", "PricingTask", "bounded_exp", "pull", "rival_price", "shares"]
 
@@ -71,7 +71,7 @@ class Ladder(NamedTuple):
 def bounded_exp(exponent: Array) -> Array:
     """exp that stays finite, and above 0, in float32 products."""
     xp = namespace(exponent)
-    return xp.exp(xp.clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+    return xp.exp(clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
 
 
 def pull(task: PricingTask, ladder: Ladder) -> Array:
@@ -84,7 +84,7 @@ def pull(task: PricingTask, ladder: Ladder) -> Array:
     xp, paid = namespace(task.elasticity), ladder.paid
     e, family, level = task.elasticity[:, None], task.family[:, None], task.purchase[:, None]
     above = paid - 1.0
-    curve = xp.clip(1.0 - e * above, 0.0, None)
+    curve = clip(1.0 - e * above, 0.0, None)
     curve = xp.where(family == EXPONENTIAL, bounded_exp(-e * above), curve)
     curve = xp.where(family == CONSTANT, bounded_exp(-e * xp.log(paid)), curve)
     curve = xp.where(family == LOGIT, bounded_exp(-e / (1.0 - level) * above), curve)
@@ -118,7 +118,7 @@ def shares(task: PricingTask, pull: Array, ladder: Ladder, reference: Array, riv
     left, share = 1.0 - task.purchase, _rival_share(task)
     odds = (share / (left - share))[:, None] * bounded_exp((task.elasticity / left)[:, None] * (1.0 - rival))
     flag = xp.astype(logit, pull.dtype)  # pulled / (1 + odds + pulled), or pulled itself
-    return xp.clip(pulled / (1.0 + flag * odds + flag * pulled), 0.0, 1.0)
+    return clip(pulled / (1.0 + flag * odds + flag * pulled), 0.0, 1.0)
 
 
 def rival_price(task: PricingTask, reference: Array, drift: Array) -> Array:
@@ -137,4 +137,4 @@ def rival_price(task: PricingTask, reference: Array, drift: Array) -> Array:
 def _rival_share(task: PricingTask) -> Array:
     """[B] share of the customers that a logit's rival has at base prices: cross = elasticity share / (1 - purchase)."""
     left = 1.0 - task.purchase
-    return left * namespace(left).clip(task.cross / task.elasticity, 0.0, LARGEST_SHARE)
+    return left * clip(task.cross / task.elasticity, 0.0, LARGEST_SHARE)

@@ -25,6 +25,7 @@ from recgym.core import (
     Rng,
     check_number,
     check_range,
+    clip,
     clock,
     clock_fields,
     log_bound,
@@ -304,8 +305,8 @@ class DynamicPricing:
             return index[xp.astype(drawn * max(len(kinds), 1), xp.int64)]
 
         median, spread, least, most = self.elasticity
-        elasticity = xp.clip(xp.exp(math.log(median) + spread * rng.normal((batch,))), least, most)
-        rival_price = xp.exp(xp.clip(RIVAL_SPREAD * rng.normal((batch,)), -0.5, 0.5))
+        elasticity = clip(xp.exp(math.log(median) + spread * rng.normal((batch,))), least, most)
+        rival_price = xp.exp(clip(RIVAL_SPREAD * rng.normal((batch,)), -0.5, 0.5))
         family, rival = kind(self.families, FAMILIES), kind(self.rivals, RIVALS)
         purchase, lift, memory = (between(rng, limits, batch) for limits in (self.purchase, self.lift, self.memory))
         gain, aversion = between(rng, self.gain, batch), between(rng, self.aversion, batch)
@@ -336,7 +337,7 @@ class DynamicPricing:
             held = self.held(task, pull(task, self._on(start)), start + 1.0, start, start)
             best = xp.argmax(self.margin(task) * held, axis=1)
             sold = share * held[xp.arange(batch, device=device), best] * self.customers_left(task, start)
-            task = task._replace(stock=xp.clip(xp.astype(xp.round(sold), xp.int64), 1, UNLIMITED))
+            task = task._replace(stock=clip(xp.astype(xp.round(sold), xp.int64), 1, UNLIMITED))
         elif self.stock is not None:
             task = task._replace(stock=units * int(self.stock))
         return task
@@ -371,13 +372,13 @@ class DynamicPricing:
         reward = (task.w_rev * profit + task.w_vol * sales) / self.sales_unit
 
         average, counts = state.average + 0.0, state.counts + 0.0  # copies, to be written at one candidate per row
-        average[shown] = self.alpha * average[shown] + (1.0 - self.alpha) * xp.clip(sales / self.sales_unit, 0, LARGEST)
+        average[shown] = self.alpha * average[shown] + (1.0 - self.alpha) * clip(sales / self.sales_unit, 0, LARGEST)
         counts[shown] += 1.0
         exposure, chosen = state.exposure + 0.0, xp.zeros_like(counts)
         exposure[shown] = log_scaled(counts[shown])
         chosen[shown] = 1.0
         before = xp.where(state.time > 0, state.paid, paid)
-        volatility = xp.clip(xp.abs(paid / before - 1.0) - FREE_CHANGE, 0.0, LARGEST)
+        volatility = clip(xp.abs(paid / before - 1.0) - FREE_CHANGE, 0.0, LARGEST)
         reference = task.memory * state.reference + (1.0 - task.memory) * paid
         drift = self.next_drift(state.drift, noise)
         time = state.time + 1.0
@@ -395,26 +396,24 @@ class DynamicPricing:
         xp, task = namespace(state.reward), state.task
         ladder = self._on(state.reward)
         context = clock(state, self.horizon)
-        context["last_reward"] = xp.clip(state.reward, -LARGEST, LARGEST)
+        context["last_reward"] = clip(state.reward, -LARGEST, LARGEST)
         stock = xp.astype(state.stock, xp.float32)
-        pace = stock / (xp.clip(self.horizon - state.time, 1.0, None) * self.sales_unit)
+        pace = stock / (clip(self.horizon - state.time, 1.0, None) * self.sales_unit)
         angle = 2.0 * math.pi * (state.time * (1.0 / self.period) + task.phase)
         context |= {
-            "last_sales": xp.clip(state.sales / self.sales_unit, 0.0, LARGEST),
+            "last_sales": clip(state.sales / self.sales_unit, 0.0, LARGEST),
             "stock": stock / xp.astype(task.stock, xp.float32),
-            "pace": xp.clip(pace, 0.0, LARGEST_PACE),
+            "pace": clip(pace, 0.0, LARGEST_PACE),
             "reference": state.reference,
-            "rival": xp.clip(state.rival_seen, 0.0, LARGEST),
+            "rival": clip(state.rival_seen, 0.0, LARGEST),
             "season_sin": xp.sin(angle),
             "season_cos": xp.cos(angle),
             "w_rev": task.w_rev,
             "w_vol": task.w_vol,
             "embedding": state.embedding,
         }
-        columns = {name: getattr(ladder, name) for name in ("price", "depth", "display", "paid")}
-        columns["cost"] = task.cost[:, None]
-        candidate = {name: xp.broadcast_to(column, state.chosen.shape) for name, column in columns.items()}
-        candidate |= {"chosen": state.chosen, "forecast": state.forecast}
+        candidate = {name: getattr(ladder, name)[None] for name in ("price", "depth", "display", "paid")}
+        candidate |= {"cost": task.cost[:, None], "chosen": state.chosen, "forecast": state.forecast}
         candidate |= {"average": state.average, "exposure": state.exposure}
         return self.layout.join(context, candidate)
 
@@ -464,7 +463,7 @@ class DynamicPricing:
     def _describe(self, task: PricingTask, rng: Rng) -> Array:
         """[B, E] embedding of the product."""
         told = self.traits(task)
-        return rng.xp.clip(told + EMBEDDING_NOISE * rng.normal(tuple(told.shape)), -LARGEST_TRAIT, LARGEST_TRAIT)
+        return clip(told + EMBEDDING_NOISE * rng.normal(tuple(told.shape)), -LARGEST_TRAIT, LARGEST_TRAIT)
 
     def _predict(self, task: PricingTask, base: Array, noise: float, rng: Rng) -> Array:
         """[B, K] log sales that a forecast gives each candidate: wrong in level, in elasticity and at each of them."""
@@ -472,12 +471,12 @@ class DynamicPricing:
         log_paid, shape = xp.log(self._on(start).paid), tuple(base.shape)
         error = rng.normal((shape[0], 1)) + TILT * rng.normal((shape[0], 1)) * log_paid + SPECK * rng.normal(shape)
         told = self.log_sales(self.held(task, base, start + 1.0, start, start)) + noise * error
-        return xp.clip(told, *self._forecasts)
+        return clip(told, *self._forecasts)
 
     def log_sales(self, share: Array) -> Array:
         """Log of the sales, in sales units, of a share of the customers; not below `LEAST_SALES`."""
         xp, all_buy = namespace(share), self.customers / self.sales_unit
-        return xp.log(xp.clip(share * all_buy, LEAST_SALES, all_buy))
+        return xp.log(clip(share * all_buy, LEAST_SALES, all_buy))
 
     @property
     def _forecasts(self) -> tuple[float, float]:
@@ -492,7 +491,7 @@ class DynamicPricing:
         task = state.task
         held = self.held(task, state.pull, state.reference, state.drift, state.time)
         xp = namespace(held)
-        left = xp.clip(self.customers_left(task, state.time), 1e-6, None)  # none come at the bottom of a season
+        left = clip(self.customers_left(task, state.time), 1e-6, None)  # none come at the bottom of a season
         supply = xp.astype(state.stock, held.dtype) / left
         return self.plan(state.margin, held, supply)
 
@@ -525,7 +524,7 @@ class DynamicPricing:
         demand is linear in them.
         """
         xp, ladder = namespace(base), self._on(base)
-        left = xp.clip(self.horizon - time, 1.0, None)
+        left = clip(self.horizon - time, 1.0, None)
 
         def mean(memory: Array) -> Array:  # of memory^t over the time left
             return ((1.0 - memory**left) / (left * (1.0 - memory)))[:, None]
