@@ -14,6 +14,8 @@ from recgym.core import Array, namespace
 
 __all__ = ["Mix", "Plan", "exact_plan", "solve"]
 
+AT_ONCE = 500_000  # pairs of actions that are looked at together
+
 
 class Mix(NamedTuple):
     """An optimal solution: at most two actions, of which `first` has the lower demand."""
@@ -34,7 +36,10 @@ def solve(reward: Array, demand: Array, supply: Array) -> Mix:
         demand: [B, K] of the resource per unit of time, at least 0.
         supply: [B] of the resource per unit of time, at least 0.
     """
-    xp = namespace(reward)
+    xp, rows = namespace(reward), max(1, AT_ONCE // (reward.shape[1] + 1) ** 2)
+    if reward.shape[0] > rows:  # what fits in a cache, and many candidates in memory
+        slices = [slice(start, start + rows) for start in range(0, reward.shape[0], rows)]
+        return Mix(*map(xp.concat, zip(*(solve(reward[s], demand[s], supply[s]) for s in slices), strict=True)))
     nothing = xp.zeros_like(reward[:, :1])
     reward, demand = xp.concat([reward, nothing], axis=1), xp.concat([demand, nothing], axis=1)
     count, supply = reward.shape[1], supply[:, None, None]

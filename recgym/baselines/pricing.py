@@ -18,7 +18,7 @@ from recgym.baselines.contextual import draw
 from recgym.core import tree_map
 from recgym.rng import NumpyRng, make_rng
 from recgym.runner import Runner
-from recgym.scenarios.demand import AR1, Ladder, pull, shares
+from recgym.scenarios.demand import AR1, Ladder, shares
 from recgym.scenarios.pricing import EMBEDDING_NOISE, RIVAL_MEMORY, SPECK, TILT
 
 __all__ = ["BASELINES"]
@@ -353,7 +353,7 @@ class Particles:
         self.scenario, rng = scenario, NumpyRng(PARTICLE_SEED)
         rng.rekey(0, 0)
         self.task = scenario.sample_task(rng, count)
-        self.pull = pull(self.task, scenario.ladder)
+        self.pull = scenario.base(self.task)
         start = np.zeros(count, dtype=np.float32)
         held = scenario.held(self.task, self.pull, start + 1.0, start, start)
         self._told = scenario.log_sales(held)  # [N, K]
@@ -488,7 +488,7 @@ class Held(NamedTuple):
 def exact(scenario: Any) -> Any:
     """Backward induction over the stock: the optimum where demand has no memory."""
     task = scenario.sample_task(NumpyRng(0), 1)
-    margin, share = scenario.margin(task)[0], pull(task, scenario.ladder)[0].astype(np.float64)
+    margin, share = scenario.margin(task)[0], scenario.base(task)[0].astype(np.float64)
     demand, stock = np.stack([1.0 - share, share], axis=1), int(task.stock[0])
     plan = cache(lambda: fluid.exact_plan(margin, demand, stock, scenario.horizon))
 

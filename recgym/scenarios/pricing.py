@@ -323,8 +323,6 @@ class DynamicPricing:
             table = beta(rng, 1.0, 1.0, shape)
         else:
             table = xp.ones(shape, dtype=xp.float32, device=device)
-        if self.choke:
-            table = table * xp.asarray(self.sells.astype(np.float32), device=device)
         if not self.rivals:
             rival_price, cross = xp.ones_like(rival_price), xp.zeros_like(cross)
         units = xp.full((batch,), UNLIMITED if self.stock is None else 1, dtype=xp.int64, device=device)
@@ -334,7 +332,7 @@ class DynamicPricing:
         )  # fmt: skip
         if isinstance(self.stock, tuple):  # of what the best price would sell, held for the whole trial
             start = xp.zeros_like(cost)
-            held = self.held(task, pull(task, self._on(start)), start + 1.0, start, start)
+            held = self.held(task, self.base(task), start + 1.0, start, start)
             best = xp.argmax(self.margin(task) * held, axis=1)
             sold = share * held[xp.arange(batch, device=device), best] * self.customers_left(task, start)
             task = task._replace(stock=clip(xp.astype(xp.round(sold), xp.int64), 1, UNLIMITED))
@@ -347,7 +345,7 @@ class DynamicPricing:
         none = xp.zeros_like(task.table)
         start = none[:, 0]
         rival = rival_price(task, none[:, :1] + 1.0, none[:, :1])[:, 0]
-        base = pull(task, self._on(start))
+        base = self.base(task)
         known = self._describe(task, rng) if self.embedding else none[:, :0]
         forecast = none if self.forecast is None else self._predict(task, base, self.forecast, rng)
         state = PricingState(
@@ -418,6 +416,13 @@ class DynamicPricing:
         return self.layout.join(context, candidate)
 
     # --- the market ---
+    def base(self, task: PricingTask) -> Array:
+        """[B, K] demand without memory, as `recgym.scenarios.demand.pull` gives it; none at the choke price."""
+        demand = pull(task, self._on(task.cost))
+        if self.choke:
+            demand[:, -len(self.promotions) :] = 0.0
+        return demand
+
     def arriving(self, task: PricingTask, time: Array) -> Array:
         """[B] mean number that come in a decision."""
         angle = 2.0 * math.pi * (time * (1.0 / self.period) + task.phase)
@@ -542,7 +547,8 @@ class DynamicPricing:
     @cached_property
     def sells(self) -> np.ndarray:
         """[K] bool: whether a candidate is one at which anybody buys."""
-        return ~(self.choke & (self.ladder.price == self.ladder.price[-1]))
+        count = len(self.ladder.price)
+        return np.arange(count) < count - (len(self.promotions) if self.choke else 0)
 
     def _on(self, like: Array) -> Ladder:
         """The ladder in the array library and on the device of `like`."""
