@@ -313,10 +313,10 @@ def meta_dp(scenario: Any, scale: float = 1.0) -> IndexPolicy:
     return curve_thompson(scenario, *learned_prior(scenario), scale)
 
 
-def linear_demand(scenario: Any, epsilon: float = 0.05) -> IndexPolicy:
+def linear_demand(scenario: Any, explore: float = 8.0) -> IndexPolicy:
     """Certainty equivalence: the fluid program of demand that is linear in price and display, by ridge regression.
 
-    With probability epsilon a candidate at random, without which it may never learn (den Boer & Zwart 2014).
+    The first `explore` candidates are random; without them it may never learn (den Boer & Zwart 2014).
     """
     ladder = scenario.ladder
     x = np.stack([np.ones_like(ladder.paid), ladder.paid - 1.0, ladder.display], axis=1).astype(np.float64)  # [K, 3]
@@ -327,8 +327,7 @@ def linear_demand(scenario: Any, epsilon: float = 0.05) -> IndexPolicy:
         weights = first + np.linalg.solve(matrix, ((memory.sold - memory.shown * (x @ first)) @ x)[..., None])[..., 0]
         demand = np.maximum(weights @ x.T, 0.0) * scenario.sells
         planned = mixed(scenario, now.margin, demand, now.supply, seen)
-        explore = seen.rng.random((len(planned), 1)) < epsilon
-        return np.where(explore, 0.0, planned)
+        return np.where((memory.time < explore)[:, None], 0.0, planned)
 
     return tallying(scenario, index)
 
@@ -517,13 +516,13 @@ BASELINES: dict[str, dict[str, Baseline]] = {
             lambda scenario, epsilon=0.05: counting(scenario, partial(epsilon_greedy, epsilon=epsilon)),
             "prior-free",
             "highest mean reward, now and then uniform, ignoring the stock; epsilon tuned",
-            {"epsilon": (0.0, 0.02, 0.05, 0.1, 0.2)},
+            {"epsilon": (0.05, 0.1, 0.2, 0.3, 0.5)},
         ),
         "ucb1": Baseline(
             lambda scenario, bonus=0.3, pseudo=1.0: counting(scenario, partial(ucb1, bonus=bonus, pseudo=pseudo)),
             "prior-free",
             "UCB1 on the reward, ignoring the stock; bonus and pseudo-counts tuned",
-            {"bonus": (0.03, 0.1, 0.2, 0.3, 0.5, 1.0), "pseudo": (0.0, 0.5, 1.0)},
+            {"bonus": (0.0, 0.01, 0.03, 0.1, 0.3), "pseudo": (0.0, 0.5, 1.0)},
         ),
         "thompson": Baseline(thompson, "prior-free", "Thompson sampling, ignoring the stock"),
         "ts_fixed": Baseline(ts_fixed, "prior-free", "Thompson sampling and the fluid program, first supply"),
@@ -532,19 +531,19 @@ BASELINES: dict[str, dict[str, Baseline]] = {
             besbes_zeevi,
             "prior-free",
             "explore each candidate, then the fluid program",
-            {"explore": (0.5, 1.0, 2.0)},
+            {"explore": (1.0, 2.0, 3.0)},
         ),
         "pd_bwk": Baseline(
             pd_bwk,
             "prior-free",
             "primal-dual bandit with knapsacks, width tuned",
-            {"bonus": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)},
+            {"bonus": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)},
         ),
         "linear_demand": Baseline(
             linear_demand,
             "prior-free",
-            "certainty equivalence with linear demand, epsilon tuned",
-            {"epsilon": (0.0, 0.02, 0.05, 0.1, 0.2)},
+            "certainty equivalence with linear demand after random decisions, their number tuned",
+            {"explore": (2.0, 4.0, 8.0, 12.0, 16.0, 24.0)},
         ),
         "glm_ts": Baseline(
             glm_ts,
