@@ -182,6 +182,20 @@ class Layout:
                 start += field.width
         raise KeyError(f"observation has no field {name!r}; its fields are {[f.name for f in self]}")
 
+    def columns(self, name: str) -> list[int]:
+        """Where the numbers of one field stand in an observation, all candidates' together."""
+        start, step, _ = self.sizes
+        column = 0
+        for field in self.context:
+            if field.name == name:
+                return list(range(column, column + field.width))
+            column += field.width
+        for field in self.candidate:
+            if field.name == name:
+                return [start + i * step + j for i in range(self.candidates) for j in range(field.width)]
+            start += field.width
+        raise KeyError(f"observation has no field {name!r}; its fields are {[f.name for f in self]}")
+
     def join(self, context: Mapping[str, Array], candidate: Mapping[str, Array]) -> Array:
         """The inverse of `get`: arrays per field, [B(, width)] and [B, K(, width)], to one float32 array [B, D].
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from recgym.baselines import ConstantPolicy, baselines_for, make_baseline
-from recgym.core import Array, to_numpy, tree_map
+from recgym.core import Array, Layout, to_numpy, tree_map
 from recgym.rng import make_rng
 from recgym.runner import Runner
 
@@ -24,6 +24,7 @@ __all__ = [
     "Headroom",
     "Interval",
     "Policy",
+    "Shuffled",
     "Summary",
     "Trials",
     "evaluate",
@@ -58,6 +59,39 @@ class Policy(Protocol):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, Any]: ...
+
+
+class Shuffled:
+    """A policy that is shown some fields of the observation from another trial: what they are worth to it.
+
+    Each trial gets those of the one before it among the trials that are played together, for all of its decisions.
+
+    Args:
+        policy: see `Policy`.
+        layout: of the observations.
+        fields: names of what is shuffled.
+
+    Raises:
+        ValueError: the observation has no such field.
+    """
+
+    def __init__(self, policy: Any, layout: Layout, fields: Sequence[str]) -> None:
+        known = [field.name for field in layout]
+        if unknown := [name for name in fields if name not in known]:
+            raise ValueError(f"the observation has no field {unknown[0]!r}; there are {', '.join(known)}")
+        self._policy, self._columns = policy, [column for name in fields for column in layout.columns(name)]
+
+    def reseed(self, seed: Any) -> None:
+        if hasattr(self._policy, "reseed"):
+            self._policy.reseed(seed)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As the policy's, on observations [B, D]."""
+        shown = np.array(to_numpy(observation))
+        shown[:, self._columns] = np.roll(shown[:, self._columns], 1, axis=0)
+        return self._policy.predict(shown, state=state, episode_start=episode_start, deterministic=deterministic)
 
 
 class Trials(NamedTuple):

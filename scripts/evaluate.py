@@ -19,7 +19,7 @@ import recgym
 from recgym import suites
 from recgym.baselines import baselines_for
 from recgym.core import Layout, write_atomically
-from recgym.evaluation import TEST_SEED, Trials, evaluate
+from recgym.evaluation import TEST_SEED, Shuffled, Trials, evaluate
 from recgym.report import curves_figure, print_table, report_json
 
 FIGURES = (".png", ".pdf", ".svg")
@@ -198,6 +198,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="write curves of what is lost (png, pdf, svg)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the suite's tables")
+    parser.add_argument(
+        "--shuffle",
+        default="",
+        metavar="FIELDS",
+        help="play agents also with these from another trial: their worth",
+    )
     parser.add_argument("--device", default="auto", help="of checkpoints: auto, cpu, cuda (default: %(default)s)")
     parser.add_argument("--list-policies", action="store_true", help="list the environment's baselines and stop")
     options = parser.parse_args(arguments)
@@ -240,6 +246,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from recgym.sb3 import RecVecEnv
 
                 policies[label] = load(path, env=RecVecEnv(scenario, 1), device=device)
+        if fields := [name.strip() for name in options.shuffle.split(",") if name.strip()]:
+            for label in [label for label, policy in policies.items() if policy is not None]:
+                name, argmax = label.removesuffix(":argmax"), ":argmax" if label.endswith(":argmax") else ""
+                policies[f"{name}:shuffled{argmax}"] = Shuffled(policies[label], scenario.layout, fields)
         results, report = compare(env_id, parameters, policies, trials=options.trials, seed=options.seed)
         if options.json:
             write_json(options.json, report)
