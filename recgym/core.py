@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import array_api_compat
 import array_api_compat.numpy
@@ -27,9 +27,12 @@ __all__ = [
     "Field",
     "Layout",
     "Outcome",
+    "Panel",
     "Rng",
     "Scenario",
     "Seed",
+    "Series",
+    "Traced",
     "batch_size",
     "check_number",
     "check_range",
@@ -265,6 +268,26 @@ def clock(state: Any, horizon: int) -> dict[str, Array]:
 CHOSEN = Field("chosen", 0.0, 1.0, "1 for the candidate shown last; it refers to the rows of the previous observation")
 
 
+# --- pictures --------------------------------------------------------------------------------------------------------
+class Series(NamedTuple):
+    """Numbers over the decisions of a trial, as pictures show them.
+
+    A "line" and an "area" are levels, known before the first decision and after each. The others belong to a decision:
+    "step" is held while it lasts, "bars" stand on zero, and "band" is a share, 0 to 1, that shades the panel.
+    """
+
+    name: str  # of the values in `Scenario.trace`
+    label: str
+    kind: Literal["line", "area", "step", "bars", "band"]
+
+
+class Panel(NamedTuple):
+    """Series that share an axis; the first is drawn over the others."""
+
+    title: str  # of the axis, with its unit
+    series: tuple[Series, ...]
+
+
 # --- scenarios -------------------------------------------------------------------------------------------------------
 State = TypeVar("State")
 Task = TypeVar("Task")
@@ -336,6 +359,24 @@ class Scenario(Protocol[Task, State]):
 
         There is no estimate, and none is marked as shown last, where candidates do not outlast a decision.
         """
+        ...
+
+
+class Traced(Protocol):
+    """What a scenario may have beside, for pictures of how a trial went: they take the place of the regret's."""
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """What is drawn over the decisions, beside the reward so far, which always is."""
+        ...
+
+    @property
+    def candidate_names(self) -> tuple[str, ...]:
+        """Of the K candidates; where a scenario leaves this out, they are numbered."""
+        ...
+
+    def trace(self, state: Any) -> Mapping[str, Array]:
+        """[B] values of the series of all panels: levels after the last decision, the others in it."""
         ...
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from recgym.core import Array, Seed, make_scenario, to_numpy, tree_items
+from recgym.core import Array, Seed, make_scenario, tree_items
 from recgym.render import Recorder
 from recgym.rng import make_rng
 from recgym.runner import Runner
@@ -82,7 +82,8 @@ class RecEnv(gymnasium.Env):
         task = check_options(options, ("task",)).get("task")
         super().reset(seed=one_seed(seed))
         observation = self.runner.reset(task=task, seed=seed)
-        self._recorder.clear()
+        if self.render_mode is not None:
+            self._recorder.begin(self.runner)
         return observation[0], {"task": {name: leaf[0].tolist() for name, leaf in tree_items(self.runner.state.task)}}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
@@ -92,13 +93,17 @@ class RecEnv(gymnasium.Env):
             ValueError: the action is outside the action space; nothing has changed.
             gymnasium.error.ResetNeeded: the trial has not begun, or has ended.
         """
-        observation, reward, ended, info, _ = self.runner.step(np.asarray(action)[None])
+        step = self.runner.step(np.asarray(action)[None])
+        observation, reward, ended, info, _ = step
         if self.render_mode is not None:
-            self._recorder.record(info["regret"])
+            self._recorder.record(self.runner, step)
         return observation[0], float(reward[0]), bool(ended[0]), False, {k: float(v[0]) for k, v in info.items()}
 
     def render(self) -> Any:
-        """The trial so far: true and estimated rewards of the candidates, what was shown, regret."""
+        """The trial so far: true and estimated rewards of the candidates, what was shown, regret.
+
+        Where the scenario has `panels`: what was done and what came of it, decision by decision, and the reward so far.
+        """
         if self.render_mode is None:
             gymnasium.logger.warn("render() needs a render_mode: gym.make(id, render_mode='rgb_array' or 'ansi')")
             return None
@@ -173,7 +178,8 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
         xp, device = self.runner.rng.xp, self.runner.rng.device
         rows = None if mask is None or mask.all() else xp.asarray(mask, device=device)
         observation = self.runner.reset(rows, options.get("task"), seed)
-        self._recorder.clear(mask)
+        if self.render_mode is not None:
+            self._recorder.begin(self.runner, mask)
         return observation, {}
 
     def _check_mask(self, mask: Any) -> None:
@@ -190,9 +196,10 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
         Where a trial ends under SAME_STEP, `info["final_obs"]` [B, D] and `info["final_info"]` hold what its last step
         returned, with masks `_final_obs` and `_final_info`; the observation is already the next trial's first.
         """
-        observation, reward, ended, info, final_observation = self.runner.step(actions)
+        step = self.runner.step(actions)
+        observation, reward, ended, info, final_observation = step
         if self.render_mode is not None:
-            self._recorder.record(to_numpy(info["regret"]), to_numpy(ended))
+            self._recorder.record(self.runner, step)
         if final_observation is not None:  # copies: whoever writes to one of these arrays changes no other
             final_info = {name: value + 0.0 for name, value in info.items()}
             info |= {"final_info": final_info, "_final_info": ended | False}

@@ -1,56 +1,95 @@
-"""Pictures of a trial: true and estimated rewards of the candidates, what was shown, regret so far."""
+"""Pictures of a trial: the candidates' true and estimated rewards, and how the trial went.
+
+How it went is the regret so far, or, where the scenario has `panels`, what `trace` says after each decision.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from recgym.core import to_numpy
+from recgym.core import Panel, Series, to_numpy, tree_map
 
 __all__ = ["Recorder"]
 
 MOST_BARS = 30  # more candidates than this are shown as the best ones and the one chosen
+MOST_LINES = 20  # decisions in a text
 BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8c4ce"
+LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")  # apart for the colour-blind (Okabe & Ito 2008)
+SHADE, DARKEST = "black", 0.25  # of a band
+LEGEND: dict[str, Any] = {"ncols": 9, "fontsize": 8, "frameon": False, "columnspacing": 1.4, "handlelength": 1.6}
+LEVELS = ("line", "area")  # kinds that are known before the first decision
 
 
 class Recorder:
-    """Keeps the regret of the first `rows` trials of a runner, which the state does not hold, and draws them."""
+    """Keeps what happened in the first `rows` trials of a runner, which the state does not hold, and draws it."""
 
     def __init__(self, rows: int) -> None:
-        self.regret: list[list[float]] = [[] for _ in range(rows)]  # per decision of the current trial
+        self.rows = rows
+        self.paths: list[list[dict[str, float]]] = [[] for _ in range(rows)]  # from the start of the current trial on
 
-    def clear(self, mask: np.ndarray | None = None) -> None:
-        """Forget the trials of the rows in `mask` [B] (None: of all)."""
-        for row in range(len(self.regret)):
+    def begin(self, runner: Any, mask: np.ndarray | None = None) -> None:
+        """Trials have begun in the rows of `mask` [B] (None: in all)."""
+        for row, moment in enumerate(self._moments(runner)):
             if mask is None or mask[row]:
-                self.regret[row] = []
+                self.paths[row] = [moment]
 
-    def record(self, regret: np.ndarray, ended: np.ndarray | None = None) -> None:
-        """Add a decision: `regret` [B]; rows in `ended` [B] have begun a new trial since."""
-        for row, kept in enumerate(self.regret):
-            kept.append(float(regret[row]))
-        if ended is not None and ended.any():
-            self.clear(ended)
+    def record(self, runner: Any, step: Any) -> None:
+        """Add a decision; rows that the runner has restarted since begin anew.
+
+        Args:
+            runner: which has made it.
+            step: what it returned.
+        """
+        reward, regret = to_numpy(step.reward[: self.rows]), to_numpy(step.info["regret"][: self.rows])
+        for row, moment in enumerate(self._moments(runner)):
+            if moment["decision"] == 0:
+                self.paths[row] = [moment]
+            else:
+                self.paths[row].append(moment | {"reward": float(reward[row]), "regret": float(regret[row])})
 
     def draw(self, runner: Any, mode: str) -> tuple[Any, ...]:
         """One picture per recorded row: uint8 [H, W, 3] for "rgb_array", str for "ansi"."""
-        true, estimated = runner.scenario.candidate_rewards(runner.state)
-        chosen = to_numpy(runner.scenario.layout.get(runner.observation(), "chosen"))
+        head = self._head(runner)
+        true, estimated = runner.scenario.candidate_rewards(head)
+        chosen = to_numpy(runner.scenario.layout.get(runner.scenario.observe(head), "chosen"))
+        kind = _Course if getattr(runner.scenario, "panels", ()) else _View
         pictures = []
-        for row, regret in enumerate(self.regret):
+        for row, moment in enumerate(self._moments(runner)):
+            if not self.paths[row] or self.paths[row][-1]["decision"] != moment["decision"]:
+                self.paths[row] = [moment]  # nobody has told of this trial: a checkpoint was restored, for one
             estimate = None if estimated is None else to_numpy(estimated[row])
             marked = (chosen[row] > 0) & (estimate is not None)
-            view = _View(to_numpy(true[row]), estimate, marked, np.asarray(regret), runner.scenario)
+            view = kind(to_numpy(true[row]), estimate, marked, self.paths[row], runner.scenario)
             pictures.append(view.text() if mode == "ansi" else view.image())
         return tuple(pictures)
 
+    def _head(self, runner: Any) -> Any:
+        """The state of the recorded rows."""
+        return tree_map(lambda leaf: leaf[: self.rows], runner.state)
+
+    def _moments(self, runner: Any) -> list[dict[str, float]]:
+        """Of each recorded row: the number of decisions made, and what the scenario says of the last one."""
+        head, scenario = self._head(runner), runner.scenario
+        elapsed = to_numpy(scenario.layout.get(scenario.observe(head), "time"))
+        columns = {"decision": np.round(elapsed * scenario.horizon), "reward": 0.0 * elapsed, "regret": 0.0 * elapsed}
+        if getattr(scenario, "panels", ()):
+            columns |= {name: to_numpy(values) for name, values in scenario.trace(head).items()}
+        return [{name: float(values[row]) for name, values in columns.items()} for row in range(len(elapsed))]
+
 
 class _View:
-    """One trial, ready to be drawn."""
+    """One trial, ready to be drawn: the candidates and the regret."""
 
     def __init__(
-        self, true: np.ndarray, estimate: np.ndarray | None, chosen: np.ndarray, regret: np.ndarray, scenario: Any
+        self,
+        true: np.ndarray,
+        estimate: np.ndarray | None,
+        chosen: np.ndarray,
+        path: list[dict[str, float]],
+        scenario: Any,
     ) -> None:
         rows = np.arange(len(true))
         if len(true) > MOST_BARS:
@@ -58,14 +97,17 @@ class _View:
             rows = np.sort(np.union1d(best, np.flatnonzero(chosen)))
         self.rows, self.true, self.chosen = rows, true[rows], chosen[rows]
         self.estimate = None if estimate is None else estimate[rows]
-        self.regret = regret
-        self.title = f"{type(scenario).__name__}   decision {len(regret)} of {scenario.horizon}"
+        self.path = {name: np.asarray([moment[name] for moment in path]) for name in path[0]}
+        self.scenario = scenario
+        self.title = f"{type(scenario).__name__}   decision {path[-1]['decision']:.0f} of {scenario.horizon}"
+        names = getattr(scenario, "candidate_names", None)
+        self.names = [str(row) if names is None else names[row] for row in rows]
 
     def text(self) -> str:
         """A bar per candidate: '#' to the true reward, '|' at the estimate, '>' before the one shown last."""
         width = 40
         scale = width / max(float(self.true.max()), 1e-9)
-        lines = [f"{self.title}   regret {self.regret.sum():.2f}"]
+        lines = [f"{self.title}   regret {self.path['regret'].sum():.2f}"]
         for i, row in enumerate(self.rows):
             bar = ("#" * round(self.true[i] * scale)).ljust(width + 1)
             figures = f"true {self.true[i]:.3f}"
@@ -80,27 +122,160 @@ class _View:
 
     def image(self) -> np.ndarray:
         """The bars beside the regret curve, uint8 [400, 900, 3]."""
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("render_mode='rgb_array' draws with matplotlib: pip install 'recgym[plot]'") from error
-        figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
-        bars, curve = figure.subplots(1, 2, width_ratios=(2, 1))
+        canvas = _canvas(9, 4, layout="constrained")
+        bars, curve = canvas.figure.subplots(1, 2, width_ratios=(2, 1))
         places = np.arange(len(self.rows))
         colors = [ORANGE if chosen else GREY for chosen in self.chosen]
         bars.bar(places, self.true, color=colors, label="true (orange: shown last)" if self.chosen.any() else "true")
         if self.estimate is not None:
             bars.plot(places, self.estimate, "_", color=BLUE, markersize=12, markeredgewidth=3, label="moving average")
         bars.plot(places[np.argmax(self.true)], self.true.max(), "v", color="black", label="best")
-        bars.set_xticks(places, [str(row) for row in self.rows], fontsize=8)
+        bars.set_xticks(places, self.names, fontsize=8)
         bars.set(xlabel="candidate", ylabel="expected reward", title=self.title)
         top = max(float(self.true.max()), 0.0 if self.estimate is None else float(self.estimate.max()))
         bars.set_ylim(0, 1.35 * max(top, 1e-9))
         bars.legend(loc="upper center", ncols=3, fontsize=8, frameon=False)
-        curve.plot(np.arange(len(self.regret) + 1), np.concatenate([[0.0], np.cumsum(self.regret)]), color=BLUE)
-        curve.set(xlabel="decision", ylabel="regret so far (reward)", title=f"regret {self.regret.sum():.2f}")
+        regret = np.cumsum(self.path["regret"])
+        curve.plot(self.path["decision"], regret, color=BLUE)
+        curve.set(xlabel="decision", ylabel="regret so far (reward)", title=f"regret {regret[-1]:.2f}")
         curve.set_ylim(bottom=0)
-        canvas.draw()
-        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        return _pixels(canvas)
+
+
+class _Course(_View):
+    """One trial, ready to be drawn: what the scenario traces over the decisions, the reward, and the candidates."""
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        return (*self.scenario.panels, Panel("reward so far", (Series("total", "reward so far", "line"),)))
+
+    def text(self) -> str:
+        """A line per decision, the last one marked by '>'; below it the candidate that is the best now."""
+        path = self.path | {"total": np.cumsum(self.path["reward"])}
+        names = ["decision", *(series.name for panel in self.scenario.panels for series in panel.series)]
+        kinds = {series.name: series.kind for panel in self.panels for series in panel.series}
+        columns = []
+        for name in [*names, "reward", "total"]:
+            values = path[name][-MOST_LINES:]
+            cells = _figures(values)
+            if path["decision"][-len(values)] == 0 and kinds.get(name, "line" if name == "decision" else "") != "line":
+                cells[0] = cells[0] if kinds.get(name) in LEVELS else ""
+            width = max(map(len, (*cells, name)))
+            columns.append([name.rjust(width), *(cell.rjust(width) for cell in cells)])
+        lines = ["  ".join(row) for row in zip(*columns, strict=True)]
+        marks = [" "] * (len(lines) - 1) + [">" if path["decision"][-1] else " "]
+        best = int(np.argmax(self.true))
+        title = f"{self.title}   reward so far {path['total'][-1]:.2f}"
+        last = f"best now: {self.names[best]}, expected reward {self.true[best]:.3f}"
+        return "\n".join([title, *(mark + line for mark, line in zip(marks, lines, strict=True)), last])
+
+    def image(self) -> np.ndarray:
+        """Panels over the decisions beside the candidates, uint8 [180 + 140 n, 1100, 3] for n of them."""
+        height = 1.8 + 1.4 * len(self.panels)
+        canvas = _canvas(11, height)
+        figure, path = canvas.figure, self.path | {"total": np.cumsum(self.path["reward"])}
+        edges = {"left": 0.075, "right": 0.985, "bottom": 0.5 / height, "top": 1 - 0.8 / height}
+        ratios = {"width_ratios": (3, 1), "height_ratios": [1.6] + [1.0] * (len(self.panels) - 1)}
+        grid = figure.add_gridspec(len(self.panels), 2, hspace=0.32, wspace=0.3, **ratios, **edges)
+        for place, panel in enumerate(self.panels):
+            axes = figure.add_subplot(grid[place, 0])
+            _draw_panel(axes, panel, path)
+            axes.set_xlim(0, self.scenario.horizon)
+            if place < len(self.panels) - 1:
+                axes.set_xticks([])
+        axes.set_xlabel("decisions made")
+        self._draw_candidates(figure.add_subplot(grid[:, 1]))
+        figure.suptitle(f"{self.title}   reward so far {path['total'][-1]:.2f}", y=1 - 0.1 / height, va="top")
+        return _pixels(canvas)
+
+    def _draw_candidates(self, axes: Any) -> None:
+        places = np.arange(len(self.rows))
+        axes.barh(places, self.true, color=GREY, label="expected now")
+        if self.chosen.any():
+            axes.barh(places[self.chosen], self.true[self.chosen], color=LINES[1], label="chosen last")
+        if self.estimate is not None:
+            axes.plot(
+                self.estimate, places, "|", color=LINES[0], markersize=9, markeredgewidth=2.5, label="moving average"
+            )
+        best = np.argmax(self.true)
+        axes.plot(self.true[best], places[best], "<", color="black", markersize=5, label="best")
+        axes.set_yticks(places, self.names, fontsize=7)
+        axes.set_ylim(len(places) - 0.4, -0.6)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_xlabel("expected reward of a decision")
+        axes.tick_params(axis="x", labelsize=8)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.05, 1.0), **LEGEND | {"ncols": 2})
+
+
+def _draw_panel(axes: Any, panel: Panel, path: dict[str, np.ndarray]) -> None:
+    """Decision t takes the stretch from t - 1 to t; levels are known at its ends."""
+    moments = path["decision"]
+    colors = iter(LINES * len(panel.series))
+    reach = [0.0] if any(series.kind in ("area", "bars") for series in panel.series) else []
+    ground: Any = None  # of bars: what others hide is left out, or its colour would shine through at their edges
+    for place, series in enumerate(panel.series):
+        values = path[series.name]
+        look = {"label": series.label, "linewidth": 1.3 if place else 2.2, "zorder": 3 - place / len(panel.series)}
+        if series.kind == "band":
+            axes.fill_between([], [], color=SHADE, alpha=DARKEST, linewidth=0, label=series.label)
+            shares = np.round(values[1:], 1)
+            for share in np.unique(shares[shares > 0]):
+                where = {"transform": axes.get_xaxis_transform(), "alpha": DARKEST * min(share, 1.0), "linewidth": 0}
+                axes.stairs(1.0 * (shares == share), moments, fill=True, color=SHADE, **where)
+            continue
+        if series.kind in LEVELS:
+            color = next(colors)
+            axes.plot(moments, values, "o-" if len(moments) == 1 else "-", markersize=4, color=color, **look)
+            if series.kind == "area":
+                axes.fill_between(moments, values, color=color, alpha=0.2, linewidth=0)
+        elif series.kind == "step":
+            values = values[1:]
+            axes.stairs(values, moments, baseline=None, color=next(colors), **look)
+        else:
+            values = values[1:]
+            tops = values if ground is None else np.maximum(values, ground)
+            bars = {**look, "linewidth": 0, "fill": True, "baseline": 0.0 if ground is None else ground}
+            axes.stairs(tops, moments, color=next(colors), **bars)
+            ground = tops if len(tops) else None
+        reach += [float(values.min()), float(values.max())] if len(values) else []
+    low, high = (min(reach), max(reach)) if reach else (0.0, 0.0)
+    if high <= low:  # little to be seen yet
+        low, high = low - 0.1 * abs(low), high + (0.1 * abs(high) or 1.0)
+    axes.set_ylim(low - 0.06 * (high - low) * (low != 0), high + 0.08 * (high - low))
+    axes.yaxis.set_major_formatter(_ticks().EngFormatter(sep="") if high >= 1e4 else lambda value, _: f"{value:.5g}")
+    axes.yaxis.set_major_locator(_ticks().MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
+    axes.set_ylabel(panel.title, fontsize=9)
+    axes.yaxis.set_label_coords(-0.075, 0.5)
+    axes.tick_params(labelsize=8)
+    if len(panel.series) > 1:
+        axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.97), **LEGEND)
+
+
+def _ticks() -> Any:
+    from matplotlib import ticker
+
+    return ticker
+
+
+def _figures(values: np.ndarray) -> list[str]:
+    """Numbers of a column with the same decimals: at least two and three figures; whole and large ones without."""
+    largest = float(np.abs(values).max())
+    if largest >= 1e4 or np.all(values == np.round(values)):
+        return [f"{value:.0f}" for value in values]
+    digits = min(max(2 - math.floor(math.log10(largest)), 2), 9)
+    return [f"{value:.{digits}f}" for value in values]
+
+
+def _canvas(width: float, height: float, **options: Any) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("render_mode='rgb_array' draws with matplotlib: pip install 'recgym[plot]'") from error
+    return FigureCanvasAgg(Figure(figsize=(width, height), dpi=100, **options))
+
+
+def _pixels(canvas: Any) -> np.ndarray:
+    """uint8 [H, W, 3]."""
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

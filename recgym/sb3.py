@@ -134,7 +134,7 @@ class RecVecEnv(VecEnv):
         infos = [dict(zip(step.info, row, strict=True)) for row in zip(*columns, strict=True)]
         self._returns += reward
         if self.render_mode is not None:
-            self._recorder.record(to_numpy(step.info["regret"]), ended)
+            self._recorder.record(self.runner, step)
         if step.final_observation is not None:
             final, elapsed = to_numpy(step.final_observation), round(time.time() - self._started, 6)
             for row in np.flatnonzero(ended):
@@ -202,8 +202,10 @@ class RecVecEnv(VecEnv):
             self.runner.seed(self._seed)
             self._seed = None
         self._returns[:] = 0.0
-        self._recorder.clear()
-        return self.runner.reset(task=task)
+        observation = self.runner.reset(task=task)
+        if self.render_mode is not None:
+            self._recorder.begin(self.runner)
+        return observation
 
     def step_tensor(self, action: Array) -> Step:
         """As `step`, with arrays of the environment's device in and out: no copy, no wait for the device.

@@ -900,6 +900,61 @@ def test_pictures_of_a_batch(id: str, device: str) -> None:
 
 
 @every_id
+@every_device
+@every_mode
+def test_pictures_follow_the_trial_however_it_is_restarted(id: str, device: str, mode: str) -> None:
+    """The number of decisions is the observation's; what is drawn of a trial is what happened in it, and no more."""
+    env = vector(id, 5, render_mode="ansi", horizon=3, device=device, autoreset_mode=mode)
+    observation, _ = env.reset(seed=1)
+    actions = np.random.default_rng(0)
+    rewards: list[list[float]] = [[] for _ in range(4)]
+    over = np.zeros(5, dtype=bool)
+    for call in range(10):
+        if call == 2:  # from here on rows differ
+            mask = np.arange(5) == 1
+            observation, _ = env.reset(options={"reset_mask": mask})
+        elif over.any() and mode == AutoresetMode.DISABLED.value:
+            observation, _ = env.reset(options={"reset_mask": over})
+            over = ~over & False
+        else:
+            observation, reward, ended, _, _ = env.step(draw(env.single_action_space, actions, 5))
+            over = to_numpy(ended).copy()
+            for row in range(4):
+                rewards[row].append(float(reward[row]))
+        made = np.round(3 * to_numpy(env.layout.get(observation, "time"))).astype(int)
+        for row, picture in enumerate(env.render()):
+            rewards[row] = rewards[row][-made[row] :] if made[row] else []
+            assert f"decision {made[row]} of 3" in picture
+            path = env._recorder.paths[row]
+            assert [moment["decision"] for moment in path] == list(range(made[row] + 1))
+            assert [moment["reward"] for moment in path] == [0.0, *rewards[row]]
+
+
+@pytest.mark.parametrize("id", [id for id in IDS if hasattr(recgym.make_scenario(id), "panels")])
+@every_device
+def test_what_a_scenario_traces_can_be_drawn(id: str, device: str) -> None:
+    pytest.importorskip("matplotlib")
+    env = vector(id, 1, render_mode="rgb_array", device=device, autoreset_mode="Disabled")
+    scenario, actions = env.scenario, np.random.default_rng(0)
+    names = {series.name for panel in scenario.panels for series in panel.series}
+    assert len(getattr(scenario, "candidate_names", "")) in (0, scenario.layout.candidates)
+    env.reset(seed=1)
+    pictures = []
+    for t in range(scenario.horizon + 1):
+        if t in (0, 1, scenario.horizon // 2, scenario.horizon):
+            pictures.append(env.render()[0])
+            traced = {name: to_numpy(values) for name, values in scenario.trace(env.runner.state).items()}
+            assert names <= set(traced)
+            assert all(values.shape == (1,) and np.isfinite(values).all() for values in traced.values())
+        if t < scenario.horizon:
+            env.step(draw(env.single_action_space, actions, 1))
+    assert all(picture.shape == pictures[0].shape for picture in pictures)
+    assert all((one != other).any() for one, other in itertools.combinations(pictures, 2))
+    env.reset(seed=1)
+    np.testing.assert_array_equal(env.render()[0], pictures[0])  # nothing is left of the trial before
+
+
+@every_id
 def test_rendering_without_a_mode_warns(id: str) -> None:
     for env in (single(id), vector(id, 2)):
         env.reset(seed=1)
@@ -1198,6 +1253,10 @@ def test_sb3_pictures(id: str) -> None:
     picture = env.render()
     assert picture.dtype == np.uint8 and picture.ndim == 3
     assert len(env.get_images()) == 4
+    other = sb3().make_vec_env(id, 5, 2, render_mode="ansi", horizon=6)
+    other.reset()
+    other.restore(env.snapshot())  # of the trial so far, it has seen nothing
+    assert all("decision 1 of 6" in picture for picture in other.env_method("render")[:4])
     text = sb3().make_vec_env(id, 2, 1, render_mode="ansi")
     text.reset()
     text.render()  # SB3 leaves text to the environment; it must come back

@@ -290,3 +290,58 @@ def test_lists_and_names_are_taken_as_they_come() -> None:
         assert DynamicPricing(rivals=rival).rivals == (rival,)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no parameter 'price'; did you mean 'prices'"):
         recgym.make_scenario("DynamicPricing-v0", price=(1.0,))
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "parameters", [{}, FERREIRA, {"stock": 40, "base_price": 20.0, "prices": (15.0, 20.0, 25.0)}, {"stock": None}]
+)
+def test_pictures_show_what_happened(parameters: dict[str, Any]) -> None:
+    """The path that is drawn agrees with `info` and the observations; the text has the same numbers."""
+    env: Any = gym.make("DynamicPricing-v0", render_mode="ansi", **parameters).unwrapped
+    scenario, actions = env.scenario, np.random.default_rng(3)
+    observation, _ = env.reset(seed=2)
+    told, seen, rewards, played = [], [observation], [], []
+    for _ in range(scenario.horizon):
+        played.append(int(actions.integers(scenario.action_space.n)))
+        observation, reward, _, _, info = env.step(played[-1])
+        told.append(info)
+        seen.append(observation)
+        rewards.append(reward)
+    path = env._recorder.paths[0]
+    first, after = path[0], {name: np.array([moment[name] for moment in path[1:]]) for name in path[0]}
+    ladder, money = scenario.ladder, scenario.base_price
+    fields = {name: scenario.layout.get(np.array(seen), name) for name in ("reference", "rival", "stock")}
+    stock = int(env.runner.state.task.stock[0])
+    np.testing.assert_array_equal(after["decision"], np.arange(1, scenario.horizon + 1))
+    np.testing.assert_allclose(after["list"], money * ladder.price[played], rtol=1e-6)
+    np.testing.assert_allclose(after["paid"] * after["sales"], [one["revenue"] for one in told], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(after["paid"], money * ladder.paid[played], rtol=1e-6)
+    np.testing.assert_array_equal(after["display"], ladder.display[played])
+    np.testing.assert_array_equal(after["sales"], [one["volume"] for one in told])
+    np.testing.assert_array_equal(after["demand"] > after["sales"], [one["stock_out"] > 0 for one in told])
+    np.testing.assert_array_equal(after["reward"], rewards)
+    np.testing.assert_allclose([first["reference"], *after["reference"]], money * fields["reference"], rtol=1e-6)
+    np.testing.assert_allclose(after["rival"], money * fields["rival"][1:], rtol=1e-6)
+    assert first["stock"] == stock
+    np.testing.assert_array_equal(after["stock"], stock - np.cumsum(after["sales"]))
+
+    lines = env.render().splitlines()
+    assert f"decision {scenario.horizon} of {scenario.horizon}" in lines[0]
+    assert f"reward so far {np.sum(rewards):.2f}" in lines[0]
+    names, last = lines[1].split(), lines[-2].split()
+    assert last[0] == ">" and len(lines) == 23 and lines[-1].startswith("best now: ")
+    row = dict(zip(names, map(float, last[1:]), strict=True))
+    assert row["decision"] == scenario.horizon and row["total"] == pytest.approx(np.sum(rewards), abs=0.006)
+    assert row["paid"] == pytest.approx(after["paid"][-1], abs=0.006)
+    assert (row["demand"], row["sales"]) == (after["demand"][-1], after["sales"][-1])
+    assert ("stock" in row) == (scenario.stock is not None) and row.get("stock", 0) in (0, after["stock"][-1])
+    assert ("reference" in row) == ("rival" in row) == (scenario.gain[1] > 0)
+
+
+def test_pictures_name_the_candidates() -> None:
+    assert DynamicPricing(prices=(1.5, 1e6), promotions=((0, 0), (0.125, 1)), base_price=1e3).candidate_names == (
+        "1.5", "1.5 -12.5%", "1000000", "1000000 -12.5%",
+    )  # fmt: skip
+    names = DynamicPricing(prices=(1.0,), promotions=((0, 0), (0, 1), (0.2, 0.5), (0.2, 1))).candidate_names
+    assert names == ("1 display 0", "1 display 1", "1 -20% display 0.5", "1 -20% display 1")

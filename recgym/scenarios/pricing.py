@@ -22,7 +22,9 @@ from recgym.core import (
     Field,
     Layout,
     Outcome,
+    Panel,
     Rng,
+    Series,
     check_number,
     check_range,
     clip,
@@ -521,6 +523,46 @@ class DynamicPricing:
     def candidate_rewards(self, state: PricingState) -> tuple[Array, Array | None]:
         rate = self.margin(state.task) * state.average
         return state.worth, rate if self.statistics else None
+
+    def trace(self, state: PricingState) -> dict[str, Array]:
+        """[B] prices in money; demand, sales and stock in units."""
+        xp, ladder, price = namespace(state.reward), self._on(state.reward), self.base_price
+        return {
+            "list": price * xp.sum(state.chosen * ladder.price, axis=1),
+            "paid": price * xp.sum(state.chosen * ladder.paid, axis=1),
+            "display": xp.sum(state.chosen * ladder.display, axis=1),
+            "reference": price * state.reference,
+            "rival": price * state.rival_seen,
+            "demand": state.wanted,
+            "sales": state.sales,
+            "stock": state.stock,
+        }
+
+    @cached_property
+    def panels(self) -> tuple[Panel, ...]:
+        """What `trace` says, less what these parameters leave without a meaning."""
+        prices = [Series("paid", "price paid", "step")]
+        if self.ladder.promoted.any():
+            prices.append(Series("list", "list price", "step"))
+            prices.append(Series("display", "promotion (darker: louder)", "band"))
+        if self.gain[1] > 0:
+            prices.append(Series("reference", "reference price", "line"))
+        if self.rivals:
+            prices.append(Series("rival", "rival's price", "step"))
+        missed = Series("demand", "demand (seen where it exceeds them)", "bars")
+        units = Panel("sales (units)", (Series("sales", "sales", "bars"), missed))
+        stock = Panel("stock (units)", (Series("stock", "stock", "area"),))
+        return (Panel("price (money)", tuple(prices)), units, *(() if self.stock is None else (stock,)))
+
+    @cached_property
+    def candidate_names(self) -> tuple[str, ...]:
+        """List price and promotion."""
+        depths = [depth for depth, _ in self.promotions]
+        names = []
+        for depth, display in self.promotions:
+            plain = depths.count(depth) == 1
+            names.append((f" -{100 * depth:.10g}%" if depth else "") + ("" if plain else f" display {display:g}"))
+        return tuple(f"{price:.10g}{name}" for price in self.prices for name in names)
 
     def held(self, task: PricingTask, base: Array, reference: Array, drift: Array, time: Array) -> Array:
         """[B, K] share of the customers that would buy, if the candidate were held from `time` to the end.
