@@ -425,8 +425,8 @@ class DynamicPricing:
         """[B] mean number from `time` to the end; sum of sines in closed form."""
         xp, step, left = namespace(time), math.pi / self.period, self.horizon - time
         middle = 2.0 * math.pi * (time * (1.0 / self.period) + task.phase) + step * (left - 1.0)
-        if self.period == 1:
-            return self.customers * left * (1.0 + task.season * xp.sin(middle))
+        if self.period == 1:  # every decision is at the same point of the season
+            return left * self.arriving(task, time)
         return self.customers * (left + task.season * xp.sin(middle) * xp.sin(step * left) / math.sin(step))
 
     def next_drift(self, drift: Array, noise: Array) -> Array:
