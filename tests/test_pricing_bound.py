@@ -118,6 +118,19 @@ def test_where_reference_prices_lie_on_the_grid_it_is_exact() -> None:
     np.testing.assert_allclose(scenario.bound(state), best_of_all_sequences(scenario, state), rtol=1e-5)
 
 
+def test_a_rivals_random_path_is_followed() -> None:
+    """Without stock or other memory every decision takes the best of the moment, so that the bound varies by the path.
+
+    log price has sd .03 to .08 over 10 decisions, and demand y^.8: their mean has an sd of 4 %.
+    """
+    given = {**MEMORYLESS, **SMALL, "families": ("constant",), "stock": None, "horizon": 10}
+    moving = DynamicPricing(**{**given, **ALONE["ar1"]})
+    still = at_start(moving, 300)
+    ratio = moving.bound(still) / moving.bound(still._replace(task=still.task._replace(rival=0 * still.task.rival)))
+    assert abs(ratio.mean() - 1.0) < 0.01
+    assert 0.02 < ratio.std() < 0.06
+
+
 def test_nobody_comes_and_one_price() -> None:
     scenario = DynamicPricing(season=(1.0, 1.0), period=1, horizon=4)
     assert np.isfinite(scenario.bound(at_start(scenario, 5, phase=0.75))).all()
