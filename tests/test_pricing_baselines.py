@@ -315,8 +315,8 @@ def test_likelihoods_are_those_of_scipy(poisson: bool) -> None:
         gap = memory.weight - known
         middle = np.asarray([row[mask].mean() for row, mask in zip(gap, usual, strict=True)])
         np.testing.assert_allclose((gap - middle[:, None])[usual], 0.0, atol=2e-3)
-    assert usual.mean() > 0.7
         before = seen
+    assert usual.mean() > 0.7
 
 
 def test_the_posterior_concentrates_on_the_product_that_is_sold() -> None:
