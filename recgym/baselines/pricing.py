@@ -424,7 +424,7 @@ class Particles:
         drift = RIVAL_MEMORY * np.log(np.maximum(seen.field("rival"), 1e-3) / task.rival_price)
         started = np.where(seen.chosen.any(axis=1) & (task.rival == AR1), drift, 0.0)
         held = scenario.held(task, self.pull[index], seen.field("reference"), started, time)
-        return held, scenario.customers_left(task, time)
+        return held, np.maximum(scenario.customers_left(task, time), 1e-6)  # none come after the last decision
 
 
 def _squares(one: Floats, other: Floats, precision: Floats) -> Floats:

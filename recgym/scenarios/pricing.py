@@ -175,7 +175,7 @@ class DynamicPricing:
     * `elasticity` ([median, sd of the logarithm, least, most]): lognormal, cut.
     * `purchase` ([least, most], shares): customers that buy at base price, uniform; as all ranges below.
     * `customers` (mean number per decision, up to 1e6): of those who come; more make sales less noisy.
-    * `poisson` (bool): whether their number is random; if not, it is `customers` rounded.
+    * `poisson` (bool): whether their number is random; if not, it is the mean, rounded up or down at random.
     * `cost` ([least, most], base prices): of a unit.
     * `stock` ([least, most] share of the unconstrained optimum's sales, a whole number of units, or None: no limit).
     * `lift` ([least, most] share; [0, 0]: off): what a full display adds to demand.
@@ -361,7 +361,7 @@ class DynamicPricing:
         xp, task, shown = rng.xp, state.task, (rng.xp.arange(action.shape[0], device=rng.device), action)
         noise = rng.normal((action.shape[0],))
         mean = self.arriving(task, state.time)
-        come = rng.poisson(mean) if self.poisson else xp.astype(xp.round(mean), xp.int64)
+        come = rng.poisson(mean) if self.poisson else self._whole(mean, rng)
         wanted = rng.binomial(come, state.demand[shown])
         sold = xp.minimum(wanted, state.stock)
         sales = xp.astype(sold, xp.float32)
@@ -430,12 +430,18 @@ class DynamicPricing:
         angle = 2.0 * math.pi * (time * (1.0 / self.period) + task.phase)
         return self.customers * (1.0 + task.season * namespace(time).sin(angle))
 
+    def _whole(self, mean: Array, rng: Rng) -> Array:
+        """[B] int64: the mean rounded up or down, at random so that it stays the mean."""
+        xp = rng.xp
+        least = xp.floor(mean)
+        return xp.astype(least, xp.int64) + xp.astype(rng.uniform(tuple(mean.shape)) < mean - least, xp.int64)
+
     def customers_left(self, task: PricingTask, time: Array) -> Array:
         """[B] mean number from `time` to the end; sum of sines in closed form."""
         xp, step, left = namespace(time), math.pi / self.period, self.horizon - time
         middle = 2.0 * math.pi * (time * (1.0 / self.period) + task.phase) + step * (left - 1.0)
-        if self.period == 1:
-            return self.customers * left * (1.0 + task.season * xp.sin(middle))
+        if self.period == 1:  # every decision is at the same point of the season
+            return left * self.arriving(task, time)
         return self.customers * (left + task.season * xp.sin(middle) * xp.sin(step * left) / math.sin(step))
 
     def next_drift(self, drift: Array, noise: Array) -> Array:

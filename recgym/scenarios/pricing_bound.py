@@ -16,7 +16,7 @@ from recgym.scenarios.demand import AR1, rival_price, shares
 
 __all__ = ["upper_bound"]
 
-GRID = 21  # reference prices; twice as many move the mean bound by less than a thousandth (tests/test_pricing.py)
+GRID = 21  # reference prices; twice as many move the mean bound by less than a thousandth (tests/test_pricing_bound.py)
 CHUNK = 256  # trials at a time
 FACTORS = (
     0.0,
@@ -37,9 +37,10 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
     Where demand has no memory it is the fluid program's value, which is concave in the demand. Otherwise the stock is
     relaxed: for every price l >= 0 of a unit,
 
-        E[return] <= l stock + max over sequences of actions of sum_t (margin - l) demand_t,
+        E[return] <= l stock + max over sequences of actions of sum_t max(margin - l, 0) demand_t,
 
-    because sales are at most the stock. The maximum is over deterministic sequences: reference price, promotion and the
+    because sales are at most the stock, and at most the demand (once the stock is gone there are none: a margin below l
+    costs nothing then). The maximum is over deterministic sequences: reference price, promotion and the
     reactions of rivals follow from the actions alone. The rival with an AR(1) is known in advance to whoever plays the
     relaxed problem: one sampled path per trial, so that for these the bound holds on average over trials. The reference
     price is a grid with linear interpolation.
@@ -57,7 +58,7 @@ def _chunk(scenario: Any, state: Any) -> np.ndarray:
     task = state.task
     margin = scenario.margin(task)
     held = scenario.held(task, state.pull, state.reference, state.drift, state.time)
-    customers = scenario.customers_left(task, state.time).astype(np.float64)
+    customers = np.maximum(scenario.customers_left(task, state.time).astype(np.float64), 1e-6)
     mix = fluid.solve(margin * held, held, task.stock / customers)
     if not (task.gain.any() or task.loss.any() or task.dip.any() or task.cross.any()):
         return mix.value.astype(np.float64) * customers / scenario.sales_unit
@@ -70,7 +71,7 @@ def _chunk(scenario: Any, state: Any) -> np.ndarray:
     best = np.full(len(held), np.inf)
     for factor in FACTORS:
         least = np.maximum(factor * price, 0.0).astype(np.float32)
-        relaxed = _relaxed(scenario, task, tables, margin - least[:, None])
+        relaxed = _relaxed(scenario, task, tables, np.maximum(margin - least[:, None], 0.0))
         best = np.minimum(best, (relaxed + least * task.stock.astype(np.float64)) / scenario.sales_unit)
     return best
 
@@ -113,7 +114,8 @@ def _relaxed(scenario: Any, task: Any, tables: list[np.ndarray], margin: np.ndar
     grid, paid = _grid(scenario), scenario.ladder.paid
     rows, count = len(margin), len(paid)
     memory = task.memory[:, None, None]
-    place = (memory * grid[:, None] + (1.0 - memory) * paid - grid[0]) / (grid[1] - grid[0])  # [B, G, K] of the next
+    spacing = max(grid[1] - grid[0], 1e-6)  # 0 where there is only one price
+    place = (memory * grid[:, None] + (1.0 - memory) * paid - grid[0]) / spacing  # [B, G, K] of the next
     low = np.clip(place.astype(np.int64), 0, GRID - 2)
     weight = np.clip(place - low, 0.0, 1.0).reshape(rows, -1)
     at = (scenario.ladder.promoted * GRID + low).reshape(rows, -1)  # in values [B, 2 G]
@@ -124,6 +126,6 @@ def _relaxed(scenario: Any, task: Any, tables: list[np.ndarray], margin: np.ndar
         later = left + weight * (np.take_along_axis(values, at + 1, axis=1) - left)
         total = (come[:, None] * margin)[:, None, None, :] * tables[time] + later.reshape(rows, GRID, 1, count)
         values = total.max(axis=3).transpose(0, 2, 1).reshape(rows, -1)
-    start = (1.0 - grid[0]) / (grid[1] - grid[0])
+    start = (1.0 - grid[0]) / spacing
     first = int(min(start, GRID - 2))
     return values[:, first] + (start - first) * (values[:, first + 1] - values[:, first]).astype(np.float64)
