@@ -19,7 +19,7 @@ import recgym
 from recgym import suites
 from recgym.baselines import baselines_for
 from recgym.core import Layout, write_atomically
-from recgym.evaluation import TEST_SEED, Shuffled, Trials, evaluate
+from recgym.evaluation import TEST_SEED, Shuffled, Trials, evaluate, ratio
 from recgym.report import curves_figure, print_table, report_json
 
 FIGURES = (".png", ".pdf", ".svg")
@@ -139,6 +139,16 @@ def compare(
         kinds={name: b.kind for name in results if (b := known.get(name.removesuffix(":argmax"))) is not None},
     )
     print_table(report)
+    aware = [name for name in results if name in known and known[name].kind == "prior-aware"]
+    free = results[reference].returns
+    for agent in (name for name, policy in report["policies"].items() if policy["kind"] == "agent"):
+        report["policies"][agent]["gap_closed"] = closed = {
+            name: ratio(results[agent].returns - free, results[name].returns - free)._asdict() for name in aware
+        }
+        for name, share in closed.items():
+            if math.isfinite(share["mean"]):
+                interval = f"{share['mean']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
+                print(f"{agent} closes {interval} of the gap from {reference} to {name}")
     return results, report
 
 
