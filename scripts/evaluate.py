@@ -142,13 +142,11 @@ def compare(
     aware = [name for name in results if name in known and known[name].kind == "prior-aware"]
     free = results[reference].returns
     for agent in (name for name, policy in report["policies"].items() if policy["kind"] == "agent"):
-        report["policies"][agent]["gap_closed"] = closed = {
-            name: ratio(results[agent].returns - free, results[name].returns - free)._asdict() for name in aware
-        }
-        for name, share in closed.items():
-            if math.isfinite(share["mean"]):
-                interval = f"{share['mean']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
-                print(f"{agent} closes {interval} of the gap from {reference} to {name}")
+        closed = {name: ratio(results[agent].returns - free, results[name].returns - free) for name in aware}
+        closed = {name: share for name, share in closed.items() if math.isfinite(share.mean)}
+        report["policies"][agent]["gap_closed"] = {name: share._asdict() for name, share in closed.items()}
+        for name, (mean, low, high) in closed.items():
+            print(f"{agent} closes {mean:.0%} ({low:.0%} to {high:.0%}) of the gap from {reference} to {name}")
     return results, report
 
 
