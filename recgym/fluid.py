@@ -12,13 +12,13 @@ import numpy as np
 
 from recgym.core import Array, namespace
 
-__all__ = ["Mix", "Plan", "exact_plan", "solve"]
+__all__ = ["Mix", "Plan", "action_of", "exact_plan", "solve"]
 
 AT_ONCE = 500_000  # pairs of actions that are looked at together
 
 
 class Mix(NamedTuple):
-    """An optimal solution: at most two actions, of which `first` has the lower demand."""
+    """An optimal solution: at most two actions; with a weight of 1 it is `second` alone, and `first` means nothing."""
 
     value: Array  # [B] reward per unit of time
     first: Array  # [B] int64 index of an action; K stands for doing nothing
@@ -52,6 +52,18 @@ def solve(reward: Array, demand: Array, supply: Array) -> Mix:
     best = xp.argmax(flat, axis=1)
     rows = xp.arange(value.shape[0], device=getattr(reward, "device", "cpu"))
     return Mix(flat[rows, best], best // count, best % count, xp.reshape(weight, flat.shape)[rows, best])
+
+
+def action_of(mix: Mix, second: Array, reward: Array) -> Array:
+    """[B] int64 the second action of a mix where `second` [B] says so, else the first; for doing nothing the other one.
+
+    Where nothing is all that the mix has, the action with the highest `reward` [B, K]: the least loss.
+    """
+    xp, nothing = namespace(reward), reward.shape[1]
+    action, other = xp.where(second, mix.second, mix.first), xp.where(second, mix.first, mix.second)
+    mixed = (mix.weight > 0) & (mix.weight < 1)
+    action = xp.where((action == nothing) & mixed, other, action)
+    return xp.where(action == nothing, xp.argmax(reward, axis=1), action)
 
 
 class Plan(NamedTuple):

@@ -24,6 +24,7 @@ from recgym.scenarios.pricing import EMBEDDING_NOISE, RIVAL_MEMORY, SPECK, TILT
 __all__ = ["BASELINES"]
 
 PARTICLES = 1000
+LEAST_NOISE = 0.02  # of a forecast, to particles, of which none is the product itself
 PARTICLE_SEED = 999_983  # of training tasks
 PRIOR_TRIALS = 500  # of training tasks, from which Meta-DP learns its prior
 PRIOR_SEED = 999_979
@@ -43,27 +44,17 @@ class Market(NamedTuple):
 def market(scenario: Any, seen: Seen) -> Market:
     paid = scenario.ladder.paid.astype(np.float64)
     margin = seen.field("w_rev")[:, None] * (paid - seen.field("cost")) + seen.field("w_vol")[:, None]
-    supply = seen.field("pace") * scenario.sales_unit
+    supply = np.expm1(seen.field("pace")) * scenario.sales_unit
     stock = supply * np.maximum(seen.remaining, 1.0)
     demanded = seen.chosen.any(axis=1) & (stock > 0.5)
     return Market(margin, seen.field("last_sales") * scenario.sales_unit, stock, supply, demanded)
 
 
-def mixed(scenario: Any, margin: Floats, demand: Floats, supply: Floats, seen: Seen) -> Floats:
-    """Scores [B, K] of an action drawn from the fluid program's mix; see `playable`."""
+def mixed(margin: Floats, demand: Floats, supply: Floats, seen: Seen) -> Floats:
+    """Scores [B, K] of an action drawn from the fluid program's mix."""
     mix = fluid.solve(margin * demand, demand, supply)
     second = seen.rng.random(len(margin)) < mix.weight
-    action, other = np.where(second, mix.second, mix.first), np.where(second, mix.first, mix.second)
-    return one_hot(playable(scenario, margin, action, other), margin.shape[1])
-
-
-def playable(scenario: Any, margin: Floats, action: Any, other: Any) -> np.ndarray:
-    """[B] `action`; doing nothing is the choke price or, without one, the other of the mix, or the best margin."""
-    nothing = margin.shape[1]
-    if scenario.choke:
-        return np.minimum(action, nothing - 1)
-    action = np.where(action == nothing, other, action)
-    return np.where(action == nothing, margin.argmax(axis=1), action)
+    return one_hot(fluid.action_of(mix, second, margin * demand), margin.shape[1])
 
 
 def one_hot(action: np.ndarray, count: int) -> Floats:
@@ -125,7 +116,7 @@ def ts_fixed(scenario: Any) -> IndexPolicy:
     """Ferreira, Simchi-Levi & Wang 2018, algorithm 1: the fluid program of a drawn demand, with the first supply."""
 
     def index(memory: Tally, seen: Seen, now: Market) -> Floats:
-        return mixed(scenario, now.margin, drawn_demand(scenario, memory, seen.rng), memory.supply, seen)
+        return mixed(now.margin, drawn_demand(scenario, memory, seen.rng), memory.supply, seen)
 
     return tallying(scenario, index)
 
@@ -134,7 +125,7 @@ def ts_update(scenario: Any) -> IndexPolicy:
     """Their algorithm 2: with the supply that is left."""
 
     def index(memory: Tally, seen: Seen, now: Market) -> Floats:
-        return mixed(scenario, now.margin, drawn_demand(scenario, memory, seen.rng), now.supply, seen)
+        return mixed(now.margin, drawn_demand(scenario, memory, seen.rng), now.supply, seen)
 
     return tallying(scenario, index)
 
@@ -151,10 +142,8 @@ def besbes_zeevi(scenario: Any, explore: float = 1.0) -> IndexPolicy:
         demand = memory.sold / np.maximum(memory.shown, 1.0)
         mix = fluid.solve(now.margin * demand, demand, memory.supply)
         passed = (memory.time - length + 0.5) / max(scenario.horizon - length, 1)
-        second = passed < mix.weight  # the one of higher demand
-        action, other = np.where(second, mix.second, mix.first), np.where(second, mix.first, mix.second)
+        later = fluid.action_of(mix, passed < mix.weight, now.margin * demand)  # `second` sells faster
         turn = order[np.minimum(memory.time // each, len(order) - 1).astype(np.int64)]
-        later = playable(scenario, now.margin, action, other)
         return one_hot(np.where(memory.time < length, turn, later), count)
 
     return tallying(scenario, index, until=length)
@@ -216,9 +205,28 @@ def curve_features(scenario: Any, seen: Seen) -> Floats:
     return np.stack([np.broadcast_to(c, shape) for c in columns], axis=2).astype(np.float64)
 
 
-def poisson_curve(
-    scenario: Any, mean: Floats, covariance: Floats, decide: Callable[[Curve, Seen, Market], Floats]
-) -> IndexPolicy:
+class Prior(NamedTuple):
+    """Gaussian of a curve's coefficients, with a mean that is linear in what is known of the product."""
+
+    weights: Floats  # [P, F] mean is [1, embedding][:P] . weights
+    covariance: Floats  # [F, F]
+
+    def mean(self, embedding: Floats) -> Floats:
+        """[B, F] of products with embeddings [B, E]."""
+        return self.design(embedding)[:, : len(self.weights)] @ self.weights
+
+    @staticmethod
+    def design(embedding: Floats) -> Floats:
+        """[B, 1 + E]"""
+        return np.column_stack([np.ones(len(embedding)), embedding])
+
+
+def known_of(scenario: Any, seen: Seen) -> Floats:
+    """[B, E] the embedding, where there is one."""
+    return seen.field("embedding").reshape(len(seen.chosen), -1) if scenario.embedding else seen.chosen[:, :0]
+
+
+def poisson_curve(scenario: Any, prior: Prior, decide: Callable[[Curve, Seen, Market], Floats]) -> IndexPolicy:
     """Poisson regression of the sales on `curve_features`, in sales units: a Gaussian posterior of the coefficients.
 
     One Laplace approximation per decision (see `recgym.baselines.contextual.logistic`): with v = x^T S x the mode is
@@ -226,11 +234,13 @@ def poisson_curve(
     """
 
     def start(rows: int) -> Curve:
-        offered = np.zeros((rows, scenario.layout.candidates, len(mean)))
-        return Curve(offered, *(np.broadcast_to(a, (rows, *a.shape)).copy() for a in (mean, covariance)))
+        width = len(prior.covariance)
+        covariance = np.broadcast_to(prior.covariance, (rows, width, width)).copy()
+        return Curve(np.zeros((rows, scenario.layout.candidates, width)), np.zeros((rows, width)), covariance)
 
     def learn(memory: Curve, seen: Seen) -> Curve:
-        now = market(scenario, seen)
+        now, played = market(scenario, seen), seen.chosen.any(axis=1, keepdims=True)
+        memory = memory._replace(mean=np.where(played, memory.mean, prior.mean(known_of(scenario, seen))))
         x = ((seen.chosen * now.open[:, None])[:, None, :] @ memory.offered)[:, 0]
         moved = (memory.covariance @ x[..., None])[..., 0]  # S x; zero where nothing is learned
         before, variance = (memory.mean * x).sum(axis=1), (x * moved).sum(axis=1)
@@ -254,42 +264,43 @@ def curve_demand(scenario: Any, memory: Curve, weights: Floats) -> Floats:
     return np.minimum(expected, scenario.customers) * scenario.sells
 
 
-def curve_thompson(scenario: Any, mean: Floats, covariance: Floats, scale: float) -> IndexPolicy:
+def curve_thompson(scenario: Any, prior: Prior, scale: float) -> IndexPolicy:
     """The fluid program of a demand curve drawn from the posterior, whose covariance is multiplied by scale^2."""
 
     def decide(memory: Curve, seen: Seen, now: Market) -> Floats:
         weights = draw(memory.mean, scale**2 * memory.covariance, seen.rng) if scale > 0 else memory.mean
-        return mixed(scenario, now.margin, curve_demand(scenario, memory, weights), now.supply, seen)
+        return mixed(now.margin, curve_demand(scenario, memory, weights), now.supply, seen)
 
-    return poisson_curve(scenario, mean, covariance, decide)
+    return poisson_curve(scenario, prior, decide)
 
 
-def vague(scenario: Any) -> tuple[Floats, Floats]:
-    """Mean [F] and covariance [F, F] of the coefficients for one who knows nothing but what a forecast is."""
+def vague(scenario: Any) -> Prior:
+    """Of one who knows nothing but what a forecast is."""
     mean, spread = [0.0] * 7, [1.0, 4.0, 0.5, 1.0, 1.0, 0.3, 1.0]
     if scenario.forecast is not None:
         mean, spread = [*mean, 1.0], [*spread, 0.5]
-    return np.asarray(mean), np.diag(np.square(spread))
+    return Prior(np.asarray([mean]), np.diag(np.square(spread)))
 
 
 def glm_ts(scenario: Any, scale: float = 0.5) -> IndexPolicy:
     """Thompson sampling with a Poisson regression (generalised linear model) and a vague prior."""
-    return curve_thompson(scenario, *vague(scenario), scale)
+    return curve_thompson(scenario, vague(scenario), scale)
 
 
 @cache
-def learned_prior(scenario: Any) -> tuple[Floats, Floats]:
-    """Mean [F] and covariance [F, F] of the coefficients over products, from trials on training tasks.
+def learned_prior(scenario: Any) -> Prior:
+    """Of the coefficients over products, from trials on training tasks.
 
     Trials are played by `glm_ts` from the vague prior N(v, V). Of the posterior N(m_n, S_n) of trial n the data alone
     have the precision R_n = S_n^-1 - V^-1 and the moment S_n^-1 m_n - V^-1 v. The prior that makes all of them most
     likely is found by expectation maximisation: empirical Bayes of a Gaussian random-effects model, where Bastani et
-    al. (2022) average the estimates.
+    al. (2022) average the estimates; its mean is regressed on the embedding.
     """
     policy = glm_ts(scenario)
     policy.reseed(PRIOR_SEED)
     runner = Runner(scenario, PRIOR_TRIALS, make_rng("cpu", PRIOR_SEED))
     runner.restart()
+    design = Prior.design(runner.state.embedding.astype(np.float64))
     memory: Any = None
     for _ in range(scenario.horizon):
         action, memory = policy.predict(runner.observation(), memory)
@@ -297,20 +308,21 @@ def learned_prior(scenario: Any) -> tuple[Floats, Floats]:
     first, wide = vague(scenario)
     inside = np.linalg.inv(memory.covariance)
     precision = inside - np.linalg.inv(wide)  # [N, F, F]
-    moment = (inside @ memory.mean[..., None])[..., 0] - np.linalg.solve(wide, first)
-    mean, covariance = first, wide
+    moment = (inside @ memory.mean[..., None])[..., 0] - np.linalg.solve(wide, first[0])
+    mean, covariance = np.repeat(first, len(design), axis=0), wide  # [N, F], [F, F]
     for _ in range(200):
         each_covariance = np.linalg.inv(precision + np.linalg.inv(covariance))
-        each = (each_covariance @ (moment + np.linalg.solve(covariance, mean))[..., None])[..., 0]
-        mean = each.mean(axis=0)
+        each = (each_covariance @ (moment + np.linalg.solve(covariance, mean.T).T)[..., None])[..., 0]
+        weights = np.linalg.lstsq(design, each)[0]
+        mean = design @ weights
         spread = each - mean
-        covariance = each_covariance.mean(axis=0) + spread.T @ spread / len(each) + 1e-6 * np.eye(len(mean))
-    return mean, covariance
+        covariance = each_covariance.mean(axis=0) + spread.T @ spread / len(each) + 1e-6 * np.eye(len(wide))
+    return Prior(weights, covariance)
 
 
 def meta_dp(scenario: Any, scale: float = 1.0) -> IndexPolicy:
     """Meta dynamic pricing (Bastani, Simchi-Levi & Zhu 2022): Thompson sampling with a prior learned over products."""
-    return curve_thompson(scenario, *learned_prior(scenario), scale)
+    return curve_thompson(scenario, learned_prior(scenario), scale)
 
 
 def linear_demand(scenario: Any, explore: float = 8.0) -> IndexPolicy:
@@ -326,7 +338,7 @@ def linear_demand(scenario: Any, explore: float = 8.0) -> IndexPolicy:
         first = np.asarray([scenario.sales_unit, 0.0, 0.0])  # what the regression is shrunk to
         weights = first + np.linalg.solve(matrix, ((memory.sold - memory.shown * (x @ first)) @ x)[..., None])[..., 0]
         demand = np.maximum(weights @ x.T, 0.0) * scenario.sells
-        planned = mixed(scenario, now.margin, demand, now.supply, seen)
+        planned = mixed(now.margin, demand, now.supply, seen)
         return np.where((memory.time < explore)[:, None], 0.0, planned)
 
     return tallying(scenario, index)
@@ -357,7 +369,9 @@ class Particles:
         held = scenario.held(self.task, self.pull, start + 1.0, start, start)
         self._told = scenario.log_sales(held)  # [N, K]
         best = held[np.arange(count), (scenario.margin(self.task) * held).argmax(axis=1)]
-        self._unconstrained = best * scenario.customers_left(self.task, start)  # [N] units sold if there were no limit
+        self._unconstrained = 1e-6 + best * scenario.customers_left(
+            self.task, start
+        )  # [N] units sold if there were no limit
 
     def start(self, rows: int) -> Belief:
         return Belief(np.zeros((rows, len(self.pull)), dtype=np.float32), *np.zeros((3, rows)))
@@ -396,11 +410,11 @@ class Particles:
             told = scenario.traits(self.task)
             given = seen.field("embedding").reshape(len(fit), -1)
             fit -= 0.5 * _squares(given, told, np.eye(scenario.embedding) / EMBEDDING_NOISE**2)
-        if scenario.forecast:
+        if scenario.forecast is not None:
             paid = np.log(scenario.ladder.paid.astype(np.float64))
             error = 1.0 + TILT**2 * np.outer(paid, paid) + SPECK**2 * np.eye(len(paid))
             given = seen.field("forecast")
-            fit -= 0.5 * _squares(given, self._told, np.linalg.inv(scenario.forecast**2 * error))
+            fit -= 0.5 * _squares(given, self._told, np.linalg.inv(max(scenario.forecast, LEAST_NOISE) ** 2 * error))
         if isinstance(scenario.stock, tuple):  # uniform share of what is sold without limit
             share = market(scenario, seen).stock[:, None] / self._unconstrained
             inside = (share > 0.98 * scenario.stock[0]) & (share < 1.02 * scenario.stock[1])
@@ -500,9 +514,10 @@ def exact(scenario: Any) -> Any:
 
 def not_tabular(scenario: Any) -> str:
     """Why backward induction cannot be done once and for all trials."""
-    off = ("gain", "dip", "season")
-    fixed = scenario.table is not None and scenario.cost[0] == scenario.cost[1] and isinstance(scenario.stock, int)
-    if fixed and scenario.customers == 1 and not scenario.poisson and all(getattr(scenario, n)[1] == 0 for n in off):
+    off = not scenario.rivals and all(getattr(scenario, name)[1] == 0 for name in ("gain", "dip", "season"))
+    points = (getattr(scenario, name) for name in ("cost", "lift", "w_rev", "w_vol"))
+    fixed = scenario.table is not None and isinstance(scenario.stock, int) and all(low == high for low, high in points)
+    if fixed and off and scenario.customers == 1 and not scenario.poisson:
         return ""
     return "it needs one product: a table and a stock that are given, one customer per decision, nothing remembered"
 

@@ -57,13 +57,18 @@ MOST_CUSTOMERS = 1e6  # in a decision, on average
 MOST_CANDIDATES = 10_000
 UNLIMITED = 2**40  # units: more than can be sold
 LARGEST = 100.0  # of an observed number; what is larger is cut
-LARGEST_PACE = 10.0  # as much stock as is never scarce
+LARGEST_PACE = 1e4  # sales units per decision: more stock than can be sold
 MEDIAN_ELASTICITY = 2.62  # mean of 1,851 estimates (Bijmolt et al. 2005, p. 141)
 RIVAL_SPREAD = 0.1  # sd of the log of the rival's usual price
 RIVAL_MEMORY, RIVAL_NOISE = 0.8, 0.05  # of the AR(1) of its log price
 FREE_CHANGE = 0.1  # share by which a price may move without being volatile
 EMBEDDING_SEED = 20_161_124  # of the map from traits to numbers
 LARGEST_TRAIT = 10.0  # of a number of the embedding
+TRAITS = (
+    (0.06, 0.023),
+    (0.225, 0.1),
+    (0.6, 0.23),
+)  # what mean and spread an embedding takes purchase, lift, gain to have
 EMBEDDING_NOISE = 0.5  # standard deviations of what the embedding tells
 LEAST_SALES = 0.01  # sales units in one decision: no forecast is lower
 TILT, SPECK = 2.0, 0.5  # of a forecast: error of the elasticity and of each candidate, in units of that of the level
@@ -403,7 +408,7 @@ class DynamicPricing:
         context |= {
             "last_sales": clip(state.sales / self.sales_unit, 0.0, LARGEST),
             "stock": stock / xp.astype(task.stock, xp.float32),
-            "pace": clip(pace, 0.0, LARGEST_PACE),
+            "pace": xp.log(1.0 + clip(pace, 0.0, LARGEST_PACE)),
             "reference": state.reference,
             "rival": clip(state.rival_seen, 0.0, LARGEST),
             "season_sin": xp.sin(angle),
@@ -464,10 +469,9 @@ class DynamicPricing:
     def traits(self, task: PricingTask) -> Array:
         """[B, E] embedding of the product without its noise: a fixed linear map of what is special about it."""
         xp = namespace(task.cost)
-        median, spread, _, _ = self.elasticity
-        special = [xp.log(task.elasticity / median) / max(spread, 1e-6)]
-        for value, (low, high) in ((task.purchase, self.purchase), (task.lift, self.lift), (task.gain, self.gain)):
-            special.append(math.sqrt(12.0) * (value - 0.5 * (low + high)) / max(high - low, 1e-6))
+        special = [xp.log(task.elasticity / MEDIAN_ELASTICITY) / 0.4]
+        for value, (mean, spread) in zip((task.purchase, task.lift, task.gain), TRAITS, strict=True):
+            special.append((value - mean) / spread)
         maps = np.random.default_rng(EMBEDDING_SEED).standard_normal((len(special), self.embedding)) / 2.0
         return xp.stack(special, axis=1) @ xp.asarray(
             maps.astype(np.float32), device=getattr(task.cost, "device", None)
@@ -501,6 +505,8 @@ class DynamicPricing:
         return namespace(state.worth).max(state.worth, axis=1)
 
     def informed_action(self, state: PricingState) -> Array:
+        """As if the candidate chosen were held to the end: near the bound where demand remembers as much as by default,
+        far from it where it pays to raise the reference price first."""
         task = state.task
         held = self.held(task, state.pull, state.reference, state.drift, state.time)
         xp = namespace(held)
@@ -519,12 +525,9 @@ class DynamicPricing:
             held: [B, K] share of the customers that buy a candidate; see `held`.
             supply: [B] units left per customer to come.
         """
-        xp, nothing = namespace(held), held.shape[1]
-        mix = fluid.solve(margin * held, held, supply)
-        larger = mix.weight > 0.5
-        action, other = xp.where(larger, mix.second, mix.first), xp.where(larger, mix.first, mix.second)
-        action = xp.where(action == nothing, other, action)  # doing nothing cannot be chosen
-        return xp.where(action == nothing, xp.argmax(margin, axis=1), action)
+        reward = margin * held
+        mix = fluid.solve(reward, held, supply)
+        return fluid.action_of(mix, mix.weight > 0.5, reward)
 
     def candidate_rewards(self, state: PricingState) -> tuple[Array, Array | None]:
         rate = self.margin(state.task) * state.average
@@ -624,7 +627,9 @@ class DynamicPricing:
             *clock_fields(self.horizon, reward=(-LARGEST, LARGEST)),
             Field("last_sales", 0.0, LARGEST, "units sold in the last decision, in sales units"),
             Field("stock", 0.0, 1.0, "share of the stock that is left"),
-            Field("pace", 0.0, LARGEST_PACE, "stock left over decisions left, in sales units"),
+            Field(
+                "pace", 0.0, 1.001 * math.log1p(LARGEST_PACE), "log(1 + stock left over decisions left, in sales units)"
+            ),
             Field("reference", 0.999 * cheapest, 1.001 * dearest, "price that customers remember, in base prices"),
             Field("rival", 0.0, LARGEST, "the rival's last price, in base prices"),
             Field("season_sin", -1.0, 1.0, "sine of the season's phase"),
