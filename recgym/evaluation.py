@@ -64,7 +64,8 @@ class Policy(Protocol):
 class Shuffled:
     """A policy that is shown some fields of the observation from another trial: what they are worth to it.
 
-    Each trial gets those of the one before it among the trials that are played together, for all of its decisions.
+    Each trial gets those of the one before it among the trials that are played together (`CHUNK`), for all of its
+    decisions.
 
     Args:
         policy: see `Policy`.
@@ -422,8 +423,8 @@ def headroom(scenario: Any, *, trials: int = 4000, seed: int = TEST_SEED) -> Hea
     gain, gap = summaries[best].versus["random"], summaries["informed"].versus[best]
     left = 1.0 - summaries[best].normalised.mean
     constant = float(max(constants) / summaries["informed"].returns.mean)
-    of_bound = summaries["informed"].of_bound
+    of_bound, shares = summaries["informed"].of_bound, [summary.of_bound for summary in summaries.values()]
     bounded = all(trials_.regret.min() >= -1e-6 for trials_ in results.values())
-    bounded = bounded and (of_bound is None or of_bound.low <= 1.0)
+    bounded = bounded and all(share is None or share.low <= 1.0 for share in shares)
     passed = gain.low > 0 and gap.low > 0 and left > 0.1 and constant < 0.9 and bounded
     return Headroom(best, gain, gap, left, constant, of_bound, passed)

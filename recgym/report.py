@@ -200,7 +200,7 @@ def action_figure(trials: Trials, *, title: str = "") -> Any:
     shares = trials.actions / trials.actions.sum(axis=1, keepdims=True)
     axes.stackplot(decisions, shares.T, alpha=0.6)
     best = (trials.regret <= 1e-6).mean(axis=0)
-    axes.plot(decisions, best, color="black", linewidth=2, label="share of best choices")
+    axes.plot(decisions, best, color="black", linewidth=2, label="share of choices that are the best of the moment")
     axes.set(xlabel="decision", ylabel="share of trials", ylim=(0, 1), title=title)
     axes.set_xlim(decisions[0], max(decisions[-1], decisions[0] + 1))
     axes.legend(loc="upper left", fontsize=9)

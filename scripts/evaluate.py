@@ -234,6 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             policies: dict[str, Any] = {}  # its own baselines
         else:
             policies = dict(parse_policies(options.policies))
+        if options.shuffle and (options.suite or not any(policies.values())):
+            raise ValueError("--shuffle is for agents in one environment: name a checkpoint in --policies")
         if options.figure and options.figure.suffix not in FIGURES:
             raise ValueError(f"--figure {options.figure}: the ending must be one of {', '.join(FIGURES)}")
         for path in filter(None, (options.json, options.figure, options.markdown)):
@@ -254,13 +256,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from recgym.sb3 import RecVecEnv
 
                 policies[label] = load(path, env=RecVecEnv(scenario, 1), device=device)
-        if fields := [name.strip() for name in options.shuffle.split(",") if name.strip()]:
+        fields = [name.strip() for name in options.shuffle.split(",") if name.strip()]
+        if fields:
             for label in [label for label, policy in policies.items() if policy is not None]:
                 name, argmax = label.removesuffix(":argmax"), ":argmax" if label.endswith(":argmax") else ""
                 policies[f"{name}:shuffled{argmax}"] = Shuffled(policies[label], scenario.layout, fields)
         results, report = compare(env_id, parameters, policies, trials=options.trials, seed=options.seed)
         if options.json:
-            write_json(options.json, report)
+            write_json(options.json, report | ({"shuffled": fields} if fields else {}))
         if options.figure:
             agents = [name for name, path in policies.items() if path is not None]
             title = f"{env_id}, {options.trials:,} held-out trials"

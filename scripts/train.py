@@ -39,7 +39,8 @@ from recgym.sb3 import EvaluationCallback, RecVecEnv
 
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams.toml")
 CHECKPOINT = "checkpoint.safetensors"
-SHOWN = ("greedy", "ucb1_tuned", "thompson", "gittins", "discounted_ucb", "linucb")  # beside the agent, in TensorBoard
+# beside the agent, in TensorBoard
+SHOWN = ("greedy", "ucb1_tuned", "thompson", "gittins", "discounted_ucb", "linucb", "glm_ts", "meta_dp")
 DEFAULTS = {
     "env": "RecBandit-v0",
     "algo": "meta_ppo",

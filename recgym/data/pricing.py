@@ -137,7 +137,8 @@ class TransactionLog:
         below; the units sold at base price stay those of the defaults.
 
         Raises:
-            ValueError: an estimated elasticity of the wrong sign: sales that rise with the price fit no task.
+            ValueError: an estimated elasticity of the wrong sign: sales that rise with the price fit no task; or
+                parameters that the scenario refuses (names the products' elasticities).
         """
         wrong = [f"{fit.product!r} {fit.elasticity:.2f} (s.e. {fit.elasticity_error:.2f})" for fit in self.wrong_sign]
         if wrong:
@@ -162,13 +163,23 @@ class TransactionLog:
         scale = min(1.0, max(FULL / most, DynamicPricing.customers / MOST_CUSTOMERS))
         found["purchase"] = _rounded(scale * np.array(DynamicPricing.purchase))
         found["customers"] = _rounded(DynamicPricing.customers / scale)
+        try:
+            DynamicPricing(**found)
+        except ValueError as error:
+            fitted = ", ".join(f"{fit.product!r} {fit.elasticity:.3g}" for fit in self.fits)
+            why = f"its products (elasticities {fitted}) are none of the scenario's: {error}"
+            raise ValueError(f"{self.path}: {why}: remove the rows of those that cannot be") from error
         return found
 
     @property
     def origins(self) -> dict[str, str]:
-        """Where each parameter of `DynamicPricing` comes from: "fitted", "fixed" or "assumed" (see `ORIGINS`)."""
-        lift = "fitted" if any(math.isfinite(fit.lift) for fit in self.fits) else "assumed"
-        return {**ORIGINS, "lift": lift}
+        """Where each parameter of `DynamicPricing` comes from: "fitted", "fixed" or "assumed" (see `ORIGINS`).
+
+        A lift of which nothing is left within the scenario's range is fixed at the end of it.
+        """
+        lifts = [(fit.lift, fit.lift_error) for fit in self.fits if math.isfinite(fit.lift)]
+        low, high = _lift(lifts) if lifts else (0.0, 0.0)
+        return {**ORIGINS, "lift": "assumed" if not lifts else "fitted" if low < high else "fixed"}
 
     @property
     def wrong_sign(self) -> tuple[ProductFit, ...]:

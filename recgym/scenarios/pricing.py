@@ -64,11 +64,8 @@ RIVAL_MEMORY, RIVAL_NOISE = 0.8, 0.05  # of the AR(1) of its log price
 FREE_CHANGE = 0.1  # share by which a price may move without being volatile
 EMBEDDING_SEED = 20_161_124  # of the map from traits to numbers
 LARGEST_TRAIT = 10.0  # of a number of the embedding
-TRAITS = (
-    (0.06, 0.023),
-    (0.225, 0.1),
-    (0.6, 0.23),
-)  # what mean and spread an embedding takes purchase, lift, gain to have
+# Mean and spread that an embedding takes purchase, lift and gain to have, whatever a scenario draws: one product has one.
+TRAITS = ((0.06, 0.023), (0.225, 0.1), (0.6, 0.23))
 EMBEDDING_NOISE = 0.5  # standard deviations of what the embedding tells
 LEAST_SALES = 0.01  # sales units in one decision: no forecast is lower
 TILT, SPECK = 2.0, 0.5  # of a forecast: error of the elasticity and of each candidate, in units of that of the level
@@ -256,9 +253,12 @@ class DynamicPricing:
         object.__setattr__(self, "elasticity", tuple(median.tolist()))
         if isinstance(self.stock, int | np.integer) and not isinstance(self.stock, bool):
             check_number(self, "stock", 1, UNLIMITED, whole=True)
-        elif self.stock is not None:
+        elif isinstance(self.stock, list | tuple):
             check_range(self, "stock", 1e-6, 1e6)
-        dearest = float(self.ladder.paid.max())
+        elif self.stock is not None:
+            wanted = "a whole number of units, [least, most] shares, or None"
+            raise ValueError(f"DynamicPricing: stock must be {wanted}, got {self.stock!r}")
+        dearest = float(self.ladder.paid[self.sells].max())
         if self.cost[1] >= dearest:
             what = f"cost reaches {self.cost[1]:g} base prices, and the highest price paid is {dearest:g}"
             warnings.warn(f"DynamicPricing: {what}: such a product loses on every sale", UserWarning, stacklevel=3)
@@ -275,6 +275,8 @@ class DynamicPricing:
         right = promotions.ndim == 2 and promotions.shape[1:] == (2,) and promotions.size > 0
         if not right or not np.all((promotions >= 0) & (promotions <= (0.999, 1.0))):
             raise ValueError(f"DynamicPricing: promotions must be {wanted}, got {self.promotions!r}")
+        if self.choke and len(prices) < 2:
+            raise ValueError(f"DynamicPricing: choke needs another price to sell at, got prices {self.prices!r}")
         if len(prices) * len(promotions) > MOST_CANDIDATES:
             given = f"{len(prices)} x {len(promotions)}"
             what = f"prices and promotions must make at most {MOST_CANDIDATES:,} candidates, got {given}"
@@ -627,9 +629,7 @@ class DynamicPricing:
             *clock_fields(self.horizon, reward=(-LARGEST, LARGEST)),
             Field("last_sales", 0.0, LARGEST, "units sold in the last decision, in sales units"),
             Field("stock", 0.0, 1.0, "share of the stock that is left"),
-            Field(
-                "pace", 0.0, 1.001 * math.log1p(LARGEST_PACE), "log(1 + stock left over decisions left, in sales units)"
-            ),
+            Field("pace", 0.0, 1.001 * math.log1p(LARGEST_PACE), "log(1 + stock left over decisions left)"),
             Field("reference", 0.999 * cheapest, 1.001 * dearest, "price that customers remember, in base prices"),
             Field("rival", 0.0, LARGEST, "the rival's last price, in base prices"),
             Field("season_sin", -1.0, 1.0, "sine of the season's phase"),

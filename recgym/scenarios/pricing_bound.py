@@ -18,16 +18,8 @@ __all__ = ["upper_bound"]
 
 GRID = 21  # reference prices; twice as many move the mean bound by less than a thousandth (tests/test_pricing_bound.py)
 CHUNK = 256  # trials at a time
-FACTORS = (
-    0.0,
-    0.6,
-    0.8,
-    0.9,
-    1.0,
-    1.1,
-    1.3,
-    1.7,
-)  # of the fluid program's dual price: each gives a bound, the least is taken
+# Of the fluid program's dual price: each gives a bound, the least is taken.
+FACTORS = (0.0, 0.6, 0.8, 0.9, 1.0, 1.1, 1.3, 1.7)
 PATH_SEED = 20_161_124
 
 
@@ -42,19 +34,27 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
     because sales are at most the stock, and at most the demand (once the stock is gone there are none: a margin below l
     costs nothing then). The maximum is over deterministic sequences: reference price, promotion and the
     reactions of rivals follow from the actions alone. The rival with an AR(1) is known in advance to whoever plays the
-    relaxed problem: one sampled path per trial, so that for these the bound holds on average over trials. The reference
-    price is a grid with linear interpolation.
+    relaxed problem: one sampled path per trial, so that for these the bound holds on average over trials. Reference prices
+    are a grid with linear interpolation.
 
     Args:
         scenario: DynamicPricing.
         state: at the start of a trial.
     """
-    state = tree_map(np.asarray, state)
-    parts = range(0, len(state.time), CHUNK)
-    return np.concatenate([_chunk(scenario, tree_map(lambda a, s=s: a[s : s + CHUNK], state)) for s in parts])
+    state, rng = tree_map(np.asarray, state), np.random.default_rng(PATH_SEED)
+    parts = []
+    for start in range(0, len(state.time), CHUNK):
+        part = tree_map(lambda leaf, start=start: leaf[start : start + CHUNK], state)
+        drifts = np.zeros((scenario.horizon, len(part.time), 1), dtype=np.float32)
+        for time in range(1, scenario.horizon):
+            noise = rng.standard_normal(drifts.shape[1:], dtype=np.float32)
+            drifts[time] = scenario.next_drift(drifts[time - 1], noise)
+        parts.append(_chunk(scenario, part, drifts))
+    return np.concatenate(parts)
 
 
-def _chunk(scenario: Any, state: Any) -> np.ndarray:
+def _chunk(scenario: Any, state: Any, drifts: np.ndarray) -> np.ndarray:
+    """The bound [B] where an AR(1) rival's price is off by `drifts` [T, B, 1]."""
     task = state.task
     margin = scenario.margin(task)
     held = scenario.held(task, state.pull, state.reference, state.drift, state.time)
@@ -67,13 +67,13 @@ def _chunk(scenario: Any, state: Any) -> np.ndarray:
     gained = rewards[rows, mix.second] - rewards[rows, mix.first]
     used = uses[rows, mix.second] - uses[rows, mix.first]
     price = np.where((mix.weight < 1.0) & (used > 0), gained / np.where(used > 0, used, 1.0), 0.0)
-    tables = list(_tables(scenario, state))
-    best = np.full(len(held), np.inf)
-    for factor in FACTORS:
-        least = np.maximum(factor * price, 0.0).astype(np.float32)
-        relaxed = _relaxed(scenario, task, tables, np.maximum(margin - least[:, None], 0.0))
-        best = np.minimum(best, (relaxed + least * task.stock.astype(np.float64)) / scenario.sales_unit)
-    return best
+    least = [np.maximum(factor * price, 0.0).astype(np.float32) for factor in FACTORS]
+    margins = [np.maximum(margin - each[:, None], 0.0) for each in least]
+    relaxed = _relaxed(scenario, state, drifts, margins)
+    stock = task.stock.astype(np.float64)
+    return (
+        np.min([most + each * stock for most, each in zip(relaxed, least, strict=True)], axis=0) / scenario.sales_unit
+    )
 
 
 def _grid(scenario: Any) -> np.ndarray:
@@ -82,50 +82,41 @@ def _grid(scenario: Any) -> np.ndarray:
     return np.linspace(min(1.0, paid.min()), max(1.0, paid.max()), GRID, dtype=np.float32)
 
 
-def _tables(scenario: Any, state: Any) -> Any:
-    """For each decision the shares [B, G, 2, K] that buy, by reference price and whether a promotion came before."""
-    grid, rng = _grid(scenario), np.random.default_rng(PATH_SEED)
-    drift = np.zeros((len(state.time), 1), dtype=np.float32)
-
-    def table(rows: Any) -> np.ndarray:
-        task, pull = tree_map(lambda a: a[rows], state.task), state.pull[rows]
-        found = np.empty((len(pull), GRID, 2, pull.shape[1]), dtype=np.float32)
-        for g in range(GRID):
-            reference = np.full((len(pull), 1), grid[g])
-            rival = rival_price(task, reference, drift[rows])
-            for after in range(2):
-                promoted = np.full((len(pull), 1), float(after), dtype=np.float32)
-                found[:, g, after] = shares(task, pull, scenario.ladder, reference, rival, promoted)
-        return found
-
-    moving = np.flatnonzero((state.task.rival == AR1) & (state.task.cross > 0))
-    now = table(np.arange(len(drift)))
-    yield now
-    for _ in range(1, scenario.horizon):
-        drift = scenario.next_drift(drift, rng.standard_normal(drift.shape, dtype=np.float32))
-        if len(moving):
-            now = now.copy()
-            now[moving] = table(moving)
-        yield now
+def _table(scenario: Any, state: Any, drift: np.ndarray) -> np.ndarray:
+    """Shares [B, G, 2, K] that buy, by reference price and whether a promotion came before; `drift` [B, 1]."""
+    grid, rows = _grid(scenario), len(drift)
+    found = np.empty((rows, GRID, 2, state.pull.shape[1]), dtype=np.float32)
+    for g in range(GRID):
+        reference = np.full((rows, 1), grid[g])
+        rival = rival_price(state.task, reference, drift)
+        for after in range(2):
+            promoted = np.full((rows, 1), float(after), dtype=np.float32)
+            found[:, g, after] = shares(state.task, state.pull, scenario.ladder, reference, rival, promoted)
+    return found
 
 
-def _relaxed(scenario: Any, task: Any, tables: list[np.ndarray], margin: np.ndarray) -> np.ndarray:
-    """[B] highest sum of margin [B, K] times expected demand over sequences of actions."""
-    grid, paid = _grid(scenario), scenario.ladder.paid
-    rows, count = len(margin), len(paid)
+def _relaxed(scenario: Any, state: Any, drifts: np.ndarray, margins: list[np.ndarray]) -> list[np.ndarray]:
+    """For each of the margins [B, K]: [B] highest sum of it times expected demand over sequences of actions."""
+    task, grid, paid = state.task, _grid(scenario), scenario.ladder.paid
+    rows, count = len(task.memory), len(paid)
     memory = task.memory[:, None, None]
     spacing = max(grid[1] - grid[0], 1e-6)  # 0 where there is only one price
     place = (memory * grid[:, None] + (1.0 - memory) * paid - grid[0]) / spacing  # [B, G, K] of the next
     low = np.clip(place.astype(np.int64), 0, GRID - 2)
     weight = np.clip(place - low, 0.0, 1.0).reshape(rows, -1)
     at = (scenario.ladder.promoted * GRID + low).reshape(rows, -1)  # in values [B, 2 G]
-    values = np.zeros((rows, 2 * GRID), dtype=np.float32)  # by promotion before, then reference price
+    moving = np.flatnonzero((task.rival == AR1) & (task.cross > 0))
+    table, part = _table(scenario, state, drifts[0]), tree_map(lambda leaf: leaf[moving], state)
+    values = [np.zeros((rows, 2 * GRID), dtype=np.float32) for _ in margins]  # by promotion before, reference price
     for time in reversed(range(scenario.horizon)):
         come = scenario.arriving(task, np.full(rows, time, dtype=np.float32))
-        left = np.take_along_axis(values, at, axis=1)
-        later = left + weight * (np.take_along_axis(values, at + 1, axis=1) - left)
-        total = (come[:, None] * margin)[:, None, None, :] * tables[time] + later.reshape(rows, GRID, 1, count)
-        values = total.max(axis=3).transpose(0, 2, 1).reshape(rows, -1)
+        if len(moving):
+            table[moving] = _table(scenario, part, drifts[time, moving])
+        for f, margin in enumerate(margins):
+            left = np.take_along_axis(values[f], at, axis=1)
+            later = left + weight * (np.take_along_axis(values[f], at + 1, axis=1) - left)
+            total = (come[:, None] * margin)[:, None, None, :] * table + later.reshape(rows, GRID, 1, count)
+            values[f] = total.max(axis=3).transpose(0, 2, 1).reshape(rows, -1)
     start = (1.0 - grid[0]) / spacing
     first = int(min(start, GRID - 2))
-    return values[:, first] + (start - first) * (values[:, first + 1] - values[:, first]).astype(np.float64)
+    return [v[:, first] + (start - first) * (v[:, first + 1] - v[:, first]).astype(np.float64) for v in values]
