@@ -26,6 +26,7 @@ from recgym.scenarios.demand import (
 from recgym.scenarios.pricing import (
     EMBEDDING_NOISE,
     EMBEDDING_SEED,
+    LEAST_SALES,
     RIVAL_MEMORY,
     RIVAL_NOISE,
     SPECK,
@@ -331,8 +332,9 @@ def test_errors_of_a_forecast() -> None:
     state = played(quiet, steps=0, **same)[0][0]
     start = np.zeros(1, dtype=np.float32)
     held = quiet.held(state.task, state.pull, start + 1, start, start)
-    np.testing.assert_allclose(state.forecast, held * (quiet.customers / quiet.sales_unit), rtol=1e-6)  # the truth
-    error = np.log(told / state.forecast)
+    truth = np.log(held * (quiet.customers / quiet.sales_unit))
+    np.testing.assert_allclose(state.forecast, truth, rtol=1e-5, atol=1e-6)
+    error = told - state.forecast
     paid = np.log(scenario.ladder.paid.astype(np.float64))
     known = noise**2 * (1.0 + TILT**2 * np.outer(paid, paid) + SPECK**2 * np.eye(21))
     tolerance = 4.5 * math.sqrt(2 / rows) * known.max()  # of 231 entries
@@ -347,8 +349,8 @@ def test_a_forecast_without_noise_of_a_memoryless_product_is_its_demand() -> Non
     scenario = DynamicPricing(**{**OFF, "forecast": 0.0})
     runner = Runner(scenario, 40, make_rng("cpu", 0))
     runner.restart()
-    known = runner.state.demand * (scenario.customers / scenario.sales_unit)
-    np.testing.assert_allclose(scenario.layout.get(runner.observation(), "forecast"), known, rtol=1e-5)
+    known = np.log(np.maximum(runner.state.demand * (scenario.customers / scenario.sales_unit), LEAST_SALES))
+    np.testing.assert_allclose(scenario.layout.get(runner.observation(), "forecast"), known, rtol=1e-5, atol=1e-6)
 
 
 def test_an_embedding_is_an_affine_map_of_the_traits_and_noise() -> None:

@@ -203,7 +203,7 @@ def test_linear_demand_by_hand() -> None:
     """Ridge regression with weight .1, shrunk to one sales unit whatever the price, against the normal equations."""
     scenario = DynamicPricing(horizon=6, stock=None)
     actions, observations = observed(scenario, 4)
-    policy = make_baseline("linear_demand", scenario, epsilon=0.0)
+    policy = make_baseline("linear_demand", scenario, explore=0.0)
     memory = remembered(policy, observations)
     ladder, unit = scenario.ladder, scenario.sales_unit
     for b in range(4):
@@ -225,7 +225,7 @@ def test_the_laplace_step_finds_the_mode(forecast: float | None) -> None:
     scenario = DynamicPricing(horizon=3, stock=500, forecast=forecast)
     actions, observations = observed(scenario, 5)
     policy, memory = make_baseline("glm_ts", scenario), None
-    mean, covariance = vague(scenario)
+    (mean,), covariance = vague(scenario)
     means, covariances = np.tile(mean, (5, 1)), np.tile(covariance, (5, 1, 1))
     for t in range(3):
         memory = policy.predict(observations[t], memory)[1]
@@ -259,7 +259,7 @@ def test_features_by_hand() -> None:
         paid, told = scenario.ladder.paid[k], field("forecast")[0, k]
         gap = reference - paid
         rival = np.log(field("rival")[0])
-        known = [1, np.log(paid), scenario.ladder.display[k], max(gap, 0), min(gap, 0), 1, rival, np.log(told)]
+        known = [1, np.log(paid), scenario.ladder.display[k], max(gap, 0), min(gap, 0), 1, rival, told]
         np.testing.assert_allclose(found[k], known, rtol=1e-5, atol=1e-7)
 
 
@@ -272,7 +272,7 @@ def test_a_learned_prior_recovers_the_distribution_of_the_products() -> None:
         families=("constant",), elasticity=(2.5, 0.2, 0.5, 10.0), purchase=(0.05, 0.15), lift=(0.3, 0.3), gain=NONE,
         dip=NONE, rivals=(), season=NONE, stock=None, forecast=None, embedding=0, customers=400.0, horizon=40,
     )  # fmt: skip
-    mean, covariance = learned_prior(scenario)
+    (mean,), covariance = learned_prior(scenario)
     spread = np.sqrt(covariance.diagonal())
     purchase = np.log(np.random.default_rng(0).uniform(0.5, 1.5, 100_000))
     elasticity = np.exp(np.log(2.5) + 0.2 * np.random.default_rng(1).standard_normal(100_000))

@@ -64,7 +64,7 @@ RIVAL_MEMORY, RIVAL_NOISE = 0.8, 0.05  # of the AR(1) of its log price
 FREE_CHANGE = 0.1  # share by which a price may move without being volatile
 EMBEDDING_SEED = 20_161_124  # of the map from traits to numbers
 LARGEST_TRAIT = 10.0  # of a number of the embedding
-# Mean and spread that an embedding takes purchase, lift and gain to have, whatever a scenario draws: one product has one.
+# Mean and spread of purchase, lift and gain to an embedding, whatever a scenario draws: one product has one embedding.
 TRAITS = ((0.06, 0.023), (0.225, 0.1), (0.6, 0.23))
 EMBEDDING_NOISE = 0.5  # standard deviations of what the embedding tells
 LEAST_SALES = 0.01  # sales units in one decision: no forecast is lower

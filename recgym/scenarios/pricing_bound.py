@@ -32,10 +32,10 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
         E[return] <= l stock + max over sequences of actions of sum_t max(margin - l, 0) demand_t,
 
     because sales are at most the stock, and at most the demand (once the stock is gone there are none: a margin below l
-    costs nothing then). The maximum is over deterministic sequences: reference price, promotion and the
-    reactions of rivals follow from the actions alone. The rival with an AR(1) is known in advance to whoever plays the
-    relaxed problem: one sampled path per trial, so that for these the bound holds on average over trials. Reference prices
-    are a grid with linear interpolation.
+    costs nothing then). The maximum is over deterministic sequences: reference price, promotion and the reactions of
+    rivals follow from the actions alone. The rival with an AR(1) is known in advance to whoever plays the relaxed
+    problem: one sampled path per trial, so that for these the bound holds on average over trials. Reference prices are
+    a grid with linear interpolation.
 
     Args:
         scenario: DynamicPricing.
