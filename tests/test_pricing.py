@@ -17,7 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recgym
+from recgym.baselines import ConstantPolicy, baselines_for, left_out, make_baseline
 from recgym.core import to_numpy, tree_items
+from recgym.evaluation import rollout
 from recgym.rng import make_rng
 from recgym.runner import Runner
 from recgym.scenarios.demand import CURVES, FAMILIES, RIVALS, PricingTask
@@ -32,7 +34,7 @@ EXTREMES: list[dict[str, Any]] = [
     {"stock": 1},
     {"stock": None},
     {"choke": True, "stock": 40},
-    {**ONE, "choke": True},
+    {"prices": (1.0, 2.0), "promotions": ((0.0, 0.0),), "choke": True},
     {"stock": (1e-6, 1e-6), "customers": 0.001},
     {"stock": 40, "customers": 1e6},
     {"stock": (1e6, 1e6), "customers": 1e6, "poisson": False},
@@ -345,3 +347,76 @@ def test_pictures_name_the_candidates() -> None:
     )  # fmt: skip
     names = DynamicPricing(prices=(1.0,), promotions=((0, 0), (0, 1), (0.2, 0.5), (0.2, 1))).candidate_names
     assert names == ("1 display 0", "1 display 1", "1 -20% display 0.5", "1 -20% display 1")
+
+
+# --- what a review found ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("parameters", [{}, {"stock": 3}, {"stock": (5.0, 9.0)}, {"customers": 4000.0}])
+def test_the_units_in_stock_can_be_told_from_the_observation(parameters: dict[str, Any]) -> None:
+    """Products that sell best are those of which most is in stock: nothing of it may be cut off."""
+    scenario = DynamicPricing(**parameters)
+    runner, layout = Runner(scenario, 300, make_rng("cpu", 0)), scenario.layout
+    runner.restart()
+    for _ in range(3):
+        observation = runner.observation()
+        left = scenario.horizon - runner.state.time
+        told = np.expm1(layout.get(observation, "pace").astype(np.float64)) * scenario.sales_unit * left
+        np.testing.assert_allclose(told, runner.state.stock, rtol=1e-5, atol=1e-2)
+        runner.advance(np.full(300, 2))
+
+
+def test_a_losing_product_is_held_at_the_least_loss() -> None:
+    with pytest.warns(UserWarning, match="loses on every sale"):
+        scenario = DynamicPricing(cost=(1.4, 1.5), w_vol=(0.0, 0.0), stock=None)
+    results = {
+        name: rollout(make_baseline(name, scenario), scenario, trials=200, seed=0)
+        for name in ("informed", "random", "glm_ts")
+    }
+    least = max(
+        rollout(ConstantPolicy(scenario, action), scenario, trials=200, seed=0).returns.mean() for action in range(21)
+    )
+    assert results["informed"].returns.mean() >= least - 0.5
+    assert results["glm_ts"].returns.mean() > results["random"].returns.mean()
+
+
+def test_a_product_has_one_embedding_whatever_else_is_drawn() -> None:
+    plain = recgym.make_scenario("DynamicPricing-v0")
+    shifted = recgym.make_scenario("DynamicPricing-v0", **recgym.SCENARIOS["DynamicPricing-v0"].shifted)
+    task = plain.sample_task(make_rng("cpu", 0), 50)
+    np.testing.assert_array_equal(plain.traits(task), shifted.traits(task))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {
+            "promotions": ((0.0, 0.0), (0.0, 1.0)),
+            "lift": (0.0, 3.0),
+            "table": (0.8, 0.8, 0.6, 0.6, 0.3, 0.3, 0.1, 0.1, 0.0, 0.0),
+        },
+        {"rivals": ("static",), "cross": (2.0, 2.0)},
+        {"w_vol": (0.0, 2.0)},
+        {"table": None},
+    ],
+    ids=str,
+)
+def test_backward_induction_is_offered_only_where_it_is_the_optimum(parameters: dict[str, Any]) -> None:
+    scenario = recgym.make_scenario("DynamicPricingFerreira-v0", **parameters)
+    assert "exact" in left_out(scenario)
+    assert "exact" in baselines_for(recgym.make_scenario("DynamicPricingFerreira-v0"))
+
+
+def test_nothing_sells_and_nothing_breaks() -> None:
+    scenario = DynamicPricing(
+        prices=(1.25, 1.3), promotions=((0.0, 0.0),), families=("linear",), elasticity=(6, 0, 6, 6)
+    )
+    for name in baselines_for(scenario):
+        assert np.isfinite(rollout(make_baseline(name, scenario), scenario, trials=20, seed=0).returns).all()
+    with pytest.raises(ValueError, match="choke needs another price"):
+        DynamicPricing(prices=(1.0,), choke=True)
+
+
+def test_a_perfect_forecast_is_worth_something_to_particles() -> None:
+    """200 paired trials; the mean gain is .5 and its standard error .1."""
+    perfect, none = (DynamicPricing(forecast=noise) for noise in (0.0, None))
+    gains = [rollout(make_baseline("particle_mean", s), s, trials=400, seed=0).returns for s in (perfect, none)]
+    assert (gains[0] - gains[1]).mean() > 0.2
