@@ -43,6 +43,7 @@ def test_ppo_solves_a_trivial_environment(algorithm: Any, policy: str) -> None:
         ("RecBandit-v0", ("ucb1", "thompson", "greedy")),
         ("RecBanditDrift-v0", ("discounted_thompson", "sliding_window_thompson", "ucb1_tuned")),
         ("RecBanditContextual-v0", ("lints",)),
+        ("DynamicPricing-v0", ("glm_ts", "ts_update")),
     ],
 )
 def test_the_shipped_agents_are_above_what_they_learn_to_beat(env_id: str, beaten: tuple[str, ...]) -> None:
