@@ -23,17 +23,8 @@ from recgym.scenarios.demand import (
     rival_price,
     shares,
 )
-from recgym.scenarios.pricing import (
-    EMBEDDING_NOISE,
-    EMBEDDING_SEED,
-    LEAST_SALES,
-    RIVAL_MEMORY,
-    RIVAL_NOISE,
-    SPECK,
-    TILT,
-    UNLIMITED,
-    DynamicPricing,
-)
+from recgym.scenarios.foresight import EMBEDDING_NOISE, EMBEDDING_SEED, LEAST_SALES, SPECK, TILT, traits
+from recgym.scenarios.pricing import RIVAL_MEMORY, RIVAL_NOISE, UNLIMITED, DynamicPricing
 
 NONE = (0.0, 0.0)
 OFF: dict[str, Any] = {  # every mechanism that makes a decision depend on another one, or that adds noise
@@ -364,7 +355,7 @@ def test_an_embedding_is_an_affine_map_of_the_traits_and_noise() -> None:
     task = runner.state.task
     special = np.stack([np.log(task.elasticity), task.purchase, task.lift, task.gain], axis=1).astype(np.float64)
     design = np.column_stack([np.ones(rows), special])
-    told = scenario.traits(task).astype(np.float64)
+    told = traits(task, scenario.embedding).astype(np.float64)
     weights, *_ = np.linalg.lstsq(design, told, rcond=None)
     np.testing.assert_allclose(design @ weights, told, atol=1e-4)
     fixed = np.random.default_rng(EMBEDDING_SEED).standard_normal((4, 6)) / 2  # so that a number has variance 1

@@ -12,7 +12,10 @@ from scipy.optimize import minimize
 import recgym
 from recgym.baselines import ConstantPolicy, baselines_for, make_baseline
 from recgym.baselines.bandit import Seen
-from recgym.baselines.pricing import Curve, Particles, Tally, curve_features, learned_prior, market, vague
+from recgym.baselines.curves import Curve, curve_features, learned_prior, vague
+from recgym.baselines.particles import Particles
+from recgym.baselines.pricing import Tally
+from recgym.baselines.pricing_market import market
 from recgym.core import LOG_SCALE, tree_items, tree_map
 from recgym.evaluation import TEST_SEED, rollout
 from recgym.rng import make_rng

@@ -65,17 +65,22 @@ class ConstantPolicy:
 
 
 class InformedPolicy:
-    """Knows the task: the scenario's own `informed_action`."""
+    """Knows the task.
+
+    Args:
+        scenario: what is played.
+        act: state -> actions [B] or [B, k]; None: the scenario's own `informed_action`.
+    """
 
     sees_state = True
 
-    def __init__(self, scenario: Any) -> None:
-        self._scenario = scenario
+    def __init__(self, scenario: Any, act: Callable[[Any], Any] | None = None) -> None:
+        self._act = scenario.informed_action if act is None else act
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
-        return to_numpy(self._scenario.informed_action(observation)), state
+        return to_numpy(self._act(observation)), state
 
 
 GENERAL = {

@@ -102,12 +102,47 @@ class Gaussian(NamedTuple):
     covariance: Floats  # [B, d, d]
 
 
+def laplace(
+    mean: Floats,
+    covariance: Floats,
+    x: Floats,
+    outcome: Floats,
+    response: Callable[[Floats], Floats],
+    slope: Callable[[Floats], Floats],
+    lowest: Floats,
+    halvings: int,
+) -> tuple[Floats, Floats]:
+    """Posterior N(m, S) after one outcome of a generalised linear model with canonical link, by Laplace's method.
+
+    The mode lies on the line m + g S x, where g = outcome - response(m . x + g x^T S x); the curvature there, s, gives
+    S -= s / (1 + s x^T S x) S x (S x)^T. Where x is 0 nothing changes.
+
+    Args:
+        mean: m [B, F].
+        covariance: S [B, F, F].
+        x: [B, F].
+        outcome: [B, 1].
+        response: mean outcome of a linear predictor [B, 1]; it rises and is not below 0.
+        slope: s of a mean outcome [B, 1].
+        lowest: [B, 1] g is between it and the outcome.
+        halvings: of that interval.
+    """
+    moved = (covariance @ x[..., None])[..., 0]  # S x
+    before, variance = (mean * x).sum(axis=1, keepdims=True), (x * moved).sum(axis=1, keepdims=True)
+    low, high = lowest, outcome
+    for _ in range(halvings):
+        middle = 0.5 * (low + high)
+        above = middle + response(before + variance * middle) > outcome
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    s = slope(response(before + variance * middle))
+    shrunk = covariance - (s / (1.0 + s * variance) * moved)[:, :, None] * moved[:, None, :]
+    return mean + middle * moved, shrunk
+
+
 def logistic(scenario: Any, index: Callable[[Gaussian, Seen], Floats]) -> IndexPolicy:
     """Gaussian posterior N(m, S) of theta, which begins at its prior N(0, taste^2 I), under the true base rate.
 
-    One Laplace approximation per click (Chapelle & Li 2011, algorithm 3, with the full covariance). The mode lies on
-    the line m + g S x, where g = click - sigmoid(bias + m . x + g x^T S x); the curvature there, s = p (1 - p), gives
-    S -= s / (1 + s x^T S x) S x (S x)^T.
+    One step of `laplace` per click (Chapelle & Li 2011, algorithm 3, with the full covariance).
     """
     width = scenario.width
 
@@ -115,21 +150,15 @@ def logistic(scenario: Any, index: Callable[[Gaussian, Seen], Floats]) -> IndexP
         covariance = np.broadcast_to(scenario.taste**2 * np.eye(width), (rows, width, width)).copy()
         return Gaussian(np.zeros((rows, scenario.arms, width)), np.zeros((rows, width)), covariance)
 
+    def response(predictor: Floats) -> Floats:
+        return _sigmoid(scenario.bias + predictor)
+
     def learn(memory: Gaussian, seen: Seen) -> Gaussian:
         x = _shown(memory.offered, seen)
-        moved = (memory.covariance @ x[..., None])[..., 0]  # S x; zero where x is
-        before = scenario.bias + (memory.mean * x).sum(axis=1, keepdims=True)
-        variance = (x * moved).sum(axis=1, keepdims=True)
-        low, high = seen.reward[:, None] - 1.0, seen.reward[:, None]
-        for _ in range(20):  # g has one root, between click - 1 and click
-            middle = 0.5 * (low + high)
-            above = middle + _sigmoid(before + variance * middle) > seen.reward[:, None]
-            low, high = np.where(above, low, middle), np.where(above, middle, high)
-        p = _sigmoid(before + variance * middle)
-        s = p * (1.0 - p)
-        covariance = memory.covariance - (s / (1.0 + s * variance) * moved)[:, :, None] * moved[:, None, :]
+        click = seen.reward[:, None]
+        after = laplace(memory.mean, memory.covariance, x, click, response, lambda p: p * (1.0 - p), click - 1.0, 20)
         assert seen.features is not None
-        return Gaussian(seen.features, memory.mean + middle * moved, covariance)
+        return Gaussian(seen.features, *after)
 
     return IndexPolicy(scenario, start, learn, index)
 

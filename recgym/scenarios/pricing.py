@@ -38,16 +38,9 @@ from recgym.core import (
     tree_map,
 )
 from recgym.rng import beta
-from recgym.scenarios.demand import (
-    CURVES,
-    FAMILIES,
-    RIVALS,
-    Ladder,
-    PricingTask,
-    pull,
-    rival_price,
-    shares,
-)
+from recgym.scenarios import foresight
+from recgym.scenarios.demand import CURVES, FAMILIES, RIVALS, Ladder, PricingTask, pull, rival_price, shares
+from recgym.scenarios.foresight import LARGEST_TRAIT, LEAST_SALES
 from recgym.scenarios.pricing_bound import upper_bound
 
 __all__ = ["DynamicPricing"]
@@ -58,17 +51,9 @@ MOST_CANDIDATES = 10_000
 UNLIMITED = 2**40  # units: more than can be sold
 LARGEST = 100.0  # of an observed number; what is larger is cut
 LARGEST_PACE = 1e4  # sales units per decision: more stock than can be sold
-MEDIAN_ELASTICITY = 2.62  # mean of 1,851 estimates (Bijmolt et al. 2005, p. 141)
 RIVAL_SPREAD = 0.1  # sd of the log of the rival's usual price
 RIVAL_MEMORY, RIVAL_NOISE = 0.8, 0.05  # of the AR(1) of its log price
 FREE_CHANGE = 0.1  # share by which a price may move without being volatile
-EMBEDDING_SEED = 20_161_124  # of the map from traits to numbers
-LARGEST_TRAIT = 10.0  # of a number of the embedding
-# Mean and spread of purchase, lift and gain to an embedding, whatever a scenario draws: one product has one embedding.
-TRAITS = ((0.06, 0.023), (0.225, 0.1), (0.6, 0.23))
-EMBEDDING_NOISE = 0.5  # standard deviations of what the embedding tells
-LEAST_SALES = 0.01  # sales units in one decision: no forecast is lower
-TILT, SPECK = 2.0, 0.5  # of a forecast: error of the elasticity and of each candidate, in units of that of the level
 
 RANGES = {  # of the parameters that are [least, most]
     "purchase": (1e-6, 0.95),
@@ -205,7 +190,12 @@ class DynamicPricing:
     horizon: int = 60
     families: tuple[str, ...] = CURVES
     table: tuple[float, ...] | None = None
-    elasticity: tuple[float, float, float, float] = (MEDIAN_ELASTICITY, 0.4, 1.1, 6.0)
+    elasticity: tuple[float, float, float, float] = (
+        2.62,
+        0.4,
+        1.1,
+        6.0,
+    )  # mean of 1,851 estimates: Bijmolt et al. 2005, p. 141
     purchase: tuple[float, float] = (0.02, 0.1)
     customers: float = 50.0
     poisson: bool = True
@@ -355,8 +345,12 @@ class DynamicPricing:
         start = none[:, 0]
         rival = rival_price(task, none[:, :1] + 1.0, none[:, :1])[:, 0]
         base = self.base(task)
-        known = self._describe(task, rng) if self.embedding else none[:, :0]
-        forecast = none if self.forecast is None else self._predict(task, base, self.forecast, rng)
+        known = foresight.embed(task, self.embedding, rng) if self.embedding else none[:, :0]
+        forecast = none
+        if self.forecast is not None:
+            truth = self.log_sales(self.held(task, base, start + 1.0, start, start))
+            told = foresight.forecast(truth, xp.log(self._on(start).paid), self.forecast, rng)
+            forecast = clip(told, *self._forecasts)
         state = PricingState(
             task, self.margin(task), base, known, forecast, task.stock + 0, reference=start + 1.0, drift=start,
             rival=rival, rival_seen=rival, demand=none, worth=none, chosen=none, average=none + 1.0, counts=none,
@@ -406,7 +400,7 @@ class DynamicPricing:
         context["last_reward"] = clip(state.reward, -LARGEST, LARGEST)
         stock = xp.astype(state.stock, xp.float32)
         pace = stock / (clip(self.horizon - state.time, 1.0, None) * self.sales_unit)
-        angle = 2.0 * math.pi * (state.time * (1.0 / self.period) + task.phase)
+        angle = self._angle(task, state.time)
         context |= {
             "last_sales": clip(state.sales / self.sales_unit, 0.0, LARGEST),
             "stock": stock / xp.astype(task.stock, xp.float32),
@@ -434,8 +428,11 @@ class DynamicPricing:
 
     def arriving(self, task: PricingTask, time: Array) -> Array:
         """[B] mean number that come in a decision."""
-        angle = 2.0 * math.pi * (time * (1.0 / self.period) + task.phase)
-        return self.customers * (1.0 + task.season * namespace(time).sin(angle))
+        return self.customers * (1.0 + task.season * namespace(time).sin(self._angle(task, time)))
+
+    def _angle(self, task: PricingTask, time: Array) -> Array:
+        """[B] where in the season a decision is."""
+        return 2.0 * math.pi * (time * (1.0 / self.period) + task.phase)
 
     def _whole(self, mean: Array, rng: Rng) -> Array:
         """[B] int64: the mean rounded up or down, at random so that it stays the mean."""
@@ -446,7 +443,7 @@ class DynamicPricing:
     def customers_left(self, task: PricingTask, time: Array) -> Array:
         """[B] mean number from `time` to the end; sum of sines in closed form."""
         xp, step, left = namespace(time), math.pi / self.period, self.horizon - time
-        middle = 2.0 * math.pi * (time * (1.0 / self.period) + task.phase) + step * (left - 1.0)
+        middle = self._angle(task, time) + step * (left - 1.0)
         if self.period == 1:  # every decision is at the same point of the season
             return left * self.arriving(task, time)
         return self.customers * (left + task.season * xp.sin(middle) * xp.sin(step * left) / math.sin(step))
@@ -467,31 +464,6 @@ class DynamicPricing:
         rate = self.arriving(task, state.time) / self.sales_unit
         return state._replace(demand=demand, worth=state.margin * demand * rate[:, None])
 
-    # --- what is known before the trial ---
-    def traits(self, task: PricingTask) -> Array:
-        """[B, E] embedding of the product without its noise: a fixed linear map of what is special about it."""
-        xp = namespace(task.cost)
-        special = [xp.log(task.elasticity / MEDIAN_ELASTICITY) / 0.4]
-        for value, (mean, spread) in zip((task.purchase, task.lift, task.gain), TRAITS, strict=True):
-            special.append((value - mean) / spread)
-        maps = np.random.default_rng(EMBEDDING_SEED).standard_normal((len(special), self.embedding)) / 2.0
-        return xp.stack(special, axis=1) @ xp.asarray(
-            maps.astype(np.float32), device=getattr(task.cost, "device", None)
-        )
-
-    def _describe(self, task: PricingTask, rng: Rng) -> Array:
-        """[B, E] embedding of the product."""
-        told = self.traits(task)
-        return clip(told + EMBEDDING_NOISE * rng.normal(tuple(told.shape)), -LARGEST_TRAIT, LARGEST_TRAIT)
-
-    def _predict(self, task: PricingTask, base: Array, noise: float, rng: Rng) -> Array:
-        """[B, K] log sales that a forecast gives each candidate: wrong in level, in elasticity and at each of them."""
-        xp, start = rng.xp, 0.0 * task.cost
-        log_paid, shape = xp.log(self._on(start).paid), tuple(base.shape)
-        error = rng.normal((shape[0], 1)) + TILT * rng.normal((shape[0], 1)) * log_paid + SPECK * rng.normal(shape)
-        told = self.log_sales(self.held(task, base, start + 1.0, start, start)) + noise * error
-        return clip(told, *self._forecasts)
-
     def log_sales(self, share: Array) -> Array:
         """Log of the sales, in sales units, of a share of the customers; not below `LEAST_SALES`."""
         xp, all_buy = namespace(share), self.customers / self.sales_unit
@@ -511,12 +483,11 @@ class DynamicPricing:
         far from it where it pays to raise the reference price first."""
         task = state.task
         held = self.held(task, state.pull, state.reference, state.drift, state.time)
-        xp = namespace(held)
         left = clip(self.customers_left(task, state.time), 1e-6, None)  # none come at the bottom of a season
-        supply = xp.astype(state.stock, held.dtype) / left
-        return self.plan(state.margin, held, supply)
+        return self.plan(state.margin, held, namespace(held).astype(state.stock, held.dtype) / left)
 
     def bound(self, state: PricingState) -> np.ndarray:
+        """[B] float64 upper bound on the expected return of any policy, from the start of a trial."""
         return upper_bound(self, tree_map(to_numpy, state))
 
     def plan(self, margin: Array, held: Array, supply: Array) -> Array:
@@ -532,8 +503,7 @@ class DynamicPricing:
         return fluid.action_of(mix, mix.weight > 0.5, reward)
 
     def candidate_rewards(self, state: PricingState) -> tuple[Array, Array | None]:
-        rate = self.margin(state.task) * state.average
-        return state.worth, rate if self.statistics else None
+        return state.worth, state.margin * state.average if self.statistics else None
 
     def trace(self, state: PricingState) -> dict[str, Array]:
         """[B] prices in money; demand, sales and stock in units."""

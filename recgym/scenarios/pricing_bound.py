@@ -56,7 +56,7 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
 def _chunk(scenario: Any, state: Any, drifts: np.ndarray) -> np.ndarray:
     """The bound [B] where an AR(1) rival's price is off by `drifts` [T, B, 1]."""
     task = state.task
-    margin = scenario.margin(task)
+    margin = state.margin
     held = scenario.held(task, state.pull, state.reference, state.drift, state.time)
     customers = np.maximum(scenario.customers_left(task, state.time).astype(np.float64), 1e-6)
     mix = fluid.solve(margin * held, held, task.stock / customers)
