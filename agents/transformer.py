@@ -310,16 +310,15 @@ class CandidateNetwork(nn.Module):
         super().__init__()
         self.layout = layout
         self.context_width, self.candidate_width, _ = layout.sizes
-        self.column = {name: start for name, start, _ in _columns(layout)}
+        self.column = {name: start for name, (_, start, _) in layout.places.items()}
         if missing := [name for name in NEEDED if name not in self.column]:
             raise ValueError(f"the layout lacks {', '.join(missing)}, from which the policy learns what happened")
         outcomes = [field.name for field in layout.context if field.name.startswith("last_") and field.width == 1]
         outcomes.remove("last_reward")
         self.outcomes = ["last_reward", *outcomes]  # of what was chosen
         self.feedback = [name for name in ("clicked",) if name in self.column]  # of each candidate
-        self.own = [
-            c for name, start, n in _columns(layout) if name in own_features(layout) for c in range(start, start + n)
-        ]
+        own = (layout.places[name] for name in own_features(layout))
+        self.own = [column for _, start, n in own for column in range(start, start + n)]
         if feature_memory and not self.own:
             raise ValueError("a memory of features needs candidates with features of their own; this layout has none")
         told = len(self.outcomes) + len(self.feedback)
@@ -481,17 +480,6 @@ class CandidateNetwork(nn.Module):
 def own_features(layout: Layout) -> list[str]:
     """Candidate fields that describe the candidate, and not what happened to it in the trial."""
     return [field.name for field in layout.candidate if field.name not in STATISTICS]
-
-
-def _columns(layout: Layout) -> list[tuple[str, int, int]]:
-    """(name, first column, width) of every field, within its block."""
-    found = []
-    for fields in (layout.context, layout.candidate):
-        start = 0
-        for field in fields:
-            found.append((field.name, start, field.width))
-            start += field.width
-    return found
 
 
 # --- any observation -------------------------------------------------------------------------------------------------

@@ -175,29 +175,34 @@ class Layout:
         rows = observation[..., context:]
         return observation[..., :context], rows.reshape((*rows.shape[:-1], self.candidates, candidate))
 
-    def get(self, observation: Array, name: str) -> Array:
-        """One field of an observation [B, D]: context [B], candidate [B, K]; plus an axis where its width is > 1."""
-        for fields_, block in zip((self.context, self.candidate), self.split(observation), strict=True):
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int, int]]:
+        """Of each field, by name: block (0 context, 1 candidate), first column within the block, width."""
+        found = {}
+        for block, fields_ in enumerate((self.context, self.candidate)):
             start = 0
             for field in fields_:
-                if field.name == name:
-                    return block[..., start] if field.width == 1 else block[..., start : start + field.width]
+                found[field.name] = block, start, field.width
                 start += field.width
-        raise KeyError(f"observation has no field {name!r}; its fields are {[f.name for f in self]}")
+        return found
+
+    def _place(self, name: str) -> tuple[int, int, int]:
+        if name not in self.places:
+            raise KeyError(f"observation has no field {name!r}; its fields are {list(self.places)}")
+        return self.places[name]
+
+    def get(self, observation: Array, name: str) -> Array:
+        """One field of an observation [B, D]: context [B], candidate [B, K]; plus an axis where its width is > 1."""
+        block, start, width = self._place(name)
+        numbers_ = self.split(observation)[block]
+        return numbers_[..., start] if width == 1 else numbers_[..., start : start + width]
 
     def columns(self, name: str) -> list[int]:
         """Where the numbers of one field stand in an observation, all candidates' together."""
-        start, step, _ = self.sizes
-        column = 0
-        for field in self.context:
-            if field.name == name:
-                return list(range(column, column + field.width))
-            column += field.width
-        for field in self.candidate:
-            if field.name == name:
-                return [start + i * step + j for i in range(self.candidates) for j in range(field.width)]
-            start += field.width
-        raise KeyError(f"observation has no field {name!r}; its fields are {[f.name for f in self]}")
+        block, start, width = self._place(name)
+        context, step, _ = self.sizes
+        firsts = [context + i * step + start for i in range(self.candidates)] if block else [start]
+        return [first + j for first in firsts for j in range(width)]
 
     def join(self, context: Mapping[str, Array], candidate: Mapping[str, Array]) -> Array:
         """The inverse of `get`: arrays per field, [B(, width)] and [B, K(, width)], to one float32 array [B, D].

@@ -25,6 +25,7 @@ __all__ = [
 KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed": "the task", "agent": "its training"}
 SIGNS = {1: "+", 0: " ", -1: "-"}
 Z95 = 1.959963984540054
+MOST_INSIDE = 12  # curves whose legend fits into the figure
 
 
 def report_json(
@@ -184,13 +185,22 @@ def curves_figure(
     axes.set(xlabel="decision", ylabel=f"{what} so far (reward), lower is better", title=title)
     if not behind:
         axes.set_ylim(bottom=0)
-    axes.legend(fontsize=9, frameon=False, title=f"policy, {what} at the end")
+    look: dict[str, Any] = {"fontsize": 9, "frameon": False, "title": "policy, at the end"}
+    if len(results) > MOST_INSIDE:  # they would cover the curves
+        figure.legend(**look, loc="outside right upper")
+    else:
+        axes.legend(**look)
     return figure
 
 
-def action_figure(trials: Trials, *, title: str = "") -> Any:
-    """What was chosen, and how often it was the best, over the decisions of a trial. A matplotlib Figure."""
+def action_figure(trials: Trials, scenario: Any, *, title: str = "") -> Any:
+    """What was chosen, and how often it was the best, over the decisions of a trial. A matplotlib Figure.
+
+    The best is that of the moment, and not shown where it is no measure (see `recgym.core.Scenario`). Candidates that
+    have names are coloured in their order.
+    """
     try:
+        from matplotlib import colormaps
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
@@ -198,12 +208,18 @@ def action_figure(trials: Trials, *, title: str = "") -> Any:
     axes = figure.subplots()
     decisions = np.arange(1, len(trials.actions) + 1)
     shares = trials.actions / trials.actions.sum(axis=1, keepdims=True)
-    axes.stackplot(decisions, shares.T, alpha=0.6)
-    best = (trials.regret <= 1e-6).mean(axis=0)
-    axes.plot(decisions, best, color="black", linewidth=2, label="share of choices that are the best of the moment")
+    names = getattr(scenario, "candidate_names", None)
+    if names is None:
+        axes.stackplot(decisions, shares.T, alpha=0.6)
+    else:
+        bands = axes.stackplot(decisions, shares.T, colors=colormaps["viridis"](np.linspace(0, 1, len(names))))
+        figure.legend(bands[::-1], names[::-1], fontsize=8, frameon=False, loc="outside right center")
+    if not hasattr(scenario, "bound"):
+        best = (trials.regret <= 1e-6).mean(axis=0)
+        axes.plot(decisions, best, color="black", linewidth=2, label="share of best choices")
+        axes.legend(loc="upper left", fontsize=9)
     axes.set(xlabel="decision", ylabel="share of trials", ylim=(0, 1), title=title)
     axes.set_xlim(decisions[0], max(decisions[-1], decisions[0] + 1))
-    axes.legend(loc="upper left", fontsize=9)
     return figure
 
 

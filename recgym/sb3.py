@@ -343,7 +343,8 @@ class EvaluationCallback(BaseCallback):
             self.scenario, seed=VALIDATION_SEED, title=title
         )
         curves = curves_figure(results, self.scenario, title=title, emphasise=("agent",))
-        for name, figure in {"regret_curves": curves, "actions": action_figure(trials, title=title), **own}.items():
+        actions = action_figure(trials, self.scenario, title=title)
+        for name, figure in {"regret_curves": curves, "actions": actions, **own}.items():
             figure.set_dpi(70)  # a run has dozens of them
             self.logger.record(f"eval/{name}", Figure(figure, close=False), exclude=hidden)
         self.logger.dump(self.num_timesteps)

@@ -402,7 +402,7 @@ def finish(options: argparse.Namespace, parameters: dict[str, Any], model: Any, 
         write_json(folder / "report.json", report)
     title = f"{options.env}, {options.trials:,} held-out trials"
     curves_figure(results, scenario, title=title, emphasise=[options.algo]).savefig(folder / "regret.png")
-    action_figure(results[options.algo], title=title).savefig(folder / "actions.png")
+    action_figure(results[options.algo], scenario, title=title).savefig(folder / "actions.png")
     python, scripts, file = sys.executable, Path(sys.argv[0]).parent, folder / CHECKPOINT
     given = [part for key, value in parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")]
     names = ",".join([*baselines, f"{options.algo}={file}"])
