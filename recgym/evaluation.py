@@ -81,6 +81,7 @@ class Shuffled:
         if unknown := [name for name in fields if name not in known]:
             raise ValueError(f"the observation has no field {unknown[0]!r}; there are {', '.join(known)}")
         self._policy, self._columns = policy, [column for name in fields for column in layout.columns(name)]
+        self.action_space = getattr(policy, "action_space", None)  # has luck of its own; see `own_luck`
 
     def reseed(self, seed: Any) -> None:
         if hasattr(self._policy, "reseed"):
