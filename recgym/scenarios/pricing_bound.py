@@ -16,7 +16,7 @@ from recgym.scenarios.demand import AR1, rival_price, shares
 
 __all__ = ["upper_bound"]
 
-GRID = 21  # reference prices; twice as many move the mean bound by less than a thousandth (tests/test_pricing_bound.py)
+GRID = 21  # reference prices, at least; twice as many hardly move the mean bound (tests/test_pricing_bound.py)
 CHUNK = 256  # trials at a time
 # Of the fluid program's dual price: each gives a bound, the least is taken.
 FACTORS = (0.0, 0.6, 0.8, 0.9, 1.0, 1.1, 1.3, 1.7)
@@ -35,7 +35,9 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
     costs nothing then). The maximum is over deterministic sequences: reference price, promotion and the reactions of
     rivals follow from the actions alone. The rival with an AR(1) is known in advance to whoever plays the relaxed
     problem: one sampled path per trial, so that for these the bound holds on average over trials. Reference prices are
-    a grid with linear interpolation.
+    a grid, linear in between, with a node at every price that can be paid: there demand has its kink, and there a price
+    that is held stays. What interpolation is off by elsewhere is a few thousandths of single trials at most, less of
+    their mean (tests/test_pricing_bound.py).
 
     Args:
         scenario: DynamicPricing.
@@ -77,17 +79,19 @@ def _chunk(scenario: Any, state: Any, drifts: np.ndarray) -> np.ndarray:
 
 
 def _grid(scenario: Any) -> np.ndarray:
-    """[G] reference prices that can occur."""
-    paid = scenario.ladder.paid
-    return np.linspace(min(1.0, paid.min()), max(1.0, paid.max()), GRID, dtype=np.float32)
+    """[G] reference prices that can occur, ascending: those a price paid may be held at, and what lies between."""
+    nodes = np.unique(np.append(scenario.ladder.paid, np.float32(1.0)))
+    between = np.linspace(nodes[0], nodes[-1], GRID, dtype=np.float32)
+    far = np.abs(between[:, None] - nodes).min(axis=1) > 0.5 * (between[1] - between[0])
+    return np.sort(np.append(nodes, between[far]))
 
 
 def _table(scenario: Any, state: Any, drift: np.ndarray) -> np.ndarray:
     """Shares [B, G, 2, K] that buy, by reference price and whether a promotion came before; `drift` [B, 1]."""
     grid, rows = _grid(scenario), len(drift)
-    found = np.empty((rows, GRID, 2, state.pull.shape[1]), dtype=np.float32)
-    for g in range(GRID):
-        reference = np.full((rows, 1), grid[g])
+    found = np.empty((rows, len(grid), 2, state.pull.shape[1]), dtype=np.float32)
+    for g, node in enumerate(grid):
+        reference = np.full((rows, 1), node)
         rival = rival_price(state.task, reference, drift)
         for after in range(2):
             promoted = np.full((rows, 1), float(after), dtype=np.float32)
@@ -98,25 +102,25 @@ def _table(scenario: Any, state: Any, drift: np.ndarray) -> np.ndarray:
 def _relaxed(scenario: Any, state: Any, drifts: np.ndarray, margins: list[np.ndarray]) -> list[np.ndarray]:
     """For each of the margins [B, K]: [B] highest sum of it times expected demand over sequences of actions."""
     task, grid, paid = state.task, _grid(scenario), scenario.ladder.paid
-    rows, count = len(task.memory), len(paid)
+    rows, nodes, count = len(task.memory), len(grid), len(paid)
     memory = task.memory[:, None, None]
-    spacing = max(grid[1] - grid[0], 1e-6)  # 0 where there is only one price
-    place = (memory * grid[:, None] + (1.0 - memory) * paid - grid[0]) / spacing  # [B, G, K] of the next
-    low = np.clip(place.astype(np.int64), 0, GRID - 2)
-    weight = np.clip(place - low, 0.0, 1.0).reshape(rows, -1)
-    at = (scenario.ladder.promoted * GRID + low).reshape(rows, -1)  # in values [B, 2 G]
+    following = memory * grid[:, None] + (1.0 - memory) * paid  # [B, G, K]
+    low = np.clip(np.searchsorted(grid, following, side="right") - 1, 0, max(nodes - 2, 0))
+    high = np.minimum(low + 1, nodes - 1)  # the same where there is only one price
+    weight = (following - grid[low]) / np.maximum(grid[high] - grid[low], 1e-6)
+    weight = np.clip(weight, 0.0, 1.0).reshape(rows, -1)
+    below, above = ((scenario.ladder.promoted * nodes + g).reshape(rows, -1) for g in (low, high))  # in values [B, 2 G]
     moving = np.flatnonzero((task.rival == AR1) & (task.cross > 0))
     table, part = _table(scenario, state, drifts[0]), tree_map(lambda leaf: leaf[moving], state)
-    values = [np.zeros((rows, 2 * GRID), dtype=np.float32) for _ in margins]  # by promotion before, reference price
+    values = [np.zeros((rows, 2 * nodes), dtype=np.float32) for _ in margins]  # by promotion before, reference price
     for time in reversed(range(scenario.horizon)):
         come = scenario.arriving(task, np.full(rows, time, dtype=np.float32))
         if len(moving):
             table[moving] = _table(scenario, part, drifts[time, moving])
         for f, margin in enumerate(margins):
-            left = np.take_along_axis(values[f], at, axis=1)
-            later = left + weight * (np.take_along_axis(values[f], at + 1, axis=1) - left)
-            total = (come[:, None] * margin)[:, None, None, :] * table + later.reshape(rows, GRID, 1, count)
+            left = np.take_along_axis(values[f], below, axis=1)
+            later = left + weight * (np.take_along_axis(values[f], above, axis=1) - left)
+            total = (come[:, None] * margin)[:, None, None, :] * table + later.reshape(rows, nodes, 1, count)
             values[f] = total.max(axis=3).transpose(0, 2, 1).reshape(rows, -1)
-    start = (1.0 - grid[0]) / spacing
-    first = int(min(start, GRID - 2))
-    return [v[:, first] + (start - first) * (v[:, first + 1] - v[:, first]).astype(np.float64) for v in values]
+    first = int(np.searchsorted(grid, np.float32(1.0)))
+    return [v[:, first].astype(np.float64) for v in values]
