@@ -162,6 +162,12 @@ class Layout:
     candidate: tuple[Field, ...]
     candidates: int
 
+    def __post_init__(self) -> None:
+        names = [field.name for field in (*self.context, *self.candidate)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"observation has several fields named {', '.join(twice)}: name each differently")
+
     @cached_property
     def sizes(self) -> tuple[int, int, int]:
         """(Dc, Di, D): numbers of the context, of one candidate, of the whole observation."""

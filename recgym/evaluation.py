@@ -321,11 +321,11 @@ def summarise(results: Mapping[str, Trials], scenario: Any, bounds: np.ndarray |
 def ratio(part: np.ndarray, whole: np.ndarray) -> Interval:
     """Mean of `part` [N] over the mean of `whole` [N], of the same trials; the interval resamples them together.
 
-    NaN where the latter is not above 0: there is nothing to have a share of.
+    NaN where the latter, resampled, is not above 0 throughout: there may be nothing to have a share of.
     """
     both = np.column_stack([part, whole])
     means, resampled = both.mean(axis=0), _resampled_means(both)
-    if not means[1] > 0:
+    if not resampled[:, 1].min() > 0:
         return Interval(np.nan, np.nan, np.nan)
     return _percentiles(means[0] / means[1], resampled[:, 0] / resampled[:, 1])
 

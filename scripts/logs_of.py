@@ -57,7 +57,10 @@ def share_of_informed(
 ) -> dict[str, Any]:
     """What the log says of demand, and the returns in percent of the informed policy's; prints these."""
     shares = {name: ratio(trials.returns, results["informed"].returns) for name, trials in results.items()}
-    print_shares(shares)
+    if math.isnan(shares["informed"].mean):
+        print("percent of the informed policy's return: none, as that policy earns nothing for certain")
+    else:
+        print_shares(shares)
     transactions_report = read_log(options).to_json()
     return {"transactions": transactions_report, "share_of_informed": {k: v._asdict() for k, v in shares.items()}}
 

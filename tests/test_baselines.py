@@ -23,7 +23,7 @@ from recgym.baselines.bandit import (
 from recgym.baselines.contextual import Gaussian, Ridge, logistic, ridge
 from recgym.baselines.drift import Belief, Window, filtering, grid_quantile, logit_grid, within_window
 from recgym.core import tree_map
-from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Trials, headroom, rollout, tune
+from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Trials, headroom, ratio, rollout, tune
 from recgym.rng import make_rng
 from recgym.runner import Runner
 
@@ -557,3 +557,12 @@ def test_the_drift_filter_survives_extreme_priors() -> None:
         memory = play(make_baseline("thompson_drift", scenario), scenario, trials=3)[2]
         assert isinstance(memory, Belief)
         np.testing.assert_allclose(memory.mass.sum(axis=2), 1.0, rtol=1e-4)
+
+
+def test_there_is_no_share_of_what_may_be_nothing() -> None:
+    """100 trials with standard deviation 1: a mean of .1 is one standard error above 0, of 1 ten."""
+    noise = make_rng("cpu", [0]).normal((100,)).astype(np.float64)
+    part, whole = np.full(100, 0.5), noise - noise.mean()
+    assert np.isnan(ratio(part, whole + 0.1)).all() and np.isnan(ratio(part, whole - 1.0)).all()
+    mean, low, high = ratio(part, whole + 1.0)
+    assert mean == pytest.approx(0.5) and 0.4 < low < mean < high < 0.65

@@ -531,6 +531,12 @@ def test_layout_by_hand() -> None:
     assert layout.box().dtype == np.float32
 
 
+def test_a_name_stands_for_one_field() -> None:
+    x = Field("x", 0, 1, "x")
+    with pytest.raises(ValueError, match="several fields named x: name each differently"):
+        Layout((Field("t", 0, 1, "t"), x), (x,), 2)
+
+
 def test_write_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "a" / "b.bin"
     write_atomically(target, b"one")

@@ -196,7 +196,10 @@ BAD_ROWS = {  # the second row of three, so line 3: row, message
     "propensity NaN": ("2019-11-24,1,1,0,NaN", "line 3, column 'action_prob': 'NaN' is not in (0, 1]"),
     "propensity text": ("2019-11-24,1,1,0,half", "line 3, column 'action_prob': 'half' is not in (0, 1]"),
     "short row": ("2019-11-24,1,1", "line 3, column 'click_indicator': 3 fields, 5 in the header: mend the row"),
-    "long row": ("2019-11-24,1,1,0,0.5,7", "line 3, column '': 6 fields, 5 in the header: mend the row"),
+    "long row": (
+        "2019-11-24,1,1,0,0.5,7",
+        "line 3, after column 'action_prob': 6 fields, 5 in the header: mend the row",
+    ),
     "open quote": ('2019-11-24,1,1,0,"0.5', "line 3: not valid CSV (unexpected end of data): quote or mend"),
 }
 
@@ -223,6 +226,8 @@ BAD_FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {  # name, content,
     "empty": ("log.csv", lambda: b"", "line 1: the file is empty: it needs a header"),
     "empty gzip": ("log.csv.gz", lambda: b"", "line 1: the file is empty: it needs a header"),
     "header only": ("log.csv", lambda: PAPER.encode(), "line 2: a header but no rows"),
+    "byte order mark only": ("log.csv", lambda: b"\xef\xbb\xbf\n", "line 1: the file is empty: it needs a header"),
+    "line ends of old": ("log.csv", lambda: TEXT.replace(b"\n", b"\r"), "line 1: a carriage return alone ends no line"),
     "no header": ("log.csv", lambda: f"{GOOD}\n{GOOD}\n".encode(), "no column 'item_id'; no column 'position'"),
     "missing columns": (
         "log.csv",

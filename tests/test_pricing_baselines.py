@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 import recgym
 from recgym.baselines import ConstantPolicy, baselines_for, make_baseline
 from recgym.baselines.bandit import Seen
+from recgym.baselines.contextual import laplace
 from recgym.baselines.curves import Curve, curve_features, learned_prior, vague
 from recgym.baselines.particles import Particles
 from recgym.baselines.pricing import Tally
@@ -256,6 +257,22 @@ def test_the_laplace_step_finds_the_mode(forecast: float | None) -> None:
             covariances[b] = np.linalg.inv(inverse + rate * np.outer(x, x))
 
 
+@pytest.mark.parametrize("outcome", [0.0, 3.0, 2e6])
+@pytest.mark.parametrize("start", [-2.0, 2.0])
+def test_the_laplace_step_finds_the_mode_at_any_scale(start: float, outcome: float) -> None:
+    """A million units expected or sold: the mode is m + g S x, where g + response there crosses the outcome."""
+    mean, covariance, x = np.array([[start, 0.0]]), np.array([[[4.0, 0.5], [0.5, 2.0]]]), np.array([[1.0, 0.3]])
+
+    def response(predictor: np.ndarray) -> np.ndarray:
+        return 1e6 * np.exp(np.clip(predictor, -30.0, 30.0))
+
+    found, _ = laplace(mean, covariance, x, np.array([[outcome]]), response, lambda rate: rate, 60)
+    moved = (covariance @ x[..., None])[..., 0]
+    g, variance = ((found - mean) / moved).mean(), (x * moved).sum()
+    below, above = (at + response(start + variance * at) - outcome for at in (g - 1e-6, g + 1e-6))
+    assert below < 0 < above
+
+
 def test_features_by_hand() -> None:
     scenario = DynamicPricing(horizon=4)
     _, observations = observed(scenario, 1, [[0], [4]])  # .7; .8 with a coupon
@@ -378,6 +395,18 @@ def test_the_best_fixed_candidate_is_as_good_as_every_constant() -> None:
         gap = best.returns - one
         assert gap.mean() > -2 * gap.std() / np.sqrt(500)
     assert best.returns.mean() > 1.01 * max(constants)
+
+
+def test_the_exact_plan_where_promotions_sell_to_all_and_stock_is_endless() -> None:
+    """Demand is cut at one customer, and no more stock matters than decisions; 300 trials: a standard error of .2 %."""
+    given: dict[str, Any] = {"promotions": [(0.0, 0.0), (0.3, 1.0)], "lift": (10.0, 10.0)}
+    table = (0.05, 0.05, 0.045, 0.045, 0.5, 0.5, 0.1, 0.1, 0.0, 0.0)
+    means = {}
+    for stock in (25, 10**8):
+        scenario = recgym.make_scenario("DynamicPricingFerreira-v0", **given, table=table, stock=stock)
+        for name in ("exact", "informed"):
+            means[name] = rollout(make_baseline(name, scenario), scenario, trials=300, seed=1).returns.mean()
+        assert means["exact"] > 0.995 * means["informed"]
 
 
 def test_the_exact_plan_refuses_what_it_cannot_play() -> None:

@@ -183,6 +183,7 @@ BAD_ROWS = {  # the second row of three, so line 3: row, message
     "empty sales": (",1.5,ale,0", "line 3, column 'sales': '' is not a number above 0"),
     "NaN sales": ("nan,1.5,ale,0", "line 3, column 'sales': 'nan' is not a number above 0"),
     "endless sales": ("inf,1.5,ale,0", "line 3, column 'sales': 'inf' is not a number above 0"),
+    "grouped digits": ("1_0,1.5,ale,0", "line 3, column 'sales': '1_0' is not a number above 0"),
     "free": ("10,0.0,ale,0", "line 3, column 'price': '0.0' is not a number above 0"),
     "negative price": ("10,-1.5,ale,0", "line 3, column 'price': '-1.5' is not a number above 0"),
     "text price": ("10,$1.5,ale,0", "line 3, column 'price': '$1.5' is not a number above 0"),
@@ -243,6 +244,7 @@ def rows_of(count: int, prices: tuple[float, ...], promoted: tuple[int, ...]) ->
     [
         (rows_of(MIN_ROWS - 1, (1.0, 2.0, 3.0), (0, 1)), "product 'x' has 19 rows, at least 20 are needed"),
         (rows_of(40, (1.29,), (0, 1)), "product 'x' has one price alone, 1.29: without another"),
+        ([f"5,{1 + i % 7},x,0" for i in range(60)], "product 'x' always has sales of 5: they do not answer"),
         (rows_of(40, (2.0, 1.5), (0, 1)), "product 'x' has one price with its promotion and one without: what each"),
     ],
 )
@@ -278,6 +280,16 @@ def test_wrong_sign_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"of the wrong sign, 'fad' -0\.[45]\d \(s\.e\. 0\.0\d\): sales rise"):
         _ = log.parameters
     assert log.to_json()["products"][1]["elasticity"] < 0  # the report has it all the same
+
+
+@pytest.mark.parametrize("elasticity", [30.0, 5e-4])
+def test_an_elasticity_that_no_task_has_is_said(tmp_path: Path, elasticity: float) -> None:
+    log = made(tmp_path, ale=TRUE["ale"])
+    log.__dict__["fits"] = (log.fits[0]._replace(elasticity=elasticity),)
+    with pytest.raises(
+        ValueError, match=rf"log\.csv: an elasticity of 'ale' {elasticity:g}: those of tasks are 0\.001 to"
+    ):
+        _ = log.parameters
 
 
 # --- the task distribution -------------------------------------------------------------------------------------------

@@ -109,7 +109,6 @@ def laplace(
     outcome: Floats,
     response: Callable[[Floats], Floats],
     slope: Callable[[Floats], Floats],
-    lowest: Floats,
     halvings: int,
 ) -> tuple[Floats, Floats]:
     """Posterior N(m, S) after one outcome of a generalised linear model with canonical link, by Laplace's method.
@@ -124,12 +123,12 @@ def laplace(
         outcome: [B, 1].
         response: mean outcome of a linear predictor [B, 1]; it rises and is not below 0.
         slope: s of a mean outcome [B, 1].
-        lowest: [B, 1] g is between it and the outcome.
-        halvings: of that interval.
+        halvings: of the interval that holds g, from 0 to outcome - response(m . x).
     """
     moved = (covariance @ x[..., None])[..., 0]  # S x
     before, variance = (mean * x).sum(axis=1, keepdims=True), (x * moved).sum(axis=1, keepdims=True)
-    low, high = lowest, outcome
+    most = outcome - response(before)
+    low, high = np.minimum(most, 0.0), np.maximum(most, 0.0)
     for _ in range(halvings):
         middle = 0.5 * (low + high)
         above = middle + response(before + variance * middle) > outcome
@@ -156,7 +155,7 @@ def logistic(scenario: Any, index: Callable[[Gaussian, Seen], Floats]) -> IndexP
     def learn(memory: Gaussian, seen: Seen) -> Gaussian:
         x = _shown(memory.offered, seen)
         click = seen.reward[:, None]
-        after = laplace(memory.mean, memory.covariance, x, click, response, lambda p: p * (1.0 - p), click - 1.0, 20)
+        after = laplace(memory.mean, memory.covariance, x, click, response, lambda p: p * (1.0 - p), 20)
         assert seen.features is not None
         return Gaussian(seen.features, *after)
 

@@ -79,7 +79,7 @@ def poisson_curve(scenario: Any, prior: Prior, decide: Callable[[Curve, Seen, Ma
         mean = np.where(played, memory.mean, prior.mean(known_of(scenario, seen)))
         x = ((seen.chosen * now.open[:, None])[:, None, :] @ memory.offered)[:, 0]
         sold = np.where(now.open, now.sold, 0.0)[:, None]
-        after = laplace(mean, memory.covariance, x, sold, response, lambda rate: rate, np.full_like(sold, -1e4), 40)
+        after = laplace(mean, memory.covariance, x, sold, response, lambda rate: rate, 40)
         return Curve(curve_features(scenario, seen), *after)
 
     return IndexPolicy(scenario, start, learn, lambda memory, seen: decide(memory, seen, market(scenario, seen)))

@@ -187,13 +187,13 @@ class Nothing(NamedTuple):
 def exact(scenario: Any) -> Any:
     """Backward induction over the stock: the optimum where demand has no memory."""
     task = scenario.sample_task(NumpyRng(0), 1)
-    margin, share = scenario.margin(task)[0], scenario.base(task)[0].astype(np.float64)
-    demand, stock = np.stack([1.0 - share, share], axis=1), int(task.stock[0])
+    margin, share = scenario.margin(task)[0], np.minimum(scenario.base(task)[0].astype(np.float64), 1.0)
+    demand, stock = np.stack([1.0 - share, share], axis=1), min(int(task.stock[0]), scenario.horizon)
     plan = cache(lambda: fluid.exact_plan(margin, demand, stock, scenario.horizon))
 
     def index(memory: Any, seen: Seen) -> Floats:
-        stock = np.rint(market(scenario, seen).stock).astype(np.int64)
-        return one_hot(plan().actions[seen.remaining.astype(np.int64), stock], scenario.layout.candidates)
+        left = np.minimum(np.rint(market(scenario, seen).stock), stock).astype(np.int64)
+        return one_hot(plan().actions[seen.remaining.astype(np.int64), left], scenario.layout.candidates)
 
     return IndexPolicy(scenario, lambda rows: Nothing(np.zeros(rows)), lambda memory, seen: memory, index)
 

@@ -145,6 +145,11 @@ class TransactionLog:
             said = f"elasticity of the wrong sign, {', '.join(wrong)}"
             why = "sales rise with the price (something else moved both), which no task does"
             raise ValueError(f"{self.path}: {said}: {why}: remove these rows")
+        least, most = TASK_LIMITS["elasticity"]
+        beyond = [f"{fit.product!r} {fit.elasticity:.3g}" for fit in self.fits if not least <= fit.elasticity <= most]
+        if beyond:
+            why = f"an elasticity of {', '.join(beyond)}: those of tasks are {least:g} to {most:g}"
+            raise ValueError(f"{self.path}: {why}: remove these rows")
         relative = self.price / np.array([fit.base_price for fit in self.fits])[self.product]
         low, high = np.quantile(relative, PRICE_RANGE)
         if low == high:  # a price that is hardly ever left
@@ -273,6 +278,9 @@ def _fit(log: TransactionLog, index: int) -> ProductFit:
     varies = 0 < promoted.sum() < count
     if not varies:
         x = x[:, :2]
+    if np.ptp(y) < 1e-9:
+        sold = log.sales[at[0]]
+        raise ValueError(f"{name} always has sales of {sold:g}: they do not answer to its price at all; remove it")
     if np.ptp(x[:, 1]) < 1e-9:
         price = log.price[at[0]]
         raise ValueError(f"{name} has one price alone, {price:g}: without another its elasticity is unknown; remove it")

@@ -45,6 +45,9 @@ def _rows(path: Path) -> Generator[tuple[int, list[str]]]:
         advice = "save the file as UTF-8; a compressed file must be named .csv.gz"
         raise ValueError(f"{path}, line {line + 1}: not UTF-8 text ({error.reason}): {advice}") from error
     except csv.Error as error:
+        if "new-line character" in str(error):
+            advice = "save the file with the line ends of Unix or Windows"
+            raise ValueError(f"{path}, line {line + 1}: a carriage return alone ends no line: {advice}") from error
         raise ValueError(f"{path}, line {line + 1}: not valid CSV ({error}): quote or mend this line") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:  # not gzip at all, cut off, damaged
         advice = "fetch it again, or drop the ending .gz if it is plain text"
@@ -78,9 +81,9 @@ def read_columns(path: Path, columns: Mapping[str, Column], *, record: str) -> d
     """
     with closing(_rows(path)) as rows:
         _, header = next(rows, (0, []))
-        if not header:
+        header = [name.removeprefix("\ufeff") for name in header]  # the byte order mark some spreadsheets write
+        if not any(header):
             raise ValueError(f"{path}, line 1: the file is empty: it needs a header line and one row per {record}")
-        header[0] = header[0].removeprefix("\ufeff")  # the byte order mark some spreadsheets write
         index = _find_columns(path, header, columns)
         pick: Callable[[list[str]], tuple[str, ...]] = itemgetter(*index.values())
         blocks: list[list[np.ndarray]] = []
@@ -88,8 +91,9 @@ def read_columns(path: Path, columns: Mapping[str, Column], *, record: str) -> d
             lines, picked, arrays = [], [], []
             for line, row in islice(rows, BLOCK):
                 if (width := len(row)) != len(header):
-                    where = f"{path}, line {line}, column {([*header, ''])[min(width, len(header))]!r}"
-                    raise ValueError(f"{where}: {width} fields, {len(header)} in the header: mend the row or remove it")
+                    ends = f"column {header[width]!r}" if width < len(header) else f"after column {header[-1]!r}"
+                    what = f"{width} fields, {len(header)} in the header: mend the row or remove it"
+                    raise ValueError(f"{path}, line {line}, {ends}: {what}")
                 lines.append(line)
                 picked.append(pick(row))
             if not lines:
@@ -108,7 +112,9 @@ def read_columns(path: Path, columns: Mapping[str, Column], *, record: str) -> d
 
 
 def _convert(texts: tuple[str, ...], column: Column) -> np.ndarray | None:
-    """The texts as an array [N], or None if any of them is no valid value."""
+    """The texts as an array [N], or None if any of them is no valid value; digits in groups (1_000) are none."""
+    if column.convert in (int, float) and "_" in "".join(texts):
+        return None
     try:
         array: np.ndarray = np.fromiter(map(column.convert, texts), column.dtype, len(texts))
     except (ValueError, OverflowError):

@@ -40,7 +40,7 @@ from recgym.core import (
 from recgym.rng import beta
 from recgym.scenarios import foresight
 from recgym.scenarios.demand import CURVES, FAMILIES, RIVALS, Ladder, PricingTask, pull, rival_price, shares
-from recgym.scenarios.foresight import LARGEST_TRAIT, LEAST_SALES
+from recgym.scenarios.foresight import ELASTICITY_SPREAD, LARGEST_TRAIT, LEAST_SALES, MEDIAN_ELASTICITY
 from recgym.scenarios.pricing_bound import upper_bound
 
 __all__ = ["DynamicPricing"]
@@ -168,7 +168,8 @@ class DynamicPricing:
     * `lift` ([least, most] share; [0, 0]: off): what a full display adds to demand.
     * `memory` ([least, most] share): weight of the old reference price.
     * `gain` ([least, most], log demand per base price; [0, 0]: no reference effect), `aversion` ([least, most]): loss
-      over gain.
+      over gain. The informed policy plans as if a price were held: where gains are several times the default, leading
+      the reference price up and down pays more, and others may earn more than it.
     * `dip` ([least, most], log demand; [0, 0]: off): lost after a promotion.
     * `rivals` (of "static", "ar1", "follower", "undercutter"; none: off): kinds, drawn per trial.
     * `cross` ([least, most]): elasticity with respect to the rival's price.
@@ -190,12 +191,7 @@ class DynamicPricing:
     horizon: int = 60
     families: tuple[str, ...] = CURVES
     table: tuple[float, ...] | None = None
-    elasticity: tuple[float, float, float, float] = (
-        2.62,
-        0.4,
-        1.1,
-        6.0,
-    )  # mean of 1,851 estimates: Bijmolt et al. 2005, p. 141
+    elasticity: tuple[float, float, float, float] = (MEDIAN_ELASTICITY, ELASTICITY_SPREAD, 1.1, 6.0)
     purchase: tuple[float, float] = (0.02, 0.1)
     customers: float = 50.0
     poisson: bool = True
@@ -237,8 +233,9 @@ class DynamicPricing:
         for name, (low, high) in RANGES.items():
             check_range(self, name, low, high)
         median = numbers(self.elasticity)
-        if median.shape != (4,) or not (0 < median[2] <= median[0] <= median[3] <= 20.0 and 0 <= median[1] <= 10.0):
-            wanted = "[median, sd of the logarithm, least, most] with 0 < least <= median <= most <= 20"
+        low, high = TASK_LIMITS["elasticity"]
+        if median.shape != (4,) or not (low <= median[2] <= median[0] <= median[3] <= high and 0 <= median[1] <= 10.0):
+            wanted = f"[median, sd of the logarithm, least, most] with {low:g} <= least <= median <= most <= {high:g}"
             raise ValueError(f"DynamicPricing: elasticity must be {wanted}, got {self.elasticity!r}")
         object.__setattr__(self, "elasticity", tuple(median.tolist()))
         if isinstance(self.stock, int | np.integer) and not isinstance(self.stock, bool):

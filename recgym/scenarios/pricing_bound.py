@@ -36,8 +36,8 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
     rivals follow from the actions alone. The rival with an AR(1) is known in advance to whoever plays the relaxed
     problem: one sampled path per trial, so that for these the bound holds on average over trials. Reference prices are
     a grid, linear in between, with a node at every price that can be paid: there demand has its kink, and there a price
-    that is held stays. What interpolation is off by elsewhere is a few thousandths of single trials at most, less of
-    their mean (tests/test_pricing_bound.py).
+    that is held stays. Elsewhere interpolation is off by a thousandth of single trials at most; where the price of an
+    undercutter has its kink, which is at another reference price in each task, by six (tests/test_pricing_bound.py).
 
     Args:
         scenario: DynamicPricing.
