@@ -18,6 +18,8 @@ BATCHES = [f"{env_id} batch, NumPy" for env_id in recgym.SCENARIOS]
 ROWS = [
     "RecBandit-v0 single env",
     "RecBandit-v0 single env, without sampling",
+    "DynamicPricing-v0 single env",
+    "DynamicPricing-v0 batch, torch CPU",
     *BATCHES,
     "RecBandit-v0 batch, torch CPU",
     "RecBandit-v0 batch, torch GPU",
