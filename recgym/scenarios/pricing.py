@@ -168,7 +168,7 @@ class DynamicPricing:
     * `lift` ([least, most] share; [0, 0]: off): what a full display adds to demand.
     * `memory` ([least, most] share): weight of the old reference price.
     * `gain` ([least, most], log demand per base price; [0, 0]: no reference effect), `aversion` ([least, most]): loss
-      over gain. The informed policy plans as if a price were held: where gains are several times the default, leading
+      over gain. The informed policy plans as if a price were held: where gains are near the largest accepted, leading
       the reference price up and down pays more, and others may earn more than it.
     * `dip` ([least, most], log demand; [0, 0]: off): lost after a promotion.
     * `rivals` (of "static", "ar1", "follower", "undercutter"; none: off): kinds, drawn per trial.
