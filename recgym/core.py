@@ -82,9 +82,15 @@ def batch_size(tree: Any) -> int:
     return batch_size(tree[0]) if isinstance(tree, tuple) else int(tree.shape[0])
 
 
+LONG = 4096  # numbers in an array: from here on a pass over it costs more than a call
+
+
 def clip(array: Array, low: float | None, high: float | None) -> Array:
-    """`array` cut at the bounds that are not None; the array API's own costs ten times as much for small arrays."""
-    if not isinstance(array, np.ndarray):
+    """`array` cut at the bounds that are not None; the array API's own costs ten times as much for small arrays.
+
+    NumPy's method takes one pass over the array, but a while to begin.
+    """
+    if not isinstance(array, np.ndarray) or array.size > LONG:
         return array.clip(low, high)
     array = array if low is None else np.maximum(array, low)
     return array if high is None else np.minimum(array, high)

@@ -110,15 +110,13 @@ def shares(task: PricingTask, pull: Array, ladder: Ladder, reference: Array, riv
     """
     xp = namespace(pull)
     gap = reference - ladder.paid
-    logit = (task.family == LOGIT)[:, None]
-    cross = task.cross[:, None] * xp.log(rival)
-    moved = xp.where(logit, xp.zeros_like(cross), cross) - task.dip[:, None] * promoted
-    moved = xp.where(gap > 0, task.gain[:, None], task.loss[:, None]) * gap + moved
+    logit = xp.astype(task.family == LOGIT, pull.dtype)[:, None]
+    moved = (1.0 - logit) * task.cross[:, None] * xp.log(rival) - task.dip[:, None] * promoted
+    moved = task.gain[:, None] * clip(gap, 0.0, None) + task.loss[:, None] * clip(gap, None, 0.0) + moved
     pulled = pull * bounded_exp(moved)
     left, share = 1.0 - task.purchase, _rival_share(task)
     odds = (share / (left - share))[:, None] * bounded_exp((task.elasticity / left)[:, None] * (1.0 - rival))
-    flag = xp.astype(logit, pull.dtype)  # pulled / (1 + odds + pulled), or pulled itself
-    return clip(pulled / (1.0 + flag * odds + flag * pulled), 0.0, 1.0)
+    return clip(pulled / (1.0 + logit * odds + logit * pulled), None, 1.0)  # the first, or pulled itself
 
 
 def rival_price(task: PricingTask, reference: Array, drift: Array) -> Array:
