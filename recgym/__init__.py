@@ -20,6 +20,7 @@ class Preset(NamedTuple):
     parameters: dict[str, Any]  # what differs from the class's defaults
     shifted: dict[str, Any]  # parameters of an out-of-distribution test
     reference: bool = False  # a fixed problem from the literature: nothing to be learned over tasks
+    about: str = ""  # what it is, where it is not what its class says in its first line
 
 
 FERREIRA: dict[str, Any] = {  # Ferreira, Simchi-Levi & Wang 2018, section 4.1: one product, one customer a period
@@ -47,7 +48,12 @@ SCENARIOS: dict[str, Preset] = {
     "RecBanditContextual-v0": Preset("recgym.scenarios.bandit:ContextualBandit", {}, {"taste": 0.35}),
     "DynamicPricing-v0": Preset("recgym.scenarios.pricing:DynamicPricing", {}, {"elasticity": (3.93, 0.4, 1.65, 9.0)}),
     "DynamicPricingFerreira-v0": Preset(
-        "recgym.scenarios.pricing:DynamicPricing", FERREIRA, {"table": (0.6, 0.5, 0.4, 0.3, 0.0)}, reference=True
+        "recgym.scenarios.pricing:DynamicPricing",
+        FERREIRA,
+        {"table": (0.6, 0.5, 0.4, 0.3, 0.0)},
+        reference=True,
+        about="The published problem of Ferreira et al. (2018): one product with a fixed demand table, the same in "
+        "every trial, to compare policies that start from nothing; its stock goes with its horizon.",
     ),
 }
 

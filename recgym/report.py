@@ -228,7 +228,7 @@ def environments_markdown() -> str:
     lines = ["| id | what it is | candidates | decisions |", "|---|---|---|---|"]
     built = {env_id: recgym.make_scenario(env_id) for env_id in recgym.SCENARIOS}
     for env_id, scenario in built.items():
-        first = (type(scenario).__doc__ or "").strip().splitlines()[0]
+        first = recgym.SCENARIOS[env_id].about or (type(scenario).__doc__ or "").strip().splitlines()[0]
         lines.append(f"| `{env_id}` | {first} | {scenario.layout.candidates} | {scenario.horizon} |")
     for env_id, scenario in built.items():
         layout, (start, step, total) = scenario.layout, scenario.layout.sizes

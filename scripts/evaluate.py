@@ -36,13 +36,16 @@ A suite is a published table, played whole; labels that end in -0, -1, ... are s
 
 
 def parameter(text: str) -> tuple[str, Any]:
-    """name=value, the value as JSON where it is JSON, else as text."""
+    """name=value, the value as JSON where it is JSON, else as text; None, True and False are Python's."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not name=value")
     try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
+        return name, json.loads({"None": "null", "True": "true", "False": "false"}.get(value, value))
+    except json.JSONDecodeError as error:
+        if value[:1] in ("[", "{"):
+            advice = """write 0.2 for .2, null for None, and quote the whole: 'families=["linear"]'"""
+            raise argparse.ArgumentTypeError(f"{name}: {value} is not JSON ({error}): {advice}") from error
         return name, value
 
 
@@ -143,7 +146,7 @@ def compare(
     free = results[reference].returns
     for agent in (name for name, policy in report["policies"].items() if policy["kind"] == "agent"):
         closed = {name: ratio(results[agent].returns - free, results[name].returns - free) for name in aware}
-        closed = {name: share for name, share in closed.items() if math.isfinite(share.mean)}
+        closed = {name: share for name, share in closed.items() if share.mean > 0}  # NaN: there is no gap
         report["policies"][agent]["gap_closed"] = {name: share._asdict() for name, share in closed.items()}
         for name, (mean, low, high) in closed.items():
             print(f"{agent} closes {mean:.0%} ({low:.0%} to {high:.0%}) of the gap from {reference} to {name}")
@@ -198,7 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--env", metavar="ID", help=f"environment (default: {ENV})")
-    parser.add_argument("--param", type=parameter, action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument(
+        "--param", type=parameter, action="append", default=[], metavar="NAME=VALUE", help="of the environment, as JSON"
+    )
     parser.add_argument("--suite", choices=("rl2",), help="a published table instead of one environment")
     parser.add_argument("--policies", default="", help="comma-separated: baselines, label=PATH, label:argmax=PATH")
     parser.add_argument("--trials", type=int, default=4000, help="per policy (default: %(default)s)")

@@ -155,6 +155,7 @@ def test_whatever_is_done_the_books_balance(
         runner.step(np.zeros(4, dtype=np.int64))
 
 
+@pytest.mark.filterwarnings("ignore:DynamicPricing. base_price")
 def test_the_moving_average_stays_in_its_space() -> None:
     """In float32 a weighted mean of 100 and 100 is above 100 for one `alpha` in twenty."""
     for alpha in np.random.default_rng(0).random(40):
@@ -422,3 +423,10 @@ def test_a_perfect_forecast_is_worth_something_to_particles() -> None:
     perfect, none = (DynamicPricing(forecast=noise) for noise in (0.0, None))
     gains = [rollout(make_baseline("particle_mean", s), s, trials=400, seed=0).returns for s in (perfect, none)]
     assert (gains[0] - gains[1]).mean() > 0.2
+
+
+@pytest.mark.parametrize("parameters", [{"prices": (80.0, 110.0)}, {"base_price": 0.2}])
+def test_a_base_price_far_from_the_prices_is_warned_of(parameters: dict[str, Any]) -> None:
+    with pytest.warns(UserWarning, match=r"base_price .* is far from the prices .*: give the usual price"):
+        DynamicPricing(**parameters)
+    DynamicPricing(prices=(80.0, 110.0), base_price=100.0)  # warnings are errors in these tests

@@ -261,6 +261,8 @@ REFUSED = {
     "part of an epoch": (["train.py", "--hyperparam", "n_epochs=1.5"], "n_epochs must be a whole number"),
     "number that is text": (["train.py", "--hyperparam", "target_kl=abc"], "target_kl must be a number above 0"),
     "no reward left": (["train.py", "--hyperparam", "reward_scale=0"], "reward_scale must be a number above 0"),
+    "no JSON": (["train.py", "--param", "arms=[.2]"], "arms: [.2] is not JSON"),
+    "Python's None": (["train.py", "--param", "arms=None"], "arms must be a whole number in [1, 10000], got None"),
     "no mapping": (["train.py", "--hyperparam", "policy_kwargs=foo"], "policy_kwargs must be a mapping"),
     "varied twice": (["train.py", "--vary", "arms=[5]", "--vary", "arms=[6]"], "--vary names arms twice"),
     "unknown expert": (["train.py", "--pretrain-expert", "gitins"], "did you mean 'gittins'"),

@@ -177,7 +177,10 @@ def test_no_promotions(tmp_path: Path) -> None:
 
 GOOD = "10,1.5,ale,0"
 BAD_ROWS = {  # the second row of three, so line 3: row, message
-    "no sales": ("0,1.5,ale,0", "line 3, column 'sales': '0' is not a number above 0: correct it"),
+    "no sales": (
+        "0,1.5,ale,0",
+        "line 3, column 'sales': '0' is not a number above 0: correct it; if nothing was sold add",
+    ),
     "negative sales": ("-2,1.5,ale,0", "line 3, column 'sales': '-2' is not a number above 0"),
     "text sales": ("many,1.5,ale,0", "line 3, column 'sales': 'many' is not a number above 0"),
     "empty sales": (",1.5,ale,0", "line 3, column 'sales': '' is not a number above 0"),
@@ -208,6 +211,12 @@ def test_bad_row(tmp_path: Path, name: str, row: str, message: str) -> None:
         ("sales,price,item,promotion", [GOOD], "line 1: no column 'product' or 'brand': name these"),
         ("units,cost,product,promotion", [GOOD], "line 1: no column 'sales'; no column 'price': name these"),
         (f"{HEADER},price", [f"{GOOD},1"], "line 1: the same column is there 2 times, 'price' (column 2), 'price'"),
+        (
+            "Sales;Price",
+            [GOOD],
+            "line 1: no column 'sales'; no column 'price'; no column 'product' or 'brand'; no column "
+            "'promotion' or 'feat': name these columns in the header, separated by commas (it has: Sales;Price)",
+        ),
         (HEADER, [], "line 2: a header but no rows: the log needs one row per product, price and period"),
     ],
 )

@@ -36,8 +36,10 @@ LEAST_SPREAD = 0.2
 CUT = 3.0  # standard deviations of the log of the elasticity to either side
 FULL = 0.9  # share of the customers that buy at the lowest price, promoted, with the highest elasticity drawn
 
+# Rows without sales are those with few: leaving them out bends the elasticity.
+ZEROS = "correct it; if nothing was sold add up longer periods, as without such rows the elasticity is too small"
 COLUMNS = {  # their names are arguments of `transactions`
-    "sales": Column((), float, np.float64, lambda x: np.isfinite(x) & (x > 0), "a number above 0"),
+    "sales": Column((), float, np.float64, lambda x: np.isfinite(x) & (x > 0), "a number above 0", ZEROS),
     "price": Column((), float, np.float64, lambda x: np.isfinite(x) & (x > 0), "a number above 0"),
     "product": Column((), str.strip, np.object_, lambda x: x != "", "the name of a product"),
     "promotion": Column((), float, np.float64, lambda x: (x == 0) | (x == 1), "0 or 1"),

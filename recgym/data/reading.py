@@ -17,6 +17,7 @@ import numpy as np
 
 __all__ = ["Column", "read_columns"]
 
+MOST_NAMED = 12  # columns of a header that an error lists
 BLOCK = 8192  # rows converted at a time: 44 columns as strings take about 20 MB
 
 
@@ -28,6 +29,7 @@ class Column(NamedTuple):
     dtype: type
     valid: Callable[[np.ndarray], np.ndarray]  # [N] -> [N] bool; NaN must give False
     rule: str
+    advice: str = "correct it or remove the row"
 
 
 def _rows(path: Path) -> Generator[tuple[int, list[str]]]:
@@ -60,7 +62,9 @@ def _find_columns(path: Path, header: list[str], columns: Mapping[str, Column]) 
     found = {key: [i for i, name in enumerate(names) if name in column.names] for key, column in columns.items()}
     missing = [" or ".join(map(repr, columns[key].names)) for key, at in found.items() if not at]
     if missing:
-        raise ValueError(f"{path}, line 1: no column {'; no column '.join(missing)}: name these columns in the header")
+        there = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+        what = f"no column {'; no column '.join(missing)}: name these columns in the header, separated by commas"
+        raise ValueError(f"{path}, line 1: {what} (it has: {there})")
     for at in found.values():
         if len(at) > 1:
             twice = ", ".join(f"{names[i]!r} (column {i + 1})" for i in at)
@@ -103,7 +107,7 @@ def read_columns(path: Path, columns: Mapping[str, Column], *, record: str) -> d
                 if array is None:
                     bad = next(i for i, text in enumerate(texts) if _convert((text,), column) is None)
                     where = f"{path}, line {lines[bad]}, column {header[index[key]].strip()!r}"
-                    raise ValueError(f"{where}: {texts[bad]!r} is not {column.rule}: correct it or remove the row")
+                    raise ValueError(f"{where}: {texts[bad]!r} is not {column.rule}: {column.advice}")
                 arrays.append(array)
             blocks.append(arrays)
     if not blocks:

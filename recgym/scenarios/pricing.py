@@ -124,9 +124,11 @@ class DynamicPricing:
     a promotion's display by log(1 + lift) display (Wittink et al. 1988); a price below the reference price r by
     gain (r - x), one above it by -loss (x - r), where r <- memory r + (1 - memory) x (Hardie et al. 1993); the decision
     after a promotion by -dip (van Heerde et al. 2000); the price y of a rival by cross log y (in the logit his utility
-    moves instead, with the same elasticity at base price). A rival keeps his price, lets its logarithm follow an AR(1),
-    follows the reference price, or undercuts it. Customers come in seasons: M_t = customers (1 + A sin(2 pi (t / period
-    + phase))) on average, Poisson distributed. Demand is Binomial(M_t, q), sales are min(demand, stock).
+    moves instead, with the same elasticity at base price, which is at most `LARGEST_SHARE` of e). Every q is cut at 1.
+    A rival's usual price is lognormal (`RIVAL_SPREAD`); he keeps it, lets its logarithm follow an AR(1)
+    (`RIVAL_MEMORY`, `RIVAL_NOISE`), multiplies it by the reference price, or stays below `UNDERCUT` of that. Customers
+    come in seasons: M_t = customers (1 + A sin(2 pi (t / period + phase))) on average, Poisson distributed. Demand is
+    Binomial(M_t, q), sales are min(demand, stock).
 
     ## Action Space
     `Discrete(K)`: pairs of a list price and a promotion; candidate i has price i // promotions and promotion
@@ -134,17 +136,23 @@ class DynamicPricing:
 
     ## Observation Space
     The fields of `layout`. Prices are in base prices, sales in sales units: what a product sells at base price in one
-    decision, on average over the products. The family, elasticity, lift, memory, dip, amplitude and kind of rival are
-    hidden. A forecast of the sales of each candidate and an embedding of the product stand for what a large model would
-    say of it before the trial: both are noisy, the forecast is also miscalibrated.
+    decision, on average over the products. Hidden is what decides demand: family, elasticity, demand at base price,
+    lift, memory, gain, loss, dip, cross elasticity, amplitude, the rival's kind and usual price. A forecast of the
+    sales of each candidate, were it held, and an embedding of the product stand for what a large model would say of it
+    before the trial: both are noisy, the forecast is also miscalibrated (`recgym.scenarios.foresight`). They come with
+    the trial's luck: a task that is played again with another seed has others.
 
     ## Rewards
     (w_rev (x - cost) + w_vol) sales, in base prices and sales units. `expected` and the best action's are means before
-    stock truncates: myopic rates. `bound` is the fluid bound on a whole trial.
+    stock truncates: myopic rates, also where nothing is left to sell. `bound` is an upper bound on a whole trial.
+
+    ## Info
+    `revenue` and `profit` (without cost) in money, `volume` in units; `volatility`, by how much more than `FREE_CHANGE`
+    of the last one the price paid moved; `stock_out`, 1 where demand was above the stock.
 
     ## Starting State
     Full stock: a share of what would be sold at the best price if there were no limit. The reference price is the base
-    price. Nothing sold yet.
+    price. Nothing sold yet; the moving averages start at one sales unit.
 
     ## Episode End
     Terminates after `horizon` decisions, also where the stock is gone earlier; never truncated.
@@ -245,6 +253,11 @@ class DynamicPricing:
         elif self.stock is not None:
             wanted = "a whole number of units, [least, most] shares, or None"
             raise ValueError(f"DynamicPricing: stock must be {wanted}, got {self.stock!r}")
+        if not 0.5 * min(self.prices) <= self.base_price <= 2.0 * max(self.prices):
+            ladder = f"{min(self.prices):g} to {max(self.prices):g}"
+            given = f"base_price {self.base_price:g} is far from the prices {ladder}"
+            advice = "demand, cost and stock refer to it: give the usual price in the same money"
+            warnings.warn(f"DynamicPricing: {given}: {advice}", UserWarning, stacklevel=3)
         dearest = float(self.ladder.paid[self.sells].max())
         if self.cost[1] >= dearest:
             what = f"cost reaches {self.cost[1]:g} base prices, and the highest price paid is {dearest:g}"
@@ -596,7 +609,7 @@ class DynamicPricing:
             *clock_fields(self.horizon, reward=(-LARGEST, LARGEST)),
             Field("last_sales", 0.0, LARGEST, "units sold in the last decision, in sales units"),
             Field("stock", 0.0, 1.0, "share of the stock that is left"),
-            Field("pace", 0.0, 1.001 * math.log1p(LARGEST_PACE), "log(1 + stock left over decisions left)"),
+            Field("pace", 0.0, 1.001 * math.log1p(LARGEST_PACE), "log(1 + sales units left over decisions left)"),
             Field("reference", 0.999 * cheapest, 1.001 * dearest, "price that customers remember, in base prices"),
             Field("rival", 0.0, LARGEST, "the rival's last price, in base prices"),
             Field("season_sin", -1.0, 1.0, "sine of the season's phase"),
@@ -617,10 +630,15 @@ class DynamicPricing:
         ]
         if self.forecast is not None:
             least, most = (value * 1.001 for value in self._forecasts)
-            candidate.append(Field("forecast", least, most, "log of the sales per decision predicted before the trial"))
+            candidate.append(Field("forecast", least, most, "log of the sales units per decision that are predicted"))
         if self.statistics:
             candidate += [
-                Field("average", 0.0, 1.001 * LARGEST, "moving average of the candidate's sales, in sales units"),
+                Field(
+                    "average",
+                    0.0,
+                    1.001 * LARGEST,
+                    "moving average of its sales, in sales units; starts at 1",
+                ),
                 Field("exposure", 0.0, log_bound(self.horizon), "log(1 + times chosen) / log(1001)"),
             ]
         return Layout(tuple(context), tuple(candidate), len(self.ladder.paid))
