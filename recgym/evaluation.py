@@ -358,8 +358,12 @@ def evaluate(
         Trials and figures by name, and the name of the reference: the best prior-free baseline among them.
 
     Raises:
+        TypeError: `policies` is no mapping.
         ValueError: a name is no baseline of this scenario (names the nearest).
     """
+    if not isinstance(policies, Mapping):
+        given = type(policies).__name__
+        raise TypeError(f"evaluate(scenario, policies, ...): policies must map names to policies, got {given}")
     known = baselines_for(scenario)
     for name, policy in policies.items():
         if policy is not None and name.removesuffix(":argmax") in known:

@@ -23,7 +23,7 @@ from recgym.baselines.bandit import (
 from recgym.baselines.contextual import Gaussian, Ridge, logistic, ridge
 from recgym.baselines.drift import Belief, Window, filtering, grid_quantile, logit_grid, within_window
 from recgym.core import tree_map
-from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Trials, headroom, ratio, rollout, tune
+from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Trials, evaluate, headroom, ratio, rollout, tune
 from recgym.rng import make_rng
 from recgym.runner import Runner
 
@@ -566,3 +566,8 @@ def test_there_is_no_share_of_what_may_be_nothing() -> None:
     assert np.isnan(ratio(part, whole + 0.1)).all() and np.isnan(ratio(part, whole - 1.0)).all()
     mean, low, high = ratio(part, whole + 1.0)
     assert mean == pytest.approx(0.5) and 0.4 < low < mean < high < 0.65
+
+
+def test_arguments_of_evaluate_the_other_way_round_are_refused() -> None:
+    with pytest.raises(TypeError, match="policies must map names to policies, got Bandit"):
+        evaluate({"ucb1": None}, recgym.make_scenario("RecBandit-v0"), trials=2, seed=0)  # type: ignore[arg-type]
