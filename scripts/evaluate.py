@@ -146,10 +146,11 @@ def compare(
     free = results[reference].returns
     for agent in (name for name, policy in report["policies"].items() if policy["kind"] == "agent"):
         closed = {name: ratio(results[agent].returns - free, results[name].returns - free) for name in aware}
-        closed = {name: share for name, share in closed.items() if share.mean > 0}  # NaN: there is no gap
+        closed = {name: share for name, share in closed.items() if math.isfinite(share.mean)}
         report["policies"][agent]["gap_closed"] = {name: share._asdict() for name, share in closed.items()}
         for name, (mean, low, high) in closed.items():
-            print(f"{agent} closes {mean:.0%} ({low:.0%} to {high:.0%}) of the gap from {reference} to {name}")
+            if mean > 0:  # who is below the reference is said to be so above
+                print(f"{agent} closes {mean:.0%} ({low:.0%} to {high:.0%}) of the gap from {reference} to {name}")
     return results, report
 
 

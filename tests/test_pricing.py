@@ -54,7 +54,7 @@ EXTREMES: list[dict[str, Any]] = [
 FIELDS = sorted(TASK_LIMITS)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(
     parameters=st.sampled_from(EXTREMES),
     device=st.sampled_from(["cpu", "torch"]),

@@ -190,7 +190,7 @@ def test_with_many_customers_it_holds_in_every_trial(kind: str, stock: Any) -> N
     """For the informed policy, the best fixed candidate and random. (An AR(1) rival's path the bound alone knows.)
 
     Where stock is no limit the expected reward is without noise, and a thousandth is for the grid of reference
-    prices, six for the kink that an undercutter's price has inside a cell. Else a million customers leave .3 % of
+    prices, five for the kink that an undercutter's price has inside a cell. Else a million customers leave .3 % of
     noise.
     """
     parameters = {**MEMORYLESS, **SMALL, **ALONE[kind], "stock": stock, "customers": 1e6, "horizon": 12}
@@ -199,7 +199,7 @@ def test_with_many_customers_it_holds_in_every_trial(kind: str, stock: Any) -> N
     for name in ("informed", "best_fixed", "random"):
         trials = rollout(make_baseline(name, scenario), scenario, trials=40, seed=TEST_SEED)
         if stock is None:
-            assert (trials.expected < bound * (1.006 if kind == "undercutter" else 1.001)).all(), name
+            assert (trials.expected < bound * (1.005 if kind == "undercutter" else 1.001)).all(), name
         else:
             assert (trials.returns < bound * 1.012).all(), name  # 4 standard errors
 

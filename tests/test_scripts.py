@@ -49,15 +49,16 @@ def as_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def run(script: str, *arguments: str, code: int = 0) -> str:
-    """What a script prints, run in this process: that spares the imports."""
-    printed = io.StringIO()
-    with redirect_stdout(printed), redirect_stderr(printed):
+    """What a script prints, run in this process: that spares the imports. An error is all on the error stream."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
         try:
             returned = importlib.import_module(script.removesuffix(".py")).main(list(arguments))
         except SystemExit as exit:  # of argparse
             returned = exit.code
-    assert (returned or 0) == code, printed.getvalue()
-    return printed.getvalue()
+    printed = out.getvalue() + err.getvalue()
+    assert (returned or 0) == code, printed
+    return err.getvalue() if code else printed
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -157,7 +158,8 @@ def test_killed_and_interrupted_runs_resume_bit_identical(tmp_path: Path) -> Non
         if sent == signal.SIGINT:
             assert process.returncode == 130 and "resume:" in out and str(file) in out, out + err
         assert 0 < weights(file)[0] < 2000
-        run("train.py", "-i", str(file), "--trials", "200", "--eval-trials", "50")
+        process = start("train.py", "-i", str(file), "--trials", "200", "--eval-trials", "50")
+        assert process.communicate(timeout=300) and process.returncode == 0
         same(tmp_path / "whole" / DEFAULT / "RecBandit-v0_1" / "checkpoint.safetensors", file)
 
 

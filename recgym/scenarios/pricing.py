@@ -633,12 +633,7 @@ class DynamicPricing:
             candidate.append(Field("forecast", least, most, "log of the sales units per decision that are predicted"))
         if self.statistics:
             candidate += [
-                Field(
-                    "average",
-                    0.0,
-                    1.001 * LARGEST,
-                    "moving average of its sales, in sales units; starts at 1",
-                ),
+                Field("average", 0.0, 1.001 * LARGEST, "moving average of its sales, in sales units; starts at 1"),
                 Field("exposure", 0.0, log_bound(self.horizon), "log(1 + times chosen) / log(1001)"),
             ]
         return Layout(tuple(context), tuple(candidate), len(self.ladder.paid))

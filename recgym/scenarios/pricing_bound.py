@@ -37,7 +37,7 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
     problem: one sampled path per trial, so that for these the bound holds on average over trials. Reference prices are
     a grid, linear in between, with a node at every price that can be paid: there demand has its kink, and there a price
     that is held stays. Elsewhere interpolation is off by a thousandth of single trials at most; where the price of an
-    undercutter has its kink, which is at another reference price in each task, by six (tests/test_pricing_bound.py).
+    undercutter has its kink, which is at another reference price in each task, by five (tests/test_pricing_bound.py).
 
     Args:
         scenario: DynamicPricing.
