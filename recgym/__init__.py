@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
-from recgym import core
+from recgym import parameters
 
 __version__ = "0.1.0"
 __all__ = ["SCENARIOS", "Preset", "make_scenario"]
@@ -45,7 +45,7 @@ FERREIRA: dict[str, Any] = {  # Ferreira, Simchi-Levi & Wang 2018, section 4.1: 
 SCENARIOS: dict[str, Preset] = {
     "RecBandit-v0": Preset("recgym.scenarios.bandit:Bandit", {}, {"prior": (1.0, 3.0)}),
     "RecBanditDrift-v0": Preset("recgym.scenarios.bandit:DriftBandit", {}, {"drift": 0.1, "change_rate": 0.05}),
-    "RecBanditContextual-v0": Preset("recgym.scenarios.bandit:ContextualBandit", {}, {"taste": 0.35}),
+    "RecBanditContextual-v0": Preset("recgym.scenarios.contextual:ContextualBandit", {}, {"taste": 0.35}),
     "DynamicPricing-v0": Preset("recgym.scenarios.pricing:DynamicPricing", {}, {"elasticity": (3.93, 0.4, 1.65, 9.0)}),
     "DynamicPricingFerreira-v0": Preset(
         "recgym.scenarios.pricing:DynamicPricing",
@@ -58,12 +58,12 @@ SCENARIOS: dict[str, Preset] = {
 }
 
 
-def make_scenario(id: str, /, **parameters: Any) -> Any:
+def make_scenario(id: str, /, **given: Any) -> Any:
     """The scenario of a registered environment, without the Gymnasium interface around it.
 
     Args:
         id: a key of `SCENARIOS`.
-        parameters: fields of the scenario, as `gym.make` takes them.
+        given: fields of the scenario, as `gym.make` takes them.
 
     Raises:
         ValueError: unknown id or parameter (names the nearest), or a parameter out of range.
@@ -73,7 +73,7 @@ def make_scenario(id: str, /, **parameters: Any) -> Any:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"no environment {id!r}; {hint}there are {', '.join(SCENARIOS)}")
     preset = SCENARIOS[id]
-    return core.make_scenario(preset.scenario, {**preset.parameters, **parameters})
+    return parameters.make_scenario(preset.scenario, {**preset.parameters, **given})
 
 
 for _id, _preset in SCENARIOS.items():

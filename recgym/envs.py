@@ -10,7 +10,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from recgym.core import Array, Seed, make_scenario, tree_items
+from recgym.arrays import Array, Seed, tree_items
+from recgym.parameters import make_scenario
 from recgym.render import Recorder
 from recgym.rng import make_rng
 from recgym.runner import Runner

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.core import Array, namespace
+from recgym.arrays import Array, namespace
 
 __all__ = ["Mix", "Plan", "action_of", "exact_plan", "solve"]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from recgym.core import Panel, Series, to_numpy, tree_map
+from recgym.arrays import to_numpy, tree_map
+from recgym.panels import Panel, Series
 
 __all__ = ["Recorder"]
 

@@ -8,7 +8,7 @@ import array_api_compat
 import array_api_compat.numpy
 import numpy as np
 
-from recgym.core import Array, Rng, Seed, clip
+from recgym.arrays import Array, Rng, Seed, clip
 
 __all__ = ["START", "STEP", "TASK", "NumpyRng", "TorchRng", "beta", "make_rng"]
 

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from recgym.core import Array, Seed, batch_size, to_numpy, tree_items, tree_map
+from recgym.arrays import Array, Seed, batch_size, to_numpy, tree_items, tree_map
 from recgym.rng import START, STEP, TASK
 
 __all__ = ["Runner", "Step"]

@@ -18,12 +18,12 @@ except ImportError as error:
     raise ImportError("recgym.sb3 needs Stable-Baselines3: pip install 'recgym[agents]'") from error
 
 import recgym
+from recgym.arrays import Array, Seed, to_numpy, tree_items
 from recgym.baselines import make_baseline
-from recgym.core import Array, Seed, to_numpy, tree_items
 from recgym.envs import RENDERED_ROWS, check_options, check_render_mode
 from recgym.evaluation import VALIDATION_SEED, Trials, rollout, summarise
+from recgym.evaluation.report import action_figure, curves_figure
 from recgym.render import Recorder
-from recgym.report import action_figure, curves_figure
 from recgym.rng import make_rng
 from recgym.runner import Runner, Step
 

@@ -29,7 +29,7 @@ from rich.table import Table
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import recgym
-from recgym.core import tree_items
+from recgym.arrays import tree_items
 from recgym.rng import make_rng
 from recgym.sb3 import make_vec_env
 

@@ -16,11 +16,11 @@ from typing import Any
 from tqdm import tqdm
 
 import recgym
-from recgym import suites
 from recgym.baselines import baselines_for
-from recgym.core import Layout, write_atomically
-from recgym.evaluation import TEST_SEED, Shuffled, Trials, evaluate, ratio
-from recgym.report import curves_figure, print_table, report_json
+from recgym.evaluation import TEST_SEED, Shuffled, Trials, evaluate, ratio, rl2
+from recgym.evaluation.report import curves_figure, print_table, report_json
+from recgym.files import write_atomically
+from recgym.layout import Layout
 
 FIGURES = (".png", ".pdf", ".svg")
 ENV = "RecBandit-v0"
@@ -154,9 +154,9 @@ def compare(
     return results, report
 
 
-def suite_agent(label: str, path: str, device: str) -> suites.Agent:
+def suite_agent(label: str, path: str, device: str) -> rl2.Agent:
     """A checkpoint as a suite takes it, in the observation mode that it was trained in; errors as in `read`."""
-    from agents.checkpoint import load, read  # torch and SB3, only where there is something to load
+    from recgym.agents.checkpoint import load, read
     from recgym.sb3 import RecVecEnv
 
     header, _ = read(path)
@@ -174,7 +174,7 @@ def suite_agent(label: str, path: str, device: str) -> suites.Agent:
             raise
 
     about = {"path": path, **{key: header[key] for key in ("algo", "env", "num_timesteps", "versions")}}
-    return suites.Agent(build, "average" in fields, label.endswith(":argmax"), about)
+    return rl2.Agent(build, "average" in fields, label.endswith(":argmax"), about)
 
 
 def play_suite(policies: Mapping[str, str | None], *, trials: int, seed: int, device: str) -> dict[str, Any]:
@@ -188,9 +188,9 @@ def play_suite(policies: Mapping[str, str | None], *, trials: int, seed: int, de
             bar.set_description(what, refresh=False)
             bar.update(done - bar.n)
 
-        report = suites.play(agents, baselines, cells=suites.RL2, trials=trials, seed=seed, on_step=show)
+        report = rl2.play(agents, baselines, cells=rl2.RL2, trials=trials, seed=seed, on_step=show)
     if agents:
-        from agents.checkpoint import versions
+        from recgym.agents.archive import versions
 
         report["versions"] |= versions()
         report["device"] = device
@@ -253,12 +253,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.json:
                 write_json(options.json, report)
             if options.markdown:
-                write_atomically(options.markdown, suites.markdown(report).encode())
-            suites.print_tables(report)
+                write_atomically(options.markdown, rl2.markdown(report).encode())
+            rl2.print_tables(report)
             return 0
         for label, path in policies.items():
             if path is not None:
-                from agents.checkpoint import load  # torch and SB3, only where there is something to load
+                from recgym.agents.checkpoint import load
                 from recgym.sb3 import RecVecEnv
 
                 policies[label] = load(path, env=RecVecEnv(scenario, 1), device=device)

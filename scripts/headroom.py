@@ -11,7 +11,7 @@ from rich.table import Table
 import recgym
 from recgym.baselines import baselines_for
 from recgym.evaluation import TEST_SEED, Interval, evaluate, headroom
-from recgym.report import KNOWS
+from recgym.evaluation.report import KNOWS
 
 LEARNABLE = [env_id for env_id, preset in recgym.SCENARIOS.items() if not preset.reference]
 HORIZONS = (30, 100)  # decisions: short and long beside what is learned in them

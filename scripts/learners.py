@@ -22,7 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from train import hyperparameters
 
 import recgym
-from agents.checkpoint import build
+from recgym.agents.algorithms import build
 from recgym.baselines import make_baseline
 from recgym.baselines.gittins import load_table
 from recgym.evaluation import VALIDATION_SEED, rollout

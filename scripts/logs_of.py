@@ -15,8 +15,8 @@ import recgym
 from recgym.baselines import baselines_for, make_baseline
 from recgym.data import OpenBanditLog, TransactionLog, open_bandit, transactions
 from recgym.evaluation import Trials, ratio
-from recgym.offpolicy import off_policy_report, print_off_policy
-from recgym.report import print_shares, print_transactions
+from recgym.evaluation.offpolicy import off_policy_report, print_off_policy
+from recgym.evaluation.report import print_shares, print_transactions
 
 
 def arms_and_prior(log: OpenBanditLog, env_id: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 import recgym
+from recgym.arrays import batch_size, to_numpy, tree_map
 from recgym.baselines import make_baseline
-from recgym.core import batch_size, to_numpy, tree_map
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Interval, Trials, interval, rollout, summarise
 
 TASKS = (10, 100, 1_000, 10_000, None)  # None: a new task for every trial

@@ -28,10 +28,12 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 import recgym
-from agents.checkpoint import ALGORITHMS, algorithm, build, load, read, save, versions
-from agents.transformer import INIT_POLICIES
+from recgym.agents.algorithms import ALGORITHMS, algorithm, build
+from recgym.agents.archive import versions
+from recgym.agents.checkpoint import load, read, save
+from recgym.agents.transformer import INIT_POLICIES
 from recgym.baselines import baselines_for, left_out
-from recgym.report import action_figure, curves_figure
+from recgym.evaluation.report import action_figure, curves_figure
 from recgym.sb3 import EvaluationCallback, RecVecEnv
 
 HYPERPARAMETERS = Path(__file__).with_name("hyperparams.toml")
@@ -205,7 +207,7 @@ def resume(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{options.trained_agent}: holds weights only; go on from a checkpoint that training wrote")
     if header["env"]["id"] is None:
         raise ValueError(
-            f"{options.trained_agent}: was trained in an environment that is not registered: use agents.load"
+            f"{options.trained_agent}: was trained in an environment that is not registered: use recgym.agents.load"
         )
     for name, found in (("env", header["env"]["id"]), ("algo", header["algo"])):
         if getattr(options, name) not in (None, found):

@@ -30,17 +30,19 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFram
 from torch import Tensor
 
 import recgym
-from agents.buffer import Batch, TrialBuffer, generalised_advantages
-from agents.checkpoint import build
-from agents.imitation import Expert, imitation_loss, mixed
-from agents.meta_ppo import MetaPPO
-from agents.policy import PlackettLuce, TransformerPolicy
-from agents.transformer import SequenceNetwork
+from recgym.agents.algorithms import build
+from recgym.agents.buffer import Batch, TrialBuffer, generalised_advantages
+from recgym.agents.imitation import Expert, imitation_loss, mixed
+from recgym.agents.meta_ppo import MetaPPO
+from recgym.agents.policy import PlackettLuce, TransformerPolicy
+from recgym.agents.transformer import SequenceNetwork
+from recgym.arrays import Array, namespace
 from recgym.baselines import make_baseline
-from recgym.core import CHOSEN, Array, Field, Layout, Outcome, clock, clock_fields, namespace
 from recgym.evaluation import VALIDATION_SEED, rollout, summarise
+from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.runner import Runner
 from recgym.sb3 import RecVecEnv, make_vec_env
+from recgym.scenario import Outcome
 
 POLICY: dict[str, Any] = {
     "width": 8,

@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 
 import recgym
+from recgym.arrays import to_numpy
 from recgym.baselines import InformedPolicy, RandomPolicy, make_baseline
-from recgym.core import LOG_SCALE, to_numpy
 from recgym.evaluation import rollout
+from recgym.layout import LOG_SCALE
 from recgym.rng import NumpyRng, make_rng
 from recgym.runner import Runner
-from recgym.scenarios.bandit import Bandit, ContextualBandit, DriftBandit
+from recgym.scenarios.bandit import Bandit, DriftBandit
+from recgym.scenarios.contextual import ContextualBandit
 
 IDS = ["RecBandit-v0", "RecBanditDrift-v0", "RecBanditContextual-v0"]
 every_id = pytest.mark.parametrize("id", IDS)

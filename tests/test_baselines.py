@@ -8,21 +8,12 @@ import numpy as np
 import pytest
 
 import recgym
+from recgym.arrays import tree_map
 from recgym.baselines import baselines_for, make_baseline
-from recgym.baselines.bandit import (
-    Averages,
-    Counts,
-    Preferences,
-    Seen,
-    counting,
-    gradient,
-    posterior_mean,
-    thompson,
-    ucb1,
-)
+from recgym.baselines.bandit import Averages, Counts, Preferences, counting, gradient, posterior_mean, thompson, ucb1
 from recgym.baselines.contextual import Gaussian, Ridge, logistic, ridge
 from recgym.baselines.drift import Belief, Window, filtering, grid_quantile, logit_grid, within_window
-from recgym.core import tree_map
+from recgym.baselines.policy import Seen
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Trials, evaluate, headroom, ratio, rollout, tune
 from recgym.rng import make_rng
 from recgym.runner import Runner

@@ -21,27 +21,17 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 import recgym
-from agents.checkpoint import (
-    ALGORITHMS,
-    HEADER,
-    LATER,
-    LONGEST_HEADER,
-    MOST_ENVS,
-    PRETRAINED,
-    _digest,
-    build,
-    describe,
-    export,
-    load,
-    load_pretrained,
-    plain_schedule,
-    read,
-    save,
-)
-from recgym.core import Layout
+from recgym.agents.algorithms import ALGORITHMS, build
+from recgym.agents.archive import HEADER, LATER, LONGEST_HEADER, MOST_ENVS, _digest
+from recgym.agents.arguments import plain_schedule
+from recgym.agents.checkpoint import export, load, read, save
+from recgym.agents.environments import identify
+from recgym.agents.pretrained import agent_ids, load_pretrained
 from recgym.evaluation import rollout
+from recgym.layout import Layout
 from recgym.sb3 import RecVecEnv, make_vec_env
-from recgym.scenarios.bandit import Bandit, ContextualBandit
+from recgym.scenarios.bandit import Bandit
+from recgym.scenarios.contextual import ContextualBandit
 
 SMALL: dict[str, dict[str, Any]] = {
     "ppo": {"policy": "MlpPolicy", "n_steps": 10, "batch_size": 40, "n_epochs": 2, "learning_rate": "lin_1e-3"},
@@ -181,7 +171,7 @@ def test_export_keeps_the_policy_and_drops_the_rest(algo: str, tmp_path: Path) -
         load(small, env=make_vec_env("RecBandit-v0", 4, **PARAMETERS), resume=True)
 
 
-@pytest.mark.parametrize("env_id", sorted(path.stem for path in PRETRAINED.glob("*.safetensors")))
+@pytest.mark.parametrize("env_id", agent_ids())
 def test_shipped_agents_load(env_id: str) -> None:
     action, _ = load_pretrained(env_id).predict(make_vec_env(env_id, 3, 0).reset())
     assert len(action) == 3
@@ -190,11 +180,12 @@ def test_shipped_agents_load(env_id: str) -> None:
 def test_an_agent_that_does_not_ship_is_named_with_those_that_do(
     written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agents.checkpoint.PRETRAINED", tmp_path)
+    monkeypatch.setattr("recgym.agents.pretrained.CHECKOUT", tmp_path)
     for there in ("none", "RecBandit-v0"):
         with pytest.raises(ValueError, match=f"no trained agent ships for 'RecBanditDrift-v0'; there are: {there}"):
             load_pretrained("RecBanditDrift-v0")
-        (tmp_path / "RecBandit-v0.safetensors").write_bytes(written.read_bytes())
+        (tmp_path / "RecBandit-v0").mkdir(exist_ok=True)
+        (tmp_path / "RecBandit-v0" / "agent.safetensors").write_bytes(written.read_bytes())
     assert load_pretrained("RecBandit-v0").num_timesteps == 0
 
 
@@ -230,7 +221,7 @@ def test_saving_is_all_or_nothing(written: Path, tmp_path: Path, monkeypatch: py
     def fail(*_: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("recgym.core.os.replace", fail)
+    monkeypatch.setattr("recgym.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write(path, make("ppo"))
     assert path.read_bytes() == written.read_bytes()
@@ -822,10 +813,10 @@ def test_a_linear_schedule_comes_back(tmp_path: Path) -> None:
 # --- describing an environment ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("env_id", recgym.SCENARIOS)
 def test_every_registered_environment_is_described(env_id: str) -> None:
-    assert describe(recgym.make_scenario(env_id)) == (env_id, {})
-    assert describe(recgym.make_scenario(env_id, horizon=7)) == (env_id, {"horizon": 7})
+    assert identify(recgym.make_scenario(env_id)) == (env_id, {})
+    assert identify(recgym.make_scenario(env_id, horizon=7)) == (env_id, {"horizon": 7})
     shifted = recgym.make_scenario(env_id, **recgym.SCENARIOS[env_id].shifted)
-    found, parameters = describe(shifted)
+    found, parameters = identify(shifted)
     assert recgym.make_scenario(found, **json.loads(json.dumps(parameters))) == shifted
 
 
@@ -837,22 +828,22 @@ class Unregistered(Bandit):
 def test_the_nearest_preset_describes_a_scenario(monkeypatch: pytest.MonkeyPatch) -> None:
     preset = recgym.Preset("recgym.scenarios.bandit:Bandit", {"arms": 50, "horizon": 500}, {})
     monkeypatch.setitem(recgym.SCENARIOS, "RecBanditLarge-v0", preset)
-    assert describe(Bandit(arms=50, horizon=500)) == ("RecBanditLarge-v0", {})
-    assert describe(Bandit(arms=50, horizon=500, alpha=0.5)) == ("RecBanditLarge-v0", {"alpha": 0.5})
-    assert describe(Bandit(arms=50)) == ("RecBandit-v0", {"arms": 50})
-    assert describe(Bandit()) == ("RecBandit-v0", {})
+    assert identify(Bandit(arms=50, horizon=500)) == ("RecBanditLarge-v0", {})
+    assert identify(Bandit(arms=50, horizon=500, alpha=0.5)) == ("RecBanditLarge-v0", {"alpha": 0.5})
+    assert identify(Bandit(arms=50)) == ("RecBandit-v0", {"arms": 50})
+    assert identify(Bandit()) == ("RecBandit-v0", {})
 
 
 def test_values_of_numpy_are_described_plainly() -> None:
-    found = describe(Bandit(arms=np.int64(4), alpha=np.float32(0.5)))  # type: ignore[arg-type]
+    found = identify(Bandit(arms=np.int64(4), alpha=np.float32(0.5)))  # type: ignore[arg-type]
     assert found == ("RecBandit-v0", {"arms": 4, "alpha": 0.5})
     table = ((0.5, 1.0), (2.0, -1.0), (0.0, 0.0))
-    assert describe(ContextualBandit(arms=3, features=table))[1]["features"] == [list(row) for row in table]
+    assert identify(ContextualBandit(arms=3, features=table))[1]["features"] == [list(row) for row in table]
 
 
 def test_what_is_not_registered_is_not_described() -> None:
-    assert describe(Unregistered()) == (None, {})
-    assert describe(object()) == (None, {})
+    assert identify(Unregistered()) == (None, {})
+    assert identify(object()) == (None, {})
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

@@ -22,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recgym
-from recgym.core import LOG_SCALE, Layout, to_numpy, tree_items
+from recgym.arrays import to_numpy, tree_items
 from recgym.envs import RecEnv, RecVectorEnv
+from recgym.layout import LOG_SCALE, Layout
 from recgym.rng import NumpyRng, make_rng
 from recgym.runner import Runner
 

@@ -17,20 +17,11 @@ import numpy as np
 import pytest
 
 import recgym
-from recgym import evaluation
+from recgym.arrays import batch_size, to_numpy, tree_items, tree_map
 from recgym.baselines import RandomPolicy
-from recgym.core import (
-    LOG_SCALE,
-    Field,
-    Layout,
-    batch_size,
-    log_scaled,
-    to_numpy,
-    tree_items,
-    tree_map,
-    write_atomically,
-)
 from recgym.evaluation import rollout
+from recgym.files import write_atomically
+from recgym.layout import LOG_SCALE, Field, Layout, log_scaled
 from recgym.rng import START, STEP, TASK, NumpyRng, TorchRng, beta, make_rng
 from recgym.runner import Runner
 
@@ -462,7 +453,7 @@ def test_evaluation_on_one_task_per_trial(id: str, monkeypatch: pytest.MonkeyPat
     """Each chunk plays its own slice, with the luck of its key; one task for all is that task for each."""
     tasks = fixed_runner(id, 11).fixed_tasks
     scenario = recgym.make_scenario(id, **varied(id, horizon=3))
-    monkeypatch.setattr(evaluation, "CHUNK", 4)
+    monkeypatch.setattr("recgym.evaluation.trials.CHUNK", 4)
     played: list[np.ndarray] = []
 
     class Spy(RandomPolicy):

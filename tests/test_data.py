@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recgym.data import MIN_CLICKS, Estimate, OpenBanditLog, fit_beta, off_policy, open_bandit, verdict
+from recgym.data import OpenBanditLog, fit_beta, open_bandit
+from recgym.evaluation.offpolicy import MIN_CLICKS, Estimate, off_policy, verdict
 
 SAMPLE = Path(os.environ.get("RECGYM_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")) / "open_bandit"
 needs_sample = pytest.mark.skipif(

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recgym.core import to_numpy, tree_items
+from recgym.arrays import to_numpy, tree_items
 from recgym.rng import make_rng
 from recgym.runner import Runner
-from recgym.scenarios.demand import (
+from recgym.scenarios.pricing import DynamicPricing
+from recgym.scenarios.pricing.demand import (
     CURVES,
     FAMILIES,
     LARGEST_SHARE,
@@ -23,8 +24,8 @@ from recgym.scenarios.demand import (
     rival_price,
     shares,
 )
-from recgym.scenarios.foresight import EMBEDDING_NOISE, EMBEDDING_SEED, LEAST_SALES, SPECK, TILT, traits
-from recgym.scenarios.pricing import RIVAL_MEMORY, RIVAL_NOISE, UNLIMITED, DynamicPricing
+from recgym.scenarios.pricing.dynamic import RIVAL_MEMORY, RIVAL_NOISE, UNLIMITED
+from recgym.scenarios.pricing.foresight import EMBEDDING_NOISE, EMBEDDING_SEED, LEAST_SALES, SPECK, TILT, traits
 
 NONE = (0.0, 0.0)
 OFF: dict[str, Any] = {  # every mechanism that makes a decision depend on another one, or that adds noise

@@ -10,8 +10,8 @@ import pytest
 
 import recgym
 from recgym.baselines import make_baseline
+from recgym.baselines.exact import MOST_PULLS, Optimum, Recorder
 from recgym.evaluation import rollout
-from recgym.exact import MOST_PULLS, Optimum, Recorder
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_too_many_pulls() -> None:
 
 @pytest.mark.parametrize("name", ["random", "thompson"])  # without a memory and with one
 def test_recorder_plays_as_its_policy_and_remembers_all_chunks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recgym.evaluation.CHUNK", 16)
+    monkeypatch.setattr("recgym.evaluation.trials.CHUNK", 16)
     scenario = recgym.make_scenario("RecBandit-v0", arms=3, horizon=5)
     recorder: Any = Recorder(make_baseline(name, scenario), scenario.layout)
     found, plain = (rollout(p, scenario, trials=40, seed=1) for p in (recorder, make_baseline(name, scenario)))

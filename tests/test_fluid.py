@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import linprog
 
 from recgym import fluid
-from recgym.core import to_numpy
+from recgym.arrays import to_numpy
 from recgym.rng import make_rng
 
 FERREIRA_PRICES = np.asarray([29.9, 34.9, 39.9, 44.9])

@@ -11,8 +11,8 @@ import torch
 from stable_baselines3 import PPO
 
 import recgym
-from agents import MetaPPO, load_pretrained
-from agents.checkpoint import build
+from recgym.agents import MetaPPO, load_pretrained
+from recgym.agents.algorithms import build
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, evaluate
 from recgym.sb3 import make_vec_env
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import LinearSchedule
 
-from agents.meta_ppo import MetaPPO
+from recgym.agents.meta_ppo import MetaPPO
 
 DELAY = 50
 N_ENVS = 64

@@ -17,13 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recgym
+from recgym.arrays import to_numpy, tree_items
 from recgym.baselines import ConstantPolicy, baselines_for, left_out, make_baseline
-from recgym.core import to_numpy, tree_items
 from recgym.evaluation import rollout
 from recgym.rng import make_rng
 from recgym.runner import Runner
-from recgym.scenarios.demand import CURVES, FAMILIES, RIVALS, PricingTask
-from recgym.scenarios.pricing import FREE_CHANGE, LARGEST, RANGES, TASK_LIMITS, DynamicPricing
+from recgym.scenarios.pricing import DynamicPricing
+from recgym.scenarios.pricing.demand import CURVES, FAMILIES, RIVALS, PricingTask
+from recgym.scenarios.pricing.dynamic import FREE_CHANGE, LARGEST, RANGES, TASK_LIMITS
 
 FERREIRA = recgym.SCENARIOS["DynamicPricingFerreira-v0"].parameters
 ONE = {"prices": (1.0,), "promotions": ((0.0, 0.0),)}

@@ -10,19 +10,20 @@ from scipy import stats
 from scipy.optimize import minimize
 
 import recgym
+from recgym.arrays import tree_items, tree_map
 from recgym.baselines import ConstantPolicy, baselines_for, make_baseline
-from recgym.baselines.bandit import Seen
-from recgym.baselines.contextual import laplace
-from recgym.baselines.curves import Curve, curve_features, learned_prior, vague
-from recgym.baselines.particles import Particles
+from recgym.baselines.policy import Seen
 from recgym.baselines.pricing import Tally
-from recgym.baselines.pricing_market import market
-from recgym.core import LOG_SCALE, tree_items, tree_map
+from recgym.baselines.pricing.curves import Curve, curve_features, learned_prior, vague
+from recgym.baselines.pricing.market import market
+from recgym.baselines.pricing.particles import Particles
+from recgym.baselines.regression import laplace
 from recgym.evaluation import TEST_SEED, rollout
+from recgym.layout import LOG_SCALE
 from recgym.rng import make_rng
 from recgym.runner import Runner
-from recgym.scenarios.demand import shares
 from recgym.scenarios.pricing import DynamicPricing
+from recgym.scenarios.pricing.demand import shares
 
 PRESETS = ("DynamicPricing-v0", "DynamicPricingFerreira-v0")
 ALL = [(preset, name) for preset in PRESETS for name in baselines_for(recgym.make_scenario(preset))]

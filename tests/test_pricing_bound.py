@@ -10,14 +10,13 @@ import pytest
 
 import recgym
 from recgym import fluid
+from recgym.arrays import tree_items
 from recgym.baselines import baselines_for, make_baseline
-from recgym.core import tree_items
 from recgym.evaluation import TEST_SEED, rollout
 from recgym.rng import make_rng
 from recgym.runner import Runner
-from recgym.scenarios import pricing_bound
-from recgym.scenarios.demand import rival_price, shares
-from recgym.scenarios.pricing import DynamicPricing
+from recgym.scenarios.pricing import DynamicPricing, bound
+from recgym.scenarios.pricing.demand import rival_price, shares
 
 NONE = (0.0, 0.0)
 MEMORYLESS: dict[str, Any] = {**dict.fromkeys(("gain", "dip"), NONE), "rivals": ()}
@@ -239,7 +238,7 @@ def test_a_grid_twice_as_fine_hardly_moves_it(monkeypatch: pytest.MonkeyPatch) -
     scenario = recgym.make_scenario("DynamicPricing-v0")
     state = at_start(scenario, 48)
     coarse = scenario.bound(state)
-    monkeypatch.setattr(pricing_bound, "GRID", 2 * pricing_bound.GRID - 1)
+    monkeypatch.setattr(bound, "GRID", 2 * bound.GRID - 1)
     assert scenario.bound(state).mean() == pytest.approx(coarse.mean(), rel=1e-3)
 
 
@@ -247,7 +246,7 @@ def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     scenario = DynamicPricing(**{**SMALL, "rivals": ("follower",)})
     state = at_start(scenario, 20)
     whole = scenario.bound(state)
-    monkeypatch.setattr(pricing_bound, "CHUNK", 7)
+    monkeypatch.setattr(bound, "CHUNK", 7)
     np.testing.assert_allclose(scenario.bound(state), whole, rtol=1e-6)
 
 

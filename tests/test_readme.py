@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import recgym
-from recgym.report import environments_markdown
+from recgym.evaluation.report import environments_markdown
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -37,7 +37,7 @@ def test_the_first_block_is_short() -> None:
 
 def test_environment_table_is_that_of_the_registry() -> None:
     table = README.split("checked by the tests -->")[1].split("<!-- end of environments -->")[0]
-    assert table.strip() == environments_markdown(), "run `python -m recgym.report` and paste what it prints"
+    assert table.strip() == environments_markdown(), "run `python -m recgym.evaluation.report` and paste what it prints"
 
 
 def test_files_and_options_that_are_named_exist() -> None:
@@ -94,7 +94,7 @@ def test_the_version_stands_in_one_place_or_agrees() -> None:
 
 def test_quoted_messages_are_those_of_the_code() -> None:
     table = (ROOT / "docs/agents.md").read_text().split("## What is wrong")[1]
-    code = re.sub(r'"\s*f?"', "", "".join(path.read_text() for path in (ROOT / "agents").glob("*.py")))
+    code = re.sub(r'"\s*f?"', "", "".join(path.read_text() for path in (ROOT / "recgym" / "agents").glob("*.py")))
     quoted = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert len(quoted) > 4
     for message in quoted:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from agents.checkpoint import read
+from recgym.agents.checkpoint import read
 from recgym.sb3 import EvaluationCallback, RecVecEnv
 
 ROOT = Path(__file__).parent.parent
@@ -209,7 +209,7 @@ def test_options_that_contradict_a_resumed_run_are_refused(tmp_path: Path, capsy
         capsys.readouterr()
         assert main(["-i", file, *wrong]) == 2, wrong
         assert capsys.readouterr().err.startswith("error: ")
-    assert main(["-i", "agents/pretrained/RecBandit-v0.safetensors"]) == 2
+    assert main(["-i", "agents/RecBandit-v0/agent.safetensors"]) == 2
     assert "holds weights only" in capsys.readouterr().err
 
 
@@ -252,7 +252,7 @@ def test_log_of_sales_trains_and_reports(tmp_path: Path) -> None:
     assert "percent of the informed" in resumed
 
 
-SHIPPED = "agents/pretrained/RecBandit-v0.safetensors"
+SHIPPED = "agents/RecBandit-v0/agent.safetensors"
 REFUSED = {
     "unknown environment": (["train.py", "--env", "RecBandid-v0"], "did you mean 'RecBandit-v0'"),
     "unknown parameter": (["train.py", "--param", "armz=3"], "did you mean 'arms'"),

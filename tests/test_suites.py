@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 
 import recgym
-from recgym import suites
 from recgym.baselines import make_baseline
-from recgym.evaluation import TEST_SEED, interval, rollout
-from recgym.suites import FIELD, RL2, Agent, Cell, make_cell, markdown, play, print_tables, seeds_of
+from recgym.evaluation import TEST_SEED, interval, rl2, rollout
+from recgym.evaluation.rl2 import FIELD, RL2, Agent, Cell, make_cell, markdown, play, print_tables, seeds_of
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = ROOT / "agents/pretrained/RecBandit-v0.safetensors"
+SHIPPED = ROOT / "agents/RecBandit-v0/agent.safetensors"
 SHORT = tuple(cell for cell in RL2 if cell.pulls == 10)
 FIVE, TEN, FIFTY = SHORT
 LONG = next(cell for cell in RL2 if cell.pulls == 100)
@@ -240,7 +239,7 @@ NAMES = {
 @pytest.mark.parametrize("case", NAMES)
 def test_refused_before_anything_is_played(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     agents, baselines, message = NAMES[case]
-    monkeypatch.setattr(suites, "rollout", lambda *_, **__: pytest.fail("it was played"))
+    monkeypatch.setattr(rl2, "rollout", lambda *_, **__: pytest.fail("it was played"))
     with pytest.raises(ValueError, match=message):
         play(agents, baselines, cells=SHORT, trials=10, seed=0)
 
@@ -301,7 +300,7 @@ def test_tables_fit_the_terminal(crowded: dict[str, Any], capsys: pytest.Capture
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    monkeypatch.setattr(suites, "RL2", (FIVE, TEN._replace(exact=False)))  # both ways of measuring
+    monkeypatch.setattr(rl2, "RL2", (FIVE, TEN._replace(exact=False)))  # both ways of measuring
     return importlib.import_module("evaluate").main
 
 
@@ -309,7 +308,8 @@ def test_evaluate_plays_checkpoints_in_the_mode_they_were_trained_in(
     main: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("stable_baselines3")
-    from agents.checkpoint import build, save
+    from recgym.agents.algorithms import build
+    from recgym.agents.checkpoint import save
     from recgym.sb3 import make_vec_env
 
     size = {"arms": 5, "horizon": 10, "statistics": False}

@@ -9,9 +9,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from recgym.core import to_numpy
+from recgym.baselines.policy import ConstantPolicy, InformedPolicy, RandomPolicy
 
 __all__ = ["Baseline", "ConstantPolicy", "InformedPolicy", "RandomPolicy", "baselines_for", "left_out", "make_baseline"]
 
@@ -25,62 +23,6 @@ class Baseline(NamedTuple):
     grid: Mapping[str, tuple[float, ...]] = {}  # constants, and the values tried on validation tasks
     tuned: Mapping[str, Mapping[str, float]] = {}  # per scenario class: the values that did best there
     unfit: Callable[[Any], str] = lambda scenario: ""  # why it cannot play a scenario; "" where it can
-
-
-class RandomPolicy:
-    """Uniform over the actions."""
-
-    def __init__(self, scenario: Any) -> None:
-        space = scenario.action_space
-        self._shape, self._high = space.shape, space.n if hasattr(space, "n") else space.nvec
-        self.reseed(0)
-
-    def reseed(self, seed: Any) -> None:
-        self._rng = np.random.default_rng(seed)
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[np.ndarray, Any]:
-        rows = np.asarray(observation).shape[:-1]
-        return self._rng.integers(0, self._high, size=(*rows, *self._shape)), state
-
-
-class ConstantPolicy:
-    """Always the same action.
-
-    Args:
-        scenario: gives the action space.
-        action: of it; for a slate the first of its distinct items.
-    """
-
-    def __init__(self, scenario: Any, action: int = 0) -> None:
-        shape = scenario.action_space.shape
-        self._action = np.asarray(action) + (np.arange(shape[0]) if shape else 0)
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[np.ndarray, Any]:
-        rows = np.asarray(observation).shape[:-1]
-        return np.broadcast_to(self._action, (*rows, *self._action.shape)), state
-
-
-class InformedPolicy:
-    """Knows the task.
-
-    Args:
-        scenario: what is played.
-        act: state -> actions [B] or [B, k]; None: the scenario's own `informed_action`.
-    """
-
-    sees_state = True
-
-    def __init__(self, scenario: Any, act: Callable[[Any], Any] | None = None) -> None:
-        self._act = scenario.informed_action if act is None else act
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[np.ndarray, Any]:
-        return to_numpy(self._act(observation)), state
 
 
 GENERAL = {

@@ -14,108 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recgym.arrays import to_numpy
 from recgym.baselines import Baseline
 from recgym.baselines.gittins import checked, load_table
-from recgym.core import LOG_SCALE, to_numpy, tree_map
+from recgym.baselines.policy import Floats, IndexPolicy, Seen, restarted
 
-__all__ = ["BASELINES", "ExpertPolicy", "IndexPolicy", "Seen"]
+__all__ = ["BASELINES", "ExpertPolicy"]
 
 LONGEST_TABLE = 1000  # decisions: half a gigabyte, which grows with their cube
-Floats = NDArray[np.floating[Any]]
-
-
-# --- acting ----------------------------------------------------------------------------------------------------------
-class Seen(NamedTuple):
-    """What an observation tells, and how to act on it."""
-
-    chosen: Floats  # [B, K] 1 for the candidate shown last; all 0 at the start of a trial
-    reward: Floats  # [B] what it brought
-    remaining: Floats  # [B] decisions left, this one included
-    features: Floats | None  # [B, K, d] of the candidates on offer now, where they have any
-    field: Callable[[str], Floats]  # any field of the observation, by name
-    rng: np.random.Generator
-    deterministic: bool
-
-    def sample(self, logits: Floats) -> Floats:
-        """Scores [B, K] whose highest is a draw from softmax(logits): Gumbel-max; the mode where deterministic."""
-        return logits if self.deterministic else logits + self.rng.gumbel(size=logits.shape)
-
-
-class IndexPolicy:
-    """Shows the candidate with the highest index; ties are broken at random.
-
-    Args:
-        scenario: gives the layout.
-        start: number of rows -> memory, a NamedTuple of arrays [B, ...] of fixed size.
-        learn: (memory, seen) -> memory with the last decision's outcome; changes nothing in place.
-        index: (memory, seen) -> scores [B, K].
-    """
-
-    def __init__(
-        self,
-        scenario: Any,
-        start: Callable[[int], Any],
-        learn: Callable[[Any, Seen], Any],
-        index: Callable[[Any, Seen], Floats],
-    ) -> None:
-        self._layout, self._start, self._learn, self._index = scenario.layout, start, learn, index
-        self._has_features = any(field.name == "features" for field in self._layout.candidate)
-        self.reseed(0)
-
-    def reseed(self, seed: Any) -> None:
-        self._rng = np.random.default_rng(seed)
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[np.ndarray, Any]:
-        """Actions [B] for observations [B, D] (or one action for [D]), and the memory for the next call."""
-        scores, memory = self._judge(observation, state, episode_start, deterministic)
-        action = np.where(_best(scores), self._rng.random(scores.shape), -1.0).argmax(axis=1)
-        return (action if np.ndim(observation) == 2 else action[0]), memory
-
-    def distribution(
-        self, observation: Any, state: Any = None, episode_start: Any = None
-    ) -> tuple[NDArray[np.float32], Any]:
-        """What `predict` would choose from in this call: what a learner can imitate.
-
-        Uniform over the candidates that are tied for the highest score. Where scores hold a draw, as those of
-        Thompson sampling or of a softmax do, so does the distribution: it averages to that of the policy.
-
-        Returns:
-            Probabilities [B, K] for observations [B, D] (or [K] for [D]), and the memory for the next call.
-        """
-        scores, memory = self._judge(observation, state, episode_start, deterministic=False)
-        tied = _best(scores)
-        probabilities = (tied / tied.sum(axis=1, keepdims=True)).astype(np.float32)
-        return (probabilities if np.ndim(observation) == 2 else probabilities[0]), memory
-
-    def _judge(self, observation: Any, state: Any, episode_start: Any, deterministic: bool) -> tuple[Floats, Any]:
-        """Scores [B, K], and the memory for the next call."""
-        batch = np.atleast_2d(to_numpy(observation))
-
-        def field(name: str) -> Floats:
-            return self._layout.get(batch, name).astype(np.float64)
-
-        remaining = np.rint(np.expm1(field("remaining") * LOG_SCALE))
-        features = field("features").reshape(*field("chosen").shape, -1) if self._has_features else None
-        seen = Seen(field("chosen"), field("last_reward"), remaining, features, field, self._rng, deterministic)
-        memory = self._learn(restarted(state, lambda: self._start(len(batch)), episode_start), seen)
-        return self._index(memory, seen), memory
-
-
-def _best(scores: Floats) -> NDArray[np.bool_]:
-    """[B, K] where the score is the highest of its row."""
-    return scores >= scores.max(axis=1, keepdims=True)
-
-
-def restarted(memory: Any, start: Callable[[], Any], episode_start: Any) -> Any:
-    """The memory with the rows of `episode_start` [B] as new; all of them where there is no memory yet."""
-    if memory is None:
-        return start()
-    if episode_start is None or not np.any(episode_start):
-        return memory
-    rows = np.asarray(episode_start, dtype=bool).reshape(-1)
-    return tree_map(lambda new, old: np.where(rows.reshape(-1, *[1] * (old.ndim - 1)), new, old), start(), memory)
 
 
 class Fixed(NamedTuple):

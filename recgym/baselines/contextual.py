@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.baselines import Baseline
-from recgym.baselines.bandit import EXPERT, Floats, IndexPolicy, Seen
+from recgym.baselines.bandit import EXPERT
+from recgym.baselines.policy import Floats, IndexPolicy, Seen
+from recgym.baselines.regression import draw, laplace
 
 __all__ = ["BASELINES"]
 
@@ -35,12 +37,6 @@ def _with_one(seen: Seen) -> Floats:
 def _width(x: Floats, covariance: Floats) -> Floats:
     """sqrt(x^T C x) [B, K] of rows x [B, K, d]."""
     return np.sqrt(np.maximum(((x @ covariance) * x).sum(axis=2), 0.0))
-
-
-def draw(mean: Floats, covariance: Floats, rng: np.random.Generator) -> Floats:
-    """One draw [B, d] from each N(mean, covariance)."""
-    root = np.linalg.cholesky(covariance)
-    return mean + (root @ rng.standard_normal((*mean.shape, 1)))[..., 0]
 
 
 def _scores(x: Floats, weights: Floats) -> Floats:
@@ -100,42 +96,6 @@ class Gaussian(NamedTuple):
     offered: Floats  # [B, K, d]
     mean: Floats  # [B, d]
     covariance: Floats  # [B, d, d]
-
-
-def laplace(
-    mean: Floats,
-    covariance: Floats,
-    x: Floats,
-    outcome: Floats,
-    response: Callable[[Floats], Floats],
-    slope: Callable[[Floats], Floats],
-    halvings: int,
-) -> tuple[Floats, Floats]:
-    """Posterior N(m, S) after one outcome of a generalised linear model with canonical link, by Laplace's method.
-
-    The mode lies on the line m + g S x, where g = outcome - response(m . x + g x^T S x); the curvature there, s, gives
-    S -= s / (1 + s x^T S x) S x (S x)^T. Where x is 0 nothing changes.
-
-    Args:
-        mean: m [B, F].
-        covariance: S [B, F, F].
-        x: [B, F].
-        outcome: [B, 1].
-        response: mean outcome of a linear predictor [B, 1]; it rises and is not below 0.
-        slope: s of a mean outcome [B, 1].
-        halvings: of the interval that holds g, from 0 to outcome - response(m . x).
-    """
-    moved = (covariance @ x[..., None])[..., 0]  # S x
-    before, variance = (mean * x).sum(axis=1, keepdims=True), (x * moved).sum(axis=1, keepdims=True)
-    most = outcome - response(before)
-    low, high = np.minimum(most, 0.0), np.maximum(most, 0.0)
-    for _ in range(halvings):
-        middle = 0.5 * (low + high)
-        above = middle + response(before + variance * middle) > outcome
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    s = slope(response(before + variance * middle))
-    shrunk = covariance - (s / (1.0 + s * variance) * moved)[:, :, None] * moved[:, None, :]
-    return mean + middle * moved, shrunk
 
 
 def logistic(scenario: Any, index: Callable[[Gaussian, Seen], Floats]) -> IndexPolicy:

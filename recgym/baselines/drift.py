@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recgym.arrays import tree_map
 from recgym.baselines import Baseline
-from recgym.baselines.bandit import BONUS, PSEUDO, Floats, IndexPolicy, Seen, counting, thompson, ucb1
-from recgym.core import tree_map
+from recgym.baselines.bandit import BONUS, PSEUDO, counting, thompson, ucb1
+from recgym.baselines.policy import Floats, IndexPolicy, Seen
 
 __all__ = ["BASELINES"]
 

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from recgym.core import write_atomically
+from recgym.files import write_atomically
 
 __all__ = ["GittinsTable", "bayes_value", "index_table", "load_table"]
 

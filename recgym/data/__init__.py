@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from recgym.data.bandit import MIN_CLICKS, Estimate, OpenBanditLog, fit_beta, off_policy, open_bandit, verdict
+from recgym.data.bandit import OpenBanditLog, fit_beta, open_bandit
 from recgym.data.pricing import HeldOut, ProductFit, TransactionLog, transactions
 
-__all__ = [
-    "MIN_CLICKS",
-    "Estimate",
-    "HeldOut",
-    "OpenBanditLog",
-    "ProductFit",
-    "TransactionLog",
-    "fit_beta",
-    "off_policy",
-    "open_bandit",
-    "transactions",
-    "verdict",
-]
+__all__ = ["HeldOut", "OpenBanditLog", "ProductFit", "TransactionLog", "fit_beta", "open_bandit", "transactions"]

@@ -10,19 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from recgym.data.reading import Column, read_columns
 from recgym.scenarios.bandit import LARGEST_PRIOR, SMALLEST_PRIOR
 
-__all__ = ["MIN_CLICKS", "Estimate", "OpenBanditLog", "fit_beta", "off_policy", "open_bandit", "verdict"]
-
-# A rate measured by n clicks has relative standard error 1/sqrt(n) (Poisson), the difference of two such rates
-# sqrt(2/n): at 100 clicks 10 % and 14 %, so that a 95 % interval resolves differences from 28 % up. The two policies
-# of the Open Bandit Dataset differ by about 50 %; what is worth a comparison is seldom larger.
-MIN_CLICKS = 100
+__all__ = ["OpenBanditLog", "fit_beta", "open_bandit"]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -170,68 +165,3 @@ def fit_beta(impressions: np.ndarray, clicks: np.ndarray) -> tuple[float, float]
     fit = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None), bounds])
     mean, size = float(special.expit(fit.x[0])), float(np.exp(fit.x[1]))
     return mean * size, (1.0 - mean) * size
-
-
-# --- off-policy values -----------------------------------------------------------------------------------------------
-def verdict(clicks: float) -> str:
-    """Whether a value that rests on so many clicks may be compared with another; see `MIN_CLICKS`."""
-    return "enough clicks to compare" if clicks >= MIN_CLICKS else "too few clicks to compare"
-
-
-class Estimate(NamedTuple):
-    """Clicks per impression that a policy would have got, with a 95 % bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-    effective_sample_size: float  # rows; (sum w)^2 / sum w^2
-    clicks: int  # with positive weight
-
-    @property
-    def verdict(self) -> str:
-        """By the clicks seen or, if fewer, those that as many on-policy rows as the effective sample would hold."""
-        return verdict(min(self.clicks, self.effective_sample_size * self.value))
-
-
-def off_policy(log: OpenBanditLog, probabilities: Any, *, resamples: int = 1000, seed: int = 0) -> dict[str, Estimate]:
-    """Value of a policy on a log of another one, by "ips" and "snips".
-
-    With w = pi(a | x) / propensity, IPS is mean(w r): unbiased wherever the logging policy gives every choice of pi
-    a positive probability (Li et al. 2011 for uniform logs; Saito et al. 2021, sec. 4). SNIPS is sum(w r) / sum(w)
-    (Swaminathan & Joachims 2015): biased by O(1/N), but steadier, and indifferent to the scale of the propensities.
-    The interval is the 2.5 to 97.5 percentile range over resampled rows; with few clicks it is too narrow.
-
-    Args:
-        log: the log, N rows and K items.
-        probabilities: [K] or [N, K] pi(item) in the order of `log.items`; each row sums to 1.
-        resamples: bootstrap samples.
-        seed: of the bootstrap.
-
-    Raises:
-        ValueError: wrong shape, no distribution, or a policy that never chooses what was logged.
-    """
-    policy, rows = np.asarray(probabilities, np.float64), len(log.action)
-    if policy.shape not in ((log.arms,), (rows, log.arms)):
-        raise ValueError(f"probabilities have shape {policy.shape}, not ({log.arms},) or ({rows}, {log.arms})")
-    if not ((policy >= 0).all() and np.allclose(policy.sum(-1), 1.0, rtol=0, atol=1e-4)):  # 1e-4: a float32 softmax
-        raise ValueError("probabilities must be non-negative and sum to 1 over the items")
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}, not at least 1")
-    chosen = policy[log.action] if policy.ndim == 1 else policy[np.arange(rows), log.action]
-    weight, click = chosen / log.propensity, log.click.astype(np.float64)  # [N]
-    if not weight.any():
-        raise ValueError(f"the policy never chooses an item logged in {log.path}: its value cannot be estimated")
-
-    # Equal rows are exchangeable: resampling the counts of the G distinct (w, r) is the same bootstrap, and cheaper.
-    groups, counts = np.unique(weight + 1j * click, return_counts=True)
-    terms = np.stack([groups.real * groups.imag, groups.real], axis=1)  # [G, 2] w r, w
-    rng = np.random.default_rng(seed)
-    sums = np.stack([rng.multinomial(rows, counts / rows) @ terms for _ in range(resamples)])  # [resamples, 2]
-    sums = np.concatenate([[counts @ terms], sums])  # the sample itself, then the resamples
-    weights = np.maximum(sums[:, 1], np.finfo(float).tiny)  # a resample without weight has no clicks either: value 0
-    effective, clicks = sums[0, 1] ** 2 / (weight**2).sum(), int((weight * click > 0).sum())
-    report = {}
-    for key, (value, *samples) in {"ips": sums[:, 0] / rows, "snips": sums[:, 0] / weights}.items():
-        low, high = np.quantile(samples, (0.025, 0.975))
-        report[key] = Estimate(float(value), float(low), float(high), float(effective), clicks)
-    return report

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.data.reading import Column, read_columns
-from recgym.scenarios.pricing import MOST_CUSTOMERS, RANGES, TASK_LIMITS, DynamicPricing
+from recgym.scenarios.pricing import DynamicPricing
+from recgym.scenarios.pricing.dynamic import MOST_CUSTOMERS, RANGES, TASK_LIMITS
 
 __all__ = ["HeldOut", "ProductFit", "TransactionLog", "transactions"]
 

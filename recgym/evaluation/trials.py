@@ -1,0 +1,234 @@
+"""Playing: the same tasks and the same luck for every policy, one trial per row."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import itemgetter
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from recgym.arrays import Array, to_numpy, tree_map
+from recgym.layout import Layout
+from recgym.rng import make_rng
+from recgym.runner import Runner
+
+__all__ = [
+    "CHUNK",
+    "TEST_SEED",
+    "VALIDATION_SEED",
+    "Policy",
+    "Shuffled",
+    "Trials",
+    "own_luck",
+    "rollout",
+    "upper_bounds",
+]
+
+CHUNK = 4096  # trials played at once: a part of the random key, so it must not depend on the machine
+
+
+VALIDATION_SEED = 1_000_000  # task seeds: training below, validation from here, test from TEST_SEED
+
+
+TEST_SEED = 2_000_000
+
+
+class Policy(Protocol):
+    """Whatever has SB3's `predict`: a baseline, an SB3 algorithm, your own object.
+
+    A policy with an attribute `sees_state = True` is handed the scenario's state in place of the observation; one with
+    a method `reseed(seed)` is told the chunk's seed before it acts.
+    """
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]: ...
+
+
+class Shuffled:
+    """A policy that is shown some fields of the observation from another trial: what they are worth to it.
+
+    Each trial gets those of the one before it among the trials that are played together (`CHUNK`), for all of its
+    decisions.
+
+    Args:
+        policy: see `Policy`.
+        layout: of the observations.
+        fields: names of what is shuffled.
+
+    Raises:
+        ValueError: the observation has no such field.
+    """
+
+    def __init__(self, policy: Any, layout: Layout, fields: Sequence[str]) -> None:
+        known = [field.name for field in layout]
+        if unknown := [name for name in fields if name not in known]:
+            raise ValueError(f"the observation has no field {unknown[0]!r}; there are {', '.join(known)}")
+        self._policy, self._columns = policy, [column for name in fields for column in layout.columns(name)]
+        self.action_space = getattr(policy, "action_space", None)  # has luck of its own; see `own_luck`
+
+    def reseed(self, seed: Any) -> None:
+        if hasattr(self._policy, "reseed"):
+            self._policy.reseed(seed)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """As the policy's, on observations [B, D]."""
+        shown = np.array(to_numpy(observation))
+        shown[:, self._columns] = np.roll(shown[:, self._columns], 1, axis=0)
+        return self._policy.predict(shown, state=state, episode_start=episode_start, deterministic=deterministic)
+
+
+class Trials(NamedTuple):
+    """Result of N trials of one policy."""
+
+    returns: np.ndarray  # [N] float64 sum of rewards
+    expected: np.ndarray  # [N] float64 sum of the expected rewards of what was chosen
+    regret: np.ndarray  # [N, T] float32 per decision
+    rewards: np.ndarray  # [N, T] float32 per decision
+    objectives: np.ndarray  # [N, M] sums
+    costs: np.ndarray  # [N, C] sums
+    actions: np.ndarray  # [T, A] share of the trials that chose action (or slate position's item) a at each decision
+
+
+@contextmanager
+def own_luck(policy: Any, seed: Sequence[int]) -> Iterator[None]:
+    """Streams of its own for a policy, and the caller's back afterwards.
+
+    Baselines are told a seed. SB3's algorithms draw from the global generators of torch and NumPy, DQN also from its
+    action space.
+    """
+    if hasattr(policy, "reseed"):
+        policy.reseed(seed)
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    words = np.random.SeedSequence([*seed, 1]).generate_state(3)
+    state = np.random.get_state()  # noqa: NPY002 - see above
+    space = getattr(getattr(policy, "action_space", None), "np_random", None)
+    space_state = None if space is None else space.bit_generator.state
+    with torch.random.fork_rng():
+        torch.manual_seed(int(words[0]))
+        np.random.seed(words[1])  # noqa: NPY002
+        if space is not None:
+            space.bit_generator.state = np.random.PCG64(int(words[2])).state
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+            if space is not None:
+                space.bit_generator.state = space_state
+
+
+def rollout(
+    policy: Any,
+    scenario: Any,
+    *,
+    trials: int,
+    seed: int,
+    deterministic: bool = False,
+    task: Any = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Trials:
+    """Play `trials` trials, one per row, without restarts; the seed alone decides tasks and luck.
+
+    Args:
+        policy: see `Policy`.
+        scenario: what is played.
+        trials: number of trials N; they run in chunks of `CHUNK`.
+        seed: of the tasks and the luck; chunk i uses the key [seed, i].
+        deterministic: passed to `predict`.
+        task: play this task in every trial instead of drawn ones, or one per trial: a Task [N, ...], or a mapping of
+            its fields. The luck is that of drawn tasks.
+        on_step: called with the number of decisions made so far, summed over chunks.
+
+    Raises:
+        ValueError: there are no trials, or the task is refused (see `Runner.make_task`).
+    """
+    if trials < 1:
+        raise ValueError(f"trials must be at least 1, got {trials}")
+    tasks = None if task is None else Runner(scenario, trials, make_rng("cpu", seed)).make_task(task)
+    sizes = [min(CHUNK, trials - start) for start in range(0, trials, CHUNK)]
+    parts: list[tuple[np.ndarray, ...]] = []
+    actions = np.zeros((scenario.horizon, int(np.max(_action_limits(scenario)))))
+    for chunk, size in enumerate(sizes):
+        key = [seed, chunk]
+        runner = Runner(scenario, size, make_rng("cpu", key))
+        part = None if tasks is None else tree_map(itemgetter(slice(chunk * CHUNK, chunk * CHUNK + size)), tasks)
+        with own_luck(policy, key):
+            parts.append(_play(policy, runner, actions, deterministic, part, on_step, chunk))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    returns, expected, regret, rewards, objectives, costs = columns
+    return Trials(returns, expected, regret, rewards, objectives, costs, actions / trials)
+
+
+def upper_bounds(scenario: Any, *, trials: int, seed: int) -> np.ndarray | None:
+    """[N] upper bounds on the expected return in the trials that `rollout` plays; None where the scenario has none."""
+    if not hasattr(scenario, "bound"):
+        return None
+    parts = []
+    for chunk, start in enumerate(range(0, trials, CHUNK)):
+        runner = Runner(scenario, min(CHUNK, trials - start), make_rng("cpu", [seed, chunk]))
+        runner.restart()
+        parts.append(scenario.bound(runner.state))
+    return np.concatenate(parts)
+
+
+def _action_limits(scenario: Any) -> np.ndarray:
+    space = scenario.action_space
+    return np.asarray([space.n] if hasattr(space, "n") else space.nvec)
+
+
+def _play(
+    policy: Any,
+    runner: Runner,
+    actions: np.ndarray,
+    deterministic: bool,
+    task: Any,
+    on_step: Callable[[int], None] | None,
+    chunk: int,
+) -> tuple[np.ndarray, ...]:
+    """One chunk; adds to `actions` [T, A] and returns the columns of its `Trials`."""
+    horizon, size = runner.scenario.horizon, runner.rows
+    names = (*runner.scenario.objectives, *runner.scenario.costs)
+    sums = {name: np.zeros(size) for name in ("reward", "expected_reward", *names)}
+    regret, rewards = np.zeros((2, size, horizon), dtype=np.float32)
+    sees_state = getattr(policy, "sees_state", False)
+    runner.restart(task=task)
+    observation = runner.observation()
+    memory, start = None, np.ones(size, dtype=bool)
+    for t in range(horizon):
+        seen: Array = runner.state if sees_state else observation
+        action, memory = policy.predict(seen, state=memory, episode_start=start, deterministic=deterministic)
+        start = np.zeros(size, dtype=bool)
+        step = runner.advance(action)
+        observation = step.observation
+        regret[:, t] = to_numpy(step.info["regret"])
+        rewards[:, t] = to_numpy(step.reward)
+        sums["reward"] += rewards[:, t]
+        for name in ("expected_reward", *names):
+            sums[name] += to_numpy(step.info[name])
+        shown = np.asarray(action).reshape(-1)
+        actions[t] += np.bincount(shown, minlength=actions.shape[1])
+        if on_step is not None:
+            on_step(chunk * horizon + t + 1)
+    objectives = [sums[name] for name in runner.scenario.objectives]
+    costs = [sums[name] for name in runner.scenario.costs]
+    stack = np.zeros((size, 0))
+    return (
+        sums["reward"],
+        sums["expected_reward"],
+        regret,
+        rewards,
+        np.stack(objectives, axis=1) if objectives else stack,
+        np.stack(costs, axis=1) if costs else stack,
+    )

@@ -1,0 +1,164 @@
+"""The observation: which number stands where, what it means, and the fields that every scenario has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from recgym.arrays import Array, namespace
+
+__all__ = ["CHOSEN", "LOG_SCALE", "Field", "Layout", "clock", "clock_fields", "log_bound", "log_scaled"]
+
+LOG_SCALE = math.log(1001.0)  # 1,000 decisions map to 1, whatever the horizon: policies carry over between horizons
+
+
+class Field(NamedTuple):
+    """One named part of the observation: `width` numbers in [low, high]."""
+
+    name: str
+    low: float
+    high: float
+    meaning: str
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names the numbers of an observation: the context fields, then one row of candidate fields per candidate.
+
+    Attributes:
+        context: fields that belong to no candidate, Dc numbers together.
+        candidate: fields of each candidate, Di numbers together.
+        candidates: number of candidates K.
+    """
+
+    context: tuple[Field, ...]
+    candidate: tuple[Field, ...]
+    candidates: int
+
+    def __post_init__(self) -> None:
+        names = [field.name for field in (*self.context, *self.candidate)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"observation has several fields named {', '.join(twice)}: name each differently")
+
+    @cached_property
+    def sizes(self) -> tuple[int, int, int]:
+        """(Dc, Di, D): numbers of the context, of one candidate, of the whole observation."""
+        context = sum(field.width for field in self.context)
+        candidate = sum(field.width for field in self.candidate)
+        return context, candidate, context + self.candidates * candidate
+
+    def split(self, observation: Array) -> tuple[Array, Array]:
+        """Observation [..., D] -> context [..., Dc] and candidates [..., K, Di]."""
+        context, candidate, _ = self.sizes
+        rows = observation[..., context:]
+        return observation[..., :context], rows.reshape((*rows.shape[:-1], self.candidates, candidate))
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int, int]]:
+        """Of each field, by name: block (0 context, 1 candidate), first column within the block, width."""
+        found = {}
+        for block, fields_ in enumerate((self.context, self.candidate)):
+            start = 0
+            for field in fields_:
+                found[field.name] = block, start, field.width
+                start += field.width
+        return found
+
+    def _place(self, name: str) -> tuple[int, int, int]:
+        if name not in self.places:
+            raise KeyError(f"observation has no field {name!r}; its fields are {list(self.places)}")
+        return self.places[name]
+
+    def get(self, observation: Array, name: str) -> Array:
+        """One field of an observation [B, D]: context [B], candidate [B, K]; plus an axis where its width is > 1."""
+        block, start, width = self._place(name)
+        numbers_ = self.split(observation)[block]
+        return numbers_[..., start] if width == 1 else numbers_[..., start : start + width]
+
+    def columns(self, name: str) -> list[int]:
+        """Where the numbers of one field stand in an observation, all candidates' together."""
+        block, start, width = self._place(name)
+        context, step, _ = self.sizes
+        firsts = [context + i * step + start for i in range(self.candidates)] if block else [start]
+        return [first + j for first in firsts for j in range(width)]
+
+    def join(self, context: Mapping[str, Array], candidate: Mapping[str, Array]) -> Array:
+        """The inverse of `get`: arrays per field, [B(, width)] and [B, K(, width)], to one float32 array [B, D].
+
+        The last axis of a field of width 1 may be there or not; K (and after the first field B) may be 1: all alike.
+        """
+        xp, (start, step, total) = namespace(first := context[self.context[0].name]), self.sizes
+        observation = xp.empty((first.shape[0], total), dtype=xp.float32, device=getattr(first, "device", "cpu"))
+        column = 0
+        for field in self.context:
+            value = context[field.name]
+            observation[:, column : column + field.width] = value if value.ndim > 1 else value[:, None]
+            column += field.width
+        for field in self.candidate:
+            value = candidate[field.name]
+            for j in range(field.width):  # strided columns are views on every backend; a reshaped block need not be
+                observation[:, start + j :: step] = value if value.ndim == 2 else value[..., j]
+            start += field.width
+        return observation
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter((*self.context, *self.candidate))
+
+    def box(self) -> gymnasium.spaces.Box:
+        """The observation space: float32 [D]."""
+        bounds = [(f.low, f.high) for f in self.context for _ in range(f.width)]
+        bounds += [(f.low, f.high) for f in self.candidate for _ in range(f.width)] * self.candidates
+        low, high = np.asarray(bounds, dtype=np.float32).T
+        return gymnasium.spaces.Box(low.copy(), high.copy(), dtype=np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers, read back by `from_json`."""
+        return {
+            "context": [list(f) for f in self.context],
+            "candidate": [list(f) for f in self.candidate],
+            "candidates": self.candidates,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Layout:
+        return cls(
+            tuple(Field(*f) for f in value["context"]),
+            tuple(Field(*f) for f in value["candidate"]),
+            int(value["candidates"]),
+        )
+
+
+def log_scaled(count: Array) -> Array:
+    """log(1 + count) of float32 counts, in units that do not depend on the horizon."""
+    return namespace(count).log(count + 1.0) * (1.0 / LOG_SCALE)
+
+
+def log_bound(horizon: int) -> float:
+    """Upper bound of `log_scaled(n)` for n <= horizon, with room for rounding."""
+    return math.log1p(horizon) / LOG_SCALE * 1.0001
+
+
+def clock_fields(horizon: int, *, reward: tuple[float, float] = (0.0, 1.0)) -> tuple[Field, ...]:
+    """The context fields that every scenario has, with the range of its reward; `clock` fills them."""
+    return (
+        Field("time", 0.0, 1.0, "share of the trial's decisions already made"),
+        Field("remaining", 0.0, log_bound(horizon), "log(1 + decisions left) / log(1001), alike at every horizon"),
+        Field("last_reward", *reward, "reward of the last decision; 0 before the first"),
+    )
+
+
+def clock(state: Any, horizon: int) -> dict[str, Array]:
+    """Values [B] of the fields that every scenario has."""
+    remaining = log_scaled(horizon - state.time)
+    return {"time": state.time * (1.0 / horizon), "remaining": remaining, "last_reward": state.reward}
+
+
+CHOSEN = Field("chosen", 0.0, 1.0, "1 for the candidate shown last; it refers to the rows of the previous observation")
