@@ -1,17 +1,189 @@
-"""Parameters of scenarios: what they may be, and a scenario from them."""
+"""Parameters: what each may be and what it does stands with its default, and is checked and printed from there."""
 
 from __future__ import annotations
 
 import difflib
+import math
 import sys
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, field, fields
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["check_number", "check_range", "make_scenario", "numbers"]
+__all__ = [
+    "Param",
+    "build",
+    "check_number",
+    "check_parameters",
+    "check_range",
+    "make_scenario",
+    "numbers",
+    "param",
+    "parameter_lines",
+    "parameters_of",
+    "refuse",
+    "stands_for",
+]
+
+INFINITE = math.inf
+
+
+class Param(NamedTuple):
+    """What is known of a parameter beside its name and default."""
+
+    kind: str  # "number", "whole" (number), "flag", "range" ([least, most]), or "other", which code checks
+    low: float
+    high: float
+    unit: str
+    effect: str
+    optional: bool  # whether None is a value
+    above: bool  # whether `low` itself is too low
+
+    @property
+    def wanted(self) -> str:
+        """What a value must be, for errors."""
+        if self.kind == "flag":
+            return "true or false"
+        if self.high < INFINITE:
+            within = f"in [{self.low}, {self.high:g}]" if self.kind == "range" else f"in [{self.low}, {self.high}]"
+        else:
+            within = f"above {self.low:g}" if self.above else f"of at least {self.low:g}"
+        noun = {"number": "a number", "whole": "a whole number", "range": "two numbers [least, most]"}[self.kind]
+        return f"{noun} {within}" + (", or None" if self.optional else "")
+
+    @property
+    def span(self) -> str:
+        """Unit and range, for documentation."""
+        span = ""
+        if self.kind in ("number", "whole", "range"):
+            most = f" to {self.high:,g}" if self.high < INFINITE else " or more"
+            span = f"{'above ' if self.above else ''}{self.low:,g}{most}"
+        shape = {"range": "[least, most]", "flag": "true or false"}.get(self.kind, "")
+        return ", ".join(filter(None, (shape, self.unit, span, "or None" if self.optional else "")))
+
+
+def param(
+    default: Any,
+    low: float = 0.0,
+    high: float = INFINITE,
+    unit: str = "",
+    effect: str = "",
+    *,
+    kind: str | None = None,
+    optional: bool = False,
+    above: bool = False,
+) -> Any:
+    """A dataclass field that says what its values may be and what they do.
+
+    Args:
+        default: of the field.
+        low: least value.
+        high: greatest value.
+        unit: of the value; of a parameter that is no number what it is made of.
+        effect: what it does, as documentation and `--help` print it.
+        kind: of `Param`; None takes it from the default: a bool is a flag, an int whole, a pair of numbers a range.
+        optional: whether None is a value.
+        above: whether the least value itself is too low.
+    """
+    if kind is None:
+        pair = isinstance(default, tuple) and len(default) == 2 and all(isinstance(part, float) for part in default)
+        plain = {bool: "flag", int: "whole", float: "number"}
+        kind = plain.get(type(default), "range" if pair else "other")
+    return field(default=default, metadata={"param": Param(kind, low, high, unit, effect, optional, above)})
+
+
+def parameters_of(kind: Any) -> Iterator[tuple[Field[Any], Param | None]]:
+    """The fields of a dataclass, with what is known of each."""
+    for each in fields(kind):
+        yield each, each.metadata.get("param")
+
+
+def parameter_lines(kind: Any) -> list[str]:
+    """What each parameter is, its default, unit and range, and what it does: a line each, for people."""
+    lines = []
+    for each, known in parameters_of(kind):
+        default = "" if each.default is MISSING else f"={each.default!r}"
+        span = f" ({known.span})" if known is not None and known.span else ""
+        lines.append(f"{each.name}{default}{span}" + (f": {known.effect}" if known is not None else ""))
+    return lines
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+def refuse(owner: Any, name: str, wanted: str) -> None:
+    """Raise the ValueError of a parameter that is not what is wanted."""
+    raise ValueError(f"{type(owner).__name__}: {name} must be {wanted}, got {getattr(owner, name)!r}")
+
+
+def check_parameters(owner: Any) -> None:
+    """Check every parameter of a frozen dataclass that is a number, a flag or a range, and keep it as Python's.
+
+    A float64 of NumPy would turn all that it meets into float64.
+
+    Raises:
+        ValueError: names the parameter, what it must be and what it is.
+    """
+    for each, known in parameters_of(owner):
+        value = getattr(owner, each.name)
+        if known is None or known.kind == "other" or (value is None and known.optional):
+            continue
+        if known.kind == "range":
+            pair = numbers(value)
+            if pair.shape != (2,) or not known.low <= pair[0] <= pair[1] <= known.high:
+                refuse(owner, each.name, known.wanted)
+            value = tuple(pair.tolist())
+        elif known.kind == "flag":
+            if not isinstance(value, bool | np.bool_):
+                refuse(owner, each.name, known.wanted)
+            value = bool(value)
+        else:
+            whole = isinstance(value, int | np.integer)
+            right = whole if known.kind == "whole" else whole or isinstance(value, float | np.floating)
+            if not right or isinstance(value, bool) or not known.low <= value <= known.high:  # NaN fails this
+                refuse(owner, each.name, known.wanted)
+            if known.above and value == known.low:
+                refuse(owner, each.name, known.wanted)
+            value = value.item() if isinstance(value, np.generic) else value
+        object.__setattr__(owner, each.name, value)
+
+
+def numbers(values: Any) -> np.ndarray:
+    """`values` as float64; empty where they are not an array of numbers."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError):
+        return np.empty(0)
+    return array.astype(np.float64) if array.dtype.kind in "iuf" else np.empty(0)
+
+
+# --- from names ------------------------------------------------------------------------------------------------------
+def build(kind: type, given: Mapping[str, Any]) -> Any:
+    """A dataclass from parameters by name.
+
+    Raises:
+        ValueError: a parameter is unknown (the nearest is named) or out of range.
+    """
+    known = [each.name for each in fields(kind)]
+    for parameter in given:
+        if parameter not in known:
+            near = difflib.get_close_matches(parameter, known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            names = ", ".join(known)
+            raise ValueError(f"{kind.__name__} has no parameter {parameter!r}; {hint}its parameters are {names}")
+    return kind(**given)
+
+
+def class_of(name: str) -> type:
+    """The class that "module:Name" stands for."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def stands_for(name: str, kind: type) -> bool:
+    """Whether "module:Name" stands for exactly this class; a module never imported cannot have made it."""
+    module, _, attribute = name.partition(":")
+    return getattr(sys.modules.get(module), attribute, None) is kind
 
 
 def make_scenario(scenario: str | Any, parameters: Mapping[str, Any]) -> Any:
@@ -35,12 +207,6 @@ def make_scenario(scenario: str | Any, parameters: Mapping[str, Any]) -> Any:
     return kind(**parameters)
 
 
-def stands_for(name: str, kind: type) -> bool:
-    """Whether "module:Name" stands for exactly this class; a module never imported cannot have made it."""
-    module, _, attribute = name.partition(":")
-    return getattr(sys.modules.get(module), attribute, None) is kind
-
-
 def check_number(owner: Any, name: str, low: float, high: float, *, whole: bool = False) -> None:
     """Refuse a parameter of `owner` that is not a finite (or whole) number in [low, high]; keep it as Python's.
 
@@ -53,15 +219,6 @@ def check_number(owner: Any, name: str, low: float, high: float, *, whole: bool 
         raise ValueError(f"{type(owner).__name__}: {name} must be {kind} in [{low}, {high}], got {value!r}")
     if isinstance(value, np.generic):
         object.__setattr__(owner, name, value.item())
-
-
-def numbers(values: Any) -> np.ndarray:
-    """`values` as float64; empty where they are not an array of numbers."""
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError):
-        return np.empty(0)
-    return array.astype(np.float64) if array.dtype.kind in "iuf" else np.empty(0)
 
 
 def check_range(owner: Any, name: str, low: float, high: float) -> None:

@@ -19,7 +19,7 @@ from recgym.baselines.pricing.market import market
 from recgym.baselines.pricing.particles import Particles
 from recgym.baselines.regression import laplace
 from recgym.evaluation import TEST_SEED, rollout
-from recgym.layout import LOG_SCALE
+from recgym.layout import decisions_left
 from recgym.rng import make_rng
 from recgym.runner import Runner
 from recgym.scenarios.pricing import DynamicPricing
@@ -56,7 +56,7 @@ def as_seen(scenario: Any, observation: Any) -> Seen:
     def field(name: str) -> Any:
         return scenario.layout.get(observation, name).astype(np.float64)
 
-    remaining = np.rint(np.expm1(field("remaining") * LOG_SCALE))
+    remaining = np.rint(decisions_left(field("remaining")))
     return Seen(field("chosen"), field("last_reward"), remaining, None, field, np.random.default_rng(0), False)
 
 

@@ -19,6 +19,7 @@ import torch
 import recgym
 from recgym.agents.training_state import is_whole
 from recgym.files import write_atomically
+from recgym.layout import ROLES
 
 __all__ = ["FORMAT", "find", "read", "target", "versions", "write"]
 
@@ -73,9 +74,9 @@ def _is_layout(value: Mapping[str, Any]) -> bool:
 
 
 def _is_field(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) != 5:
+    if not isinstance(value, list) or len(value) not in (5, 6) or (len(value) == 6 and value[5] not in ROLES):
         return False
-    name, low, high, meaning, width = value
+    name, low, high, meaning, width = value[:5]
     numbers = isinstance(low, int | float) and isinstance(high, int | float)
     return isinstance(name, str) and numbers and isinstance(meaning, str) and is_whole(width, 1)
 
@@ -102,8 +103,8 @@ def _check_header(header: Mapping[str, Any]) -> None:
         raise ValueError("the header must have a layout and no spaces for an environment with an id, else spaces")
     if layout is not None and not _is_layout(layout):
         raise ValueError(
-            "the header's 'layout' must have context and candidate, lists of [name, low, high, meaning, width], and "
-            "candidates, a number"
+            "the header's 'layout' must have context and candidate, lists of "
+            "[name, low, high, meaning, width, role], and candidates, a number"
         )
     if spaces is not None:
         lists = set(spaces) == {"observation", "action"} and all(isinstance(v, list) for v in spaces.values())

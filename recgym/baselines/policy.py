@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgym.arrays import to_numpy, tree_map
-from recgym.layout import LOG_SCALE
+from recgym.layout import decisions_left
 
 __all__ = ["ConstantPolicy", "Floats", "IndexPolicy", "InformedPolicy", "RandomPolicy", "Seen", "restarted"]
 
@@ -143,7 +143,7 @@ class IndexPolicy:
         def field(name: str) -> Floats:
             return self._layout.get(batch, name).astype(np.float64)
 
-        remaining = np.rint(np.expm1(field("remaining") * LOG_SCALE))
+        remaining = np.rint(decisions_left(field("remaining")))
         features = field("features").reshape(*field("chosen").shape, -1) if self._has_features else None
         seen = Seen(field("chosen"), field("last_reward"), remaining, features, field, self._rng, deterministic)
         memory = self._learn(restarted(state, lambda: self._start(len(batch)), episode_start), seen)

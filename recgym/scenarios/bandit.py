@@ -195,12 +195,12 @@ class Bandit:
         if self.statistics:
             most = log_bound(self.horizon)
             candidate += [
-                Field("average", 0.0, 1.0, "moving average of the candidate's clicks"),
-                Field("exposure", 0.0, most, "log(1 + times shown) / log(1001)"),
+                Field("average", 0.0, 1.0, "moving average of the candidate's clicks", role="statistic"),
+                Field("exposure", 0.0, most, "log(1 + times shown) / log(1001)", role="statistic"),
             ]
         if self.expert is not None:
             meaning = "log-probability that an expert gives the candidate before the trial"
-            candidate.append(Field("expert", self._least_likely, 0.0, meaning))
+            candidate.append(Field("expert", self._least_likely, 0.0, meaning, role="prior"))
         return Layout(clock_fields(self.horizon), tuple(candidate), self.arms)
 
     @cached_property

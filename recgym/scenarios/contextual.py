@@ -180,7 +180,7 @@ class ContextualBandit:
         if self.statistics:
             meaning = "moving average of (click - base rate) x features shown"
             most = largest * 1.0001  # room for rounding
-            context += (Field("feedback", -most, most, meaning, self.width),)
+            context += (Field("feedback", -most, most, meaning, self.width, "statistic"),)
         features = Field("features", -largest, largest, "what is known of the candidate on offer now", self.width)
         return Layout(context, (CHOSEN, features), self.arms)
 

@@ -591,15 +591,27 @@ class DynamicPricing:
         dearest, cheapest = max(1.0, float(self.ladder.paid.max())), min(1.0, float(self.ladder.paid.min()))
         context = [
             *clock_fields(self.horizon, reward=(-LARGEST, LARGEST)),
-            Field("last_sales", 0.0, LARGEST, "units sold in the last decision, in sales units"),
-            Field("stock", 0.0, 1.0, "share of the stock that is left"),
-            Field("pace", 0.0, 1.001 * math.log1p(LARGEST_PACE), "log(1 + sales units left over decisions left)"),
-            Field("reference", 0.999 * cheapest, 1.001 * dearest, "price that customers remember, in base prices"),
-            Field("rival", 0.0, LARGEST, "the rival's last price, in base prices"),
-            Field("season_sin", -1.0, 1.0, "sine of the season's phase"),
-            Field("season_cos", -1.0, 1.0, "cosine of the season's phase"),
-            Field("w_rev", 0.0, LARGEST, "weight of the profit in the reward"),
-            Field("w_vol", 0.0, LARGEST, "weight of the units sold in the reward, in base prices"),
+            Field("last_sales", 0.0, LARGEST, "units sold in the last decision, in sales units", role="outcome"),
+            Field("stock", 0.0, 1.0, "share of the stock that is left", role="market"),
+            Field(
+                "pace",
+                0.0,
+                1.001 * math.log1p(LARGEST_PACE),
+                "log(1 + sales units left over decisions left)",
+                role="market",
+            ),
+            Field(
+                "reference",
+                0.999 * cheapest,
+                1.001 * dearest,
+                "price that customers remember, in base prices",
+                role="market",
+            ),
+            Field("rival", 0.0, LARGEST, "the rival's last price, in base prices", role="market"),
+            Field("season_sin", -1.0, 1.0, "sine of the season's phase", role="market"),
+            Field("season_cos", -1.0, 1.0, "cosine of the season's phase", role="market"),
+            Field("w_rev", 0.0, LARGEST, "weight of the profit in the reward", role="preference"),
+            Field("w_vol", 0.0, LARGEST, "weight of the units sold in the reward, in base prices", role="preference"),
         ]
         if self.embedding:
             meaning = "what is known of the product before the trial"
@@ -617,8 +629,14 @@ class DynamicPricing:
             candidate.append(Field("forecast", least, most, "log of the sales units per decision that are predicted"))
         if self.statistics:
             candidate += [
-                Field("average", 0.0, 1.001 * LARGEST, "moving average of its sales, in sales units; starts at 1"),
-                Field("exposure", 0.0, log_bound(self.horizon), "log(1 + times chosen) / log(1001)"),
+                Field(
+                    "average",
+                    0.0,
+                    1.001 * LARGEST,
+                    "moving average of its sales, in sales units; starts at 1",
+                    role="statistic",
+                ),
+                Field("exposure", 0.0, log_bound(self.horizon), "log(1 + times chosen) / log(1001)", role="statistic"),
             ]
         return Layout(tuple(context), tuple(candidate), len(self.ladder.paid))
 
