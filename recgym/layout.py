@@ -186,7 +186,7 @@ class Layout:
 
 
 def _read_field(value: Sequence[Any]) -> Field:
-    return Field(*value) if len(value) == len(Field._fields) else Field(*value, role=role_of(value[0]))
+    return Field(*value) if len(value) == len(Field._fields) else Field(*value[:5], role_of(value[0]))
 
 
 def role_of(name: str) -> str:
