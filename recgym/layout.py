@@ -186,7 +186,8 @@ class Layout:
 
 
 def _read_field(value: Sequence[Any]) -> Field:
-    return Field(*value) if len(value) == len(Field._fields) else Field(*value[:5], role_of(value[0]))
+    name, low, high, meaning, width, *roles = value
+    return Field(name, low, high, meaning, width, roles[0] if roles else role_of(name))
 
 
 def role_of(name: str) -> str:
