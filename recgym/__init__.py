@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import gymnasium
 
-from recgym import parameters
+from recgym.parameters import build, class_of, stands_for
+from recgym.scenario import Scenario
 
 __version__ = "0.1.0"
-__all__ = ["SCENARIOS", "Preset", "make_scenario"]
+__all__ = ["SCENARIOS", "Preset", "make_scenario", "preset_of"]
 
 
 class Preset(NamedTuple):
@@ -58,28 +60,75 @@ SCENARIOS: dict[str, Preset] = {
 }
 
 
-def make_scenario(id: str, /, **given: Any) -> Any:
-    """The scenario of a registered environment, without the Gymnasium interface around it.
+ENTRY_POINT = "recgym.envs:RecEnv"
+
+
+def make_scenario(problem: Any, /, **parameters: Any) -> Any:
+    """Build the scenario of a problem, without the Gymnasium interface around it: the one way from a name to it.
 
     Args:
-        id: a key of `SCENARIOS`.
-        given: fields of the scenario, as `gym.make` takes them.
+        problem: a key of `SCENARIOS`, "recgym:" and such a key, the id of any environment registered with Gymnasium
+            whose entry point is recgym's, "module:Class" of a scenario class, or a built scenario.
+        parameters: fields of the scenario, as `gym.make` takes them; they go before those of the preset.
 
     Raises:
-        ValueError: unknown id or parameter (names the nearest), or a parameter out of range.
+        ValueError: unknown problem (says what there is) or parameter (names the nearest), or a parameter out of range.
     """
-    if id not in SCENARIOS:
-        near = difflib.get_close_matches(str(id), SCENARIOS, 1, 0.5)
+    if isinstance(problem, Scenario) and not parameters:
+        return problem
+    kind, preset = _kind_of(problem)
+    return build(kind, {**preset, **parameters})
+
+
+def preset_of(scenario: Any) -> str | None:
+    """The id that a scenario differs least from, in the number of its parameters; None: no id has its class."""
+    differences = {}
+    for env_id, preset in SCENARIOS.items():
+        if stands_for(preset.scenario, type(scenario)):
+            values = vars(make_scenario(env_id))
+            differ = [field.name for field in fields(scenario) if values[field.name] != getattr(scenario, field.name)]
+            differences[env_id] = len(differ)
+    return min(differences, key=lambda env_id: differences[env_id], default=None)
+
+
+def _kind_of(problem: Any) -> tuple[type[Scenario], dict[str, Any]]:
+    """The class of a problem's scenario, and the parameters that the problem sets."""
+    if isinstance(problem, Scenario):
+        return type(problem), {field.name: getattr(problem, field.name) for field in fields(problem)}  # type: ignore[arg-type]
+    if not isinstance(problem, str):
+        raise ValueError(f"a scenario is no {type(problem).__name__}: {_choices()}")
+    if problem.removeprefix("recgym:") in SCENARIOS:
+        preset = SCENARIOS[problem.removeprefix("recgym:")]
+        return class_of(preset.scenario), dict(preset.parameters)
+    spec = gymnasium.registry.get(problem)
+    if spec is not None:
+        parameters = dict(spec.kwargs)
+        if spec.entry_point != ENTRY_POINT or "scenario" not in parameters:
+            raise ValueError(f"{problem!r} is an environment, but not of recgym's: {_choices()}")
+        kind, preset_parameters = _kind_of(parameters.pop("scenario"))
+        return kind, {**preset_parameters, **parameters}
+    if ":" not in problem:
+        near = difflib.get_close_matches(problem, SCENARIOS, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"no environment {id!r}; {hint}there are {', '.join(SCENARIOS)}")
-    preset = SCENARIOS[id]
-    return parameters.make_scenario(preset.scenario, {**preset.parameters, **given})
+        raise ValueError(f"no environment {problem!r}; {hint}{_choices()}")
+    try:
+        kind = class_of(problem)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{problem!r} cannot be imported ({error}): {_choices()}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Scenario)):
+        raise ValueError(f"{problem!r} is no scenario class: {_choices()}")
+    return kind, {}
+
+
+def _choices() -> str:
+    others = "the id of another environment of recgym's, 'module:Class' of a scenario, or a built scenario"
+    return f"there are {', '.join(SCENARIOS)}; {others} will do too"
 
 
 for _id, _preset in SCENARIOS.items():
     gymnasium.register(
         _id,
-        entry_point="recgym.envs:RecEnv",
+        entry_point=ENTRY_POINT,
         vector_entry_point="recgym.envs:RecVectorEnv",
         kwargs={"scenario": _preset.scenario, **_preset.parameters},
     )

@@ -9,7 +9,7 @@ import array_api_compat
 import array_api_compat.numpy
 import numpy as np
 
-__all__ = ["Array", "Rng", "Seed", "batch_size", "clip", "namespace", "to_numpy", "tree_items", "tree_map"]
+__all__ = ["Array", "Rng", "Seed", "batch_size", "clip", "namespace", "rows_of", "to_numpy", "tree_items", "tree_map"]
 
 Array = Any  # np.ndarray or torch.Tensor: float32, bool or int64
 
@@ -45,6 +45,13 @@ def tree_items(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
 def batch_size(tree: Any) -> int:
     """Number of rows B of (nested) NamedTuples of arrays [B, ...]."""
     return batch_size(tree[0]) if isinstance(tree, tuple) else int(tree.shape[0])
+
+
+def rows_of(array: Array) -> Array:
+    """[B] int64 indices of the rows of `array` [B, ...], on its device."""
+    if isinstance(array, np.ndarray):
+        return np.arange(array.shape[0])
+    return namespace(array).arange(array.shape[0], device=array.device)
 
 
 def clip(array: Array, low: float | None, high: float | None) -> Array:

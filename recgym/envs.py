@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+import recgym
 from recgym.arrays import Array, Seed, tree_items
-from recgym.parameters import make_scenario
 from recgym.render import Recorder
 from recgym.rng import make_rng
 from recgym.runner import Runner
@@ -47,7 +47,7 @@ class RecEnv(gymnasium.Env):
     """One trial at a time of a scenario: a batch of one, seen through `gymnasium.Env`.
 
     Args:
-        scenario: `module:Name` of a scenario class, or a built scenario.
+        scenario: a problem as `recgym.make_scenario` takes it: an id, `module:Class`, or a built scenario.
         render_mode: None, "rgb_array" (uint8 [H, W, 3]) or "ansi" (str).
         parameters: fields of the scenario.
 
@@ -58,7 +58,7 @@ class RecEnv(gymnasium.Env):
     metadata = {"render_modes": RENDER_MODES, "render_fps": 4}
 
     def __init__(self, scenario: Any, *, render_mode: str | None = None, **parameters: Any) -> None:
-        self.scenario = make_scenario(scenario, parameters)
+        self.scenario = recgym.make_scenario(scenario, **parameters)
         self.render_mode = check_render_mode(render_mode)
         self.observation_space = self.scenario.observation_space
         self.action_space = self.scenario.action_space
@@ -117,7 +117,7 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
     """`num_envs` trials at a time, computed as one batch.
 
     Args:
-        scenario: `module:Name` of a scenario class, or a built scenario.
+        scenario: a problem as `recgym.make_scenario` takes it: an id, `module:Class`, or a built scenario.
         num_envs: number of trials B.
         device: "cpu" for NumPy arrays, "torch" for torch on the CPU, "cuda" for torch on a GPU; observations, rewards
             and flags are arrays of that library on that device.
@@ -141,7 +141,7 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
         render_mode: str | None = None,
         **parameters: Any,
     ) -> None:
-        self.scenario = make_scenario(scenario, parameters)
+        self.scenario = recgym.make_scenario(scenario, **parameters)
         self.render_mode = check_render_mode(render_mode)
         self.runner = Runner(self.scenario, num_envs, make_rng(device), autoreset_mode=autoreset_mode)
         self.num_envs = num_envs

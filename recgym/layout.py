@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -118,6 +118,11 @@ class Layout:
         numbers_ = self.split(observation)[block]
         return numbers_[..., start] if width == 1 else numbers_[..., start : start + width]
 
+    def field(self, name: str) -> Field:
+        """The field of this name."""
+        self._place(name)
+        return next(field for field in self if field.name == name)
+
     def named(self, *roles: str, block: int | None = None) -> list[str]:
         """Names of the fields of these roles, in order; `block` 0: of the context alone, 1: of the candidates."""
         blocks = (self.context, self.candidate) if block is None else ((self.context, self.candidate)[block],)
@@ -157,7 +162,7 @@ class Layout:
             start += field.width
         return observation
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Field]:
         return iter((*self.context, *self.candidate))
 
     def box(self) -> gymnasium.spaces.Box:

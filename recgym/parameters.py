@@ -5,20 +5,21 @@ from __future__ import annotations
 import difflib
 import math
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import MISSING, Field, field, fields, is_dataclass
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 
 __all__ = [
+    "INFINITE",
     "Param",
+    "arguments_section",
     "build",
-    "check_number",
     "check_parameters",
-    "check_range",
-    "make_scenario",
+    "class_of",
     "numbers",
     "param",
     "parameter_lines",
@@ -110,6 +111,27 @@ def parameter_lines(kind: Any) -> list[str]:
     return lines
 
 
+def arguments_section(kind: type) -> str | None:
+    """The docstring of a class that is about to become a dataclass, with a section on the parameters that it adds."""
+    text = kind.__doc__
+    own = [(name, each.metadata["param"]) for name, each in vars(kind).items() if _is_param(each)]
+    if not text or not own:
+        return text
+    inherits = next((base.__name__ for base in kind.__mro__[1:] if is_dataclass(base)), None)
+    lines = ["## Arguments", *([f"Those of `{inherits}`, and"] if inherits else [])]
+    for name, known in own:
+        span = f" ({known.span})" if known.span else ""
+        item = textwrap.wrap(f"* `{name}`{span}: {known.effect}.", 114, subsequent_indent="  ", break_on_hyphens=False)
+        lines += item
+    section = textwrap.indent("\n".join(lines), "    ") + "\n\n"
+    before, history, after = text.partition("    ## Version History")
+    return f"{before}{section}{history}{after}" if history else f"{text.rstrip()}\n\n{section.rstrip()}\n    "
+
+
+def _is_param(each: Any) -> bool:
+    return isinstance(each, Field) and "param" in each.metadata
+
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 def refuse(owner: Any, name: str, wanted: str) -> None:
     """Raise the ValueError of a parameter that is not what is wanted."""
@@ -134,9 +156,8 @@ def check_parameters(owner: Any) -> None:
                 refuse(owner, each.name, known.wanted)
             value = tuple(pair.tolist())
         elif known.kind == "flag":
-            if not isinstance(value, bool | np.bool_):
+            if not isinstance(value, bool):
                 refuse(owner, each.name, known.wanted)
-            value = bool(value)
         else:
             whole = isinstance(value, int | np.integer)
             right = whole if known.kind == "whole" else whole or isinstance(value, float | np.floating)
@@ -184,47 +205,3 @@ def stands_for(name: str, kind: type) -> bool:
     """Whether "module:Name" stands for exactly this class; a module never imported cannot have made it."""
     module, _, attribute = name.partition(":")
     return getattr(sys.modules.get(module), attribute, None) is kind
-
-
-def make_scenario(scenario: str | Any, parameters: Mapping[str, Any]) -> Any:
-    """A scenario from its `module:Name` (or an object as it is, when there are no parameters).
-
-    Raises:
-        ValueError: a parameter is unknown (the nearest is named) or out of range.
-    """
-    if not isinstance(scenario, str):
-        if parameters:
-            raise ValueError(f"parameters {sorted(parameters)} come with a scenario's name, not with a built scenario")
-        return scenario
-    module, _, name = scenario.partition(":")
-    kind = getattr(import_module(module), name)
-    known = [field.name for field in fields(kind)]
-    for parameter in parameters:
-        if parameter not in known:
-            near = difflib.get_close_matches(parameter, known, 1, 0.5)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"{name} has no parameter {parameter!r}; {hint}its parameters are {', '.join(known)}")
-    return kind(**parameters)
-
-
-def check_number(owner: Any, name: str, low: float, high: float, *, whole: bool = False) -> None:
-    """Refuse a parameter of `owner` that is not a finite (or whole) number in [low, high]; keep it as Python's.
-
-    A float64 of NumPy would turn all that it meets into float64.
-    """
-    value = getattr(owner, name)
-    kind = "a whole number" if whole else "a number"
-    right = isinstance(value, int | np.integer) if whole else isinstance(value, int | float | np.integer | np.floating)
-    if not right or isinstance(value, bool) or not low <= value <= high:  # NaN fails the comparison
-        raise ValueError(f"{type(owner).__name__}: {name} must be {kind} in [{low}, {high}], got {value!r}")
-    if isinstance(value, np.generic):
-        object.__setattr__(owner, name, value.item())
-
-
-def check_range(owner: Any, name: str, low: float, high: float) -> None:
-    """Refuse a parameter of `owner` that is not a pair of numbers, in order and in [low, high]; keep it as a tuple."""
-    pair = numbers(getattr(owner, name))
-    if pair.shape != (2,) or not low <= pair[0] <= pair[1] <= high:
-        wanted = f"two numbers [least, most] in [{low}, {high:g}]"
-        raise ValueError(f"{type(owner).__name__}: {name} must be {wanted}, got {getattr(owner, name)!r}")
-    object.__setattr__(owner, name, tuple(pair.tolist()))

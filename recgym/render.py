@@ -15,8 +15,8 @@ from recgym.panels import Panel, Series
 
 __all__ = ["Recorder"]
 
-MOST_BARS = 30  # more candidates than this are shown as the best ones and the one chosen
-MOST_LINES = 20  # decisions in a text
+MAX_BARS = 30  # more candidates than this are shown as the best ones and the one chosen
+MAX_LINES = 20  # decisions in a text
 BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8c4ce"
 LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")  # apart for the colour-blind (Okabe & Ito 2008)
 SHADE, DARKEST = "black", 0.25  # of a band
@@ -55,8 +55,8 @@ class Recorder:
         """One picture per recorded row: uint8 [H, W, 3] for "rgb_array", str for "ansi"."""
         head = self._head(runner)
         true, estimated = runner.scenario.candidate_rewards(head)
-        chosen = to_numpy(runner.scenario.layout.get(runner.scenario.observe(head), "chosen"))
-        kind = _Course if getattr(runner.scenario, "panels", ()) else _View
+        chosen = to_numpy(runner.scenario.layout.get(runner.scenario.observe(head.seen), "chosen"))
+        kind = _Timeline if runner.scenario.panels else _View
         pictures = []
         for row, moment in enumerate(self._moments(runner)):
             if not self.paths[row] or self.paths[row][-1]["decision"] != moment["decision"]:
@@ -74,9 +74,9 @@ class Recorder:
     def _moments(self, runner: Any) -> list[dict[str, float]]:
         """Of each recorded row: the number of decisions made, and what the scenario says of the last one."""
         head, scenario = self._head(runner), runner.scenario
-        elapsed = to_numpy(scenario.layout.get(scenario.observe(head), "time"))
+        elapsed = to_numpy(scenario.layout.get(scenario.observe(head.seen), "time"))
         columns = {"decision": np.round(elapsed * scenario.horizon), "reward": 0.0 * elapsed, "regret": 0.0 * elapsed}
-        if getattr(scenario, "panels", ()):
+        if scenario.panels:
             columns |= {name: to_numpy(values) for name, values in scenario.trace(head).items()}
         return [{name: float(values[row]) for name, values in columns.items()} for row in range(len(elapsed))]
 
@@ -93,15 +93,15 @@ class _View:
         scenario: Any,
     ) -> None:
         rows = np.arange(len(true))
-        if len(true) > MOST_BARS:
-            best = np.argsort(-true, kind="stable")[:MOST_BARS]
+        if len(true) > MAX_BARS:
+            best = np.argsort(-true, kind="stable")[:MAX_BARS]
             rows = np.sort(np.union1d(best, np.flatnonzero(chosen)))
         self.rows, self.true, self.chosen = rows, true[rows], chosen[rows]
         self.estimate = None if estimate is None else estimate[rows]
         self.path = {name: np.asarray([moment[name] for moment in path]) for name in path[0]}
         self.scenario = scenario
         self.title = f"{type(scenario).__name__}   decision {path[-1]['decision']:.0f} of {scenario.horizon}"
-        names = getattr(scenario, "candidate_names", None)
+        names = scenario.candidate_names
         self.names = [str(row) if names is None else names[row] for row in rows]
 
     def text(self) -> str:
@@ -143,7 +143,7 @@ class _View:
         return _pixels(canvas)
 
 
-class _Course(_View):
+class _Timeline(_View):
     """One trial, ready to be drawn: what the scenario traces over the decisions, the reward, and the candidates."""
 
     @property
@@ -157,7 +157,7 @@ class _Course(_View):
         kinds = {series.name: series.kind for panel in self.panels for series in panel.series}
         columns = []
         for name in [*names, "reward", "total"]:
-            values = path[name][-MOST_LINES:]
+            values = path[name][-MAX_LINES:]
             cells = _figures(values)
             if path["decision"][-len(values)] == 0 and kinds.get(name, "line" if name == "decision" else "") != "line":
                 cells[0] = cells[0] if kinds.get(name) in LEVELS else ""

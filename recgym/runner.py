@@ -12,11 +12,12 @@ from gymnasium.vector import AutoresetMode
 
 from recgym.arrays import Array, Seed, batch_size, to_numpy, tree_items, tree_map
 from recgym.rng import START, STEP, TASK
+from recgym.scenario import Scenario, rows_from
 
 __all__ = ["Runner", "Step"]
 
 POOL = STEP + 1  # one more stream of a seed: the fixed tasks
-MOST_TASKS = 1_000_000  # of which float32 draws still pick each about equally often
+MAX_TASKS = 1_000_000  # of which float32 draws still pick each about equally often
 
 
 class Step(NamedTuple):
@@ -50,7 +51,7 @@ class Runner:
 
     def __init__(
         self,
-        scenario: Any,
+        scenario: Scenario,
         rows: int,
         rng: Any,
         *,
@@ -67,7 +68,7 @@ class Runner:
         self._space = scenario.action_space
         limits = [self._space.n] if isinstance(self._space, gymnasium.spaces.Discrete) else self._space.nvec
         self._limits = np.asarray(limits, dtype=np.int64)
-        self._shape = (rows, *self._space.shape)
+        self._shape = (rows, *(self._space.shape or ()))
         self._names = ("regret", "expected_reward", *scenario.objectives, *scenario.costs)
         self._count = 0  # calls so far: the key of the random streams
         self._together: int | None = None  # decisions since all rows started; None once they differ
@@ -75,9 +76,9 @@ class Runner:
         given = isinstance(tasks, Mapping) or hasattr(tasks, "_asdict")
         self.fixed_tasks = self._checked_task(tasks, None) if given else None  # Task [N, ...] or None
         number = batch_size(self.fixed_tasks) if given else tasks
-        right = isinstance(number, int | np.integer) and not isinstance(number, bool) and 1 <= number <= MOST_TASKS
+        right = isinstance(number, int | np.integer) and not isinstance(number, bool) and 1 <= number <= MAX_TASKS
         if tasks is not None and not right:
-            whole = f"a whole number from 1 to {MOST_TASKS}"
+            whole = f"a whole number from 1 to {MAX_TASKS}"
             raise ValueError(f"tasks must be None, {whole}, or as many tasks of the scenario, got {number!r}")
         self._fixed = int(number or 0)  # number of fixed tasks N
         self._drawn = not given  # they follow from the seed
@@ -130,7 +131,7 @@ class Runner:
         if self.state is None:
             raise gymnasium.error.ResetNeeded("call reset() before step()")
         action = self.check_action(action)
-        best = self.scenario.best_reward(self.state)
+        best = self.scenario.best_reward(self.state) if self.scenario.solved else np.nan
         self.rng.rekey(STEP, self._count)
         outcome = self.scenario.step(self.state, action, self.rng)
         self._count += 1
@@ -142,7 +143,7 @@ class Runner:
         for block in (outcome.objectives + 0.0, outcome.costs + 0.0):  # copies: what is handed out is the caller's
             columns += [block[:, j] for j in range(block.shape[1])]
         info = dict(zip(self._names, columns, strict=True))
-        return Step(self.scenario.observe(outcome.state), outcome.reward + 0.0, outcome.ended | False, info, None)
+        return Step(self.scenario.observe(outcome.state.seen), outcome.reward + 0.0, outcome.ended | False, info, None)
 
     # --- the three adapters ---
     def reset(self, mask: Array | None = None, task: Any = None, seed: Seed = None) -> Array:
@@ -152,7 +153,7 @@ class Runner:
 
     def observation(self) -> Array:
         """[B, D] what the current states show."""
-        return self.scenario.observe(self.state)
+        return self.scenario.observe(self.state.seen)
 
     def step(self, action: Array) -> Step:
         """Advance, and restart what ended as `autoreset_mode` says.
@@ -241,34 +242,9 @@ class Runner:
 
     def _checked_task(self, task: Any, rows: int | None) -> Any:
         """`make_task` for any number of rows; None: as many as there are in its first field."""
-        kind, spaces = self.scenario.task_type, self.scenario.task_space.spaces
-        values = task._asdict() if hasattr(task, "_asdict") else task
-        if not isinstance(values, Mapping) or set(values) != set(spaces):
-            given = sorted(values) if isinstance(values, Mapping) else type(task).__name__
-            raise ValueError(f"a task of {type(self.scenario).__name__} has the fields {sorted(spaces)}, got {given}")
-        arrays = []
-        for name in kind._fields:
-            box = spaces[name]
-            try:
-                array = to_numpy(values[name])
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"task field {name!r} is not an array: {error}") from None
-            if array.dtype.kind not in {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[box.dtype.kind]:
-                raise ValueError(f"task field {name!r} must hold {box.dtype} numbers, got {array.dtype}")
-            with np.errstate(over="ignore"):  # becomes infinite, which is out of range
-                array = array.astype(box.dtype)
-            if rows is None:
-                rows = len(array) if array.ndim > len(box.shape) else 1
-            if array.shape == box.shape:
-                array = np.broadcast_to(array, (rows, *box.shape)).copy()
-            if array.shape != (rows, *box.shape):
-                raise ValueError(
-                    f"task field {name!r} must have shape {box.shape} or {(rows, *box.shape)}, got {array.shape}"
-                )
-            if not np.all((array >= box.low) & (array <= box.high)):  # also refuses NaN
-                raise ValueError(f"task field {name!r} must be within [{box.low.min()}, {box.high.max()}]")
-            arrays.append(self._to_device(array))
-        return kind(*arrays)
+        scenario = self.scenario
+        name = f"a task of {type(scenario).__name__}"
+        return tree_map(self._to_device, rows_from(scenario.task_type, scenario.task_space, task, rows, name))
 
     def _to_device(self, array: np.ndarray) -> Array:
         return self.rng.xp.asarray(array, device=self.rng.device)
@@ -296,6 +272,10 @@ class Runner:
         if like is None:
             like = self.scenario.reset(self.scenario.sample_task(self.rng, self.rows), self.rng)
         template = {name: to_numpy(leaf) for name, leaf in tree_items(like, "state")}
+        if any(name.startswith("state.") for name in arrays) and not any(
+            name.startswith("state.seen.") for name in arrays
+        ):
+            raise ValueError("the environment's state was kept by an earlier version of recgym, in another form")
         two = np.empty(2, dtype=np.int64)
         expected = {"key": two, "counters": two, "finished": np.empty(self.rows, dtype=np.bool_), **template}
         kept = tree_items(like.task, "fixed_tasks")

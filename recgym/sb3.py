@@ -33,7 +33,7 @@ RATES = {"clicks": "ctr"}  # what an objective per decision is called
 
 
 def make_vec_env(
-    id: str,
+    id: Any,
     n_envs: int = 1,
     seed: Seed = None,
     device: Any = "cpu",
@@ -45,7 +45,7 @@ def make_vec_env(
     """A registered environment for SB3, `n_envs` trials computed as one batch.
 
     Args:
-        id: a key of `recgym.SCENARIOS`.
+        id: a problem as `recgym.make_scenario` takes it: an id, `module:Class`, or a built scenario.
         n_envs: number of trials B.
         seed: for the whole batch; None draws from the system.
         device: "cpu" for NumPy, "torch" for torch on the CPU, "cuda" for a GPU. SB3 sees NumPy arrays in any case;

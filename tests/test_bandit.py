@@ -84,7 +84,7 @@ def test_worked_example() -> None:
     assert not second.ended.any()
 
     policy = np.full(3, 1 / 3)
-    rates = runner.state.rates[0].astype(np.float64)
+    rates = runner.state.hidden.rates[0].astype(np.float64)
     assert float(policy @ rates) == pytest.approx((0.2 + 0.5 + 0.8) / 3)  # the policy's expected click rate
     assert float(scenario.best_reward(runner.state)[0] - policy @ rates) == pytest.approx(0.8 - 0.5)
     assert scenario.informed_action(runner.state).tolist() == [2]
@@ -107,7 +107,7 @@ def test_the_moving_average_by_hand() -> None:
         np.testing.assert_allclose(
             scenario.layout.get(step.observation, "exposure")[0], np.log1p(counts) / LOG_SCALE, atol=1e-6
         )
-        assert state_before.counts.sum() == sum(counts) - 1  # the old state is left as it was
+        assert state_before.seen.kept.counts.sum() == sum(counts) - 1  # the old state is left as it was
     assert 5 < sum(counts[:1]) < 45
 
 
@@ -195,7 +195,7 @@ def test_all_policies_draw_the_same_uniform(id: str, actions: str) -> None:
         runner = Runner(scenario, 4, Spy(5))
         runner.reset()
         for t in range(14):
-            worlds[-1].append(runner.state.rates)
+            worlds[-1].append(runner.state.hidden.rates)
             runner.step(np.full(4, (t + policy * (actions == "different")) % 10))
     for one, other in zip(used[0] + worlds[0], used[1] + worlds[1], strict=True):
         np.testing.assert_array_equal(one, other)
@@ -242,10 +242,10 @@ def test_an_expert_without_error_knows_the_rates(kind: Any, device: str) -> None
         np.testing.assert_allclose(shown, [known] * 2, rtol=0, atol=0.02)  # 1 - 1e-6 is 1 % off in float32
         if 0.0 not in rates and 1.0 not in rates:
             np.testing.assert_allclose(shown, [known] * 2, rtol=0, atol=1e-5)
-        np.testing.assert_array_equal(shown, to_numpy(runner.state.expert))
+        np.testing.assert_array_equal(shown, to_numpy(runner.state.seen.offer.expert))
     by_hand = Bandit(arms=2, expert=0.0)
     state = by_hand.reset(by_hand.task_type(np.float32([[0.8, 0.5]])), make_rng(seed=1))
-    np.testing.assert_allclose(np.exp(state.expert), [[0.8, 0.2]], rtol=1e-5)  # odds 4 and 1
+    np.testing.assert_allclose(np.exp(state.seen.offer.expert), [[0.8, 0.2]], rtol=1e-5)  # odds 4 and 1
 
 
 def test_an_experts_error_has_the_stated_spread() -> None:
@@ -253,10 +253,10 @@ def test_an_experts_error_has_the_stated_spread() -> None:
     scenario = Bandit(expert=1.5)
     runner = Runner(scenario, 4000, make_rng(seed=5))
     runner.restart()
-    error = runner.state.expert - logit(runner.state.rates)
+    error = runner.state.seen.offer.expert - logit(runner.state.hidden.rates)
     error -= error.mean(axis=1, keepdims=True)
     within((error**2).sum(axis=1) / 9, 1.5**2)
-    within(error * (logit(runner.state.rates) - logit(runner.state.rates).mean()), 0.0)
+    within(error * (logit(runner.state.hidden.rates) - logit(runner.state.hidden.rates).mean()), 0.0)
 
 
 def test_what_an_expert_is_worth() -> None:
@@ -265,8 +265,8 @@ def test_what_an_expert_is_worth() -> None:
     for noise in (0.0, 1.0, 100.0):
         runner = Runner(Bandit(expert=noise), 4000, make_rng(seed=6))
         runner.restart()
-        rates, rows = runner.state.rates.astype(np.float64), np.arange(4000)
-        favourite[noise] = rates[rows, runner.state.expert.argmax(axis=1)]
+        rates, rows = runner.state.hidden.rates.astype(np.float64), np.arange(4000)
+        favourite[noise] = rates[rows, runner.state.seen.offer.expert.argmax(axis=1)]
         if noise == 0.0:
             np.testing.assert_array_equal(favourite[noise], rates.max(axis=1))
     within(favourite[100.0], 0.5)
@@ -310,8 +310,8 @@ def test_an_expert_changes_nothing_else(kind: Any, device: str) -> None:
             np.testing.assert_array_equal(to_numpy(one), to_numpy(other))
         snapshots = [runner.snapshot() for runner in runners]
         assert snapshots[0].keys() == snapshots[1].keys()
-        assert not snapshots[0]["state.expert"].any()
-        for name in snapshots[0].keys() - {"state.expert"}:
+        assert not snapshots[0]["state.seen.offer.expert"].any()
+        for name in snapshots[0].keys() - {"state.seen.offer.expert"}:
             np.testing.assert_array_equal(snapshots[0][name], snapshots[1][name])
         if t == 7:
             mask = runners[0].rng.xp.asarray([True, False, False, True])
@@ -383,7 +383,7 @@ def moved(scenario: DriftBandit, rates: list[float], steps: int, rows: int) -> t
     runner.restart(task={"rates": rates})
     for _ in range(steps):
         runner.advance(np.zeros(rows, dtype=np.int64))
-    return runner, runner.state.rates
+    return runner, runner.state.hidden.rates
 
 
 @pytest.mark.parametrize("drift, steps", [(0.3, 1), (0.3, 12), (1.0, 3)])
@@ -397,7 +397,7 @@ def test_logits_walk_at_random(drift: float, steps: int) -> None:
         within(walk[:, candidate] ** 2, steps * drift**2)
     correlation = np.corrcoef(walk.T)[np.triu_indices(5, 1)]
     assert np.abs(correlation).max() < 4.5 / math.sqrt(4000)  # each candidate walks for itself
-    np.testing.assert_array_equal(runner.state.best, rates.max(axis=1))
+    np.testing.assert_array_equal(runner.state.hidden.best, rates.max(axis=1))
     np.testing.assert_array_equal(runner.state.task.rates[0], np.float32([0.5, 0.5, 0.3, 0.7, 0.5]))  # the task stays
 
 
@@ -421,12 +421,12 @@ def test_rewards_come_before_the_change() -> None:
     runner = Runner(scenario, 200, make_rng(seed=1))
     runner.restart()
     for _ in range(10):
-        rates = runner.state.rates
+        rates = runner.state.hidden.rates
         action = np.full(200, 2)
         step = runner.advance(action)
         np.testing.assert_array_equal(step.info["expected_reward"], rates[:, 2])
         np.testing.assert_array_equal(step.info["regret"], rates.max(axis=1) - rates[:, 2])
-        assert (runner.state.rates != rates).all()
+        assert (runner.state.hidden.rates != rates).all()
 
 
 # --- features --------------------------------------------------------------------------------------------------------
@@ -436,14 +436,22 @@ def test_click_probability_is_logistic_in_the_features() -> None:
     runner.restart()
     for _ in range(5):
         state = runner.state
-        logits = -0.5 + np.einsum("bkd,bd->bk", state.features.astype(np.float64), state.task.theta.astype(np.float64))
-        np.testing.assert_allclose(state.rates, 1 / (1 + np.exp(-logits)), rtol=0, atol=1e-6)
+        logits = -0.5 + np.einsum(
+            "bkd,bd->bk", state.seen.offer.features.astype(np.float64), state.task.theta.astype(np.float64)
+        )
+        np.testing.assert_allclose(state.hidden.rates, 1 / (1 + np.exp(-logits)), rtol=0, atol=1e-6)
         shown = np.random.default_rng(0).integers(0, 4, 50)
         step = runner.advance(shown)
-        np.testing.assert_array_equal(step.info["expected_reward"], state.rates[np.arange(50), shown])
-        np.testing.assert_array_equal(step.info["regret"], state.rates.max(axis=1) - state.rates[np.arange(50), shown])
-        assert (runner.state.features != state.features).mean() > 0.98  # fresh candidates, but for those cut at +-3
-        np.testing.assert_array_equal(scenario.layout.get(step.observation, "features"), runner.state.features)
+        np.testing.assert_array_equal(step.info["expected_reward"], state.hidden.rates[np.arange(50), shown])
+        np.testing.assert_array_equal(
+            step.info["regret"], state.hidden.rates.max(axis=1) - state.hidden.rates[np.arange(50), shown]
+        )
+        assert (
+            runner.state.seen.offer.features != state.seen.offer.features
+        ).mean() > 0.98  # fresh candidates, but for those cut at +-3
+        np.testing.assert_array_equal(
+            scenario.layout.get(step.observation, "features"), runner.state.seen.offer.features
+        )
         np.testing.assert_array_equal(runner.state.task.theta, state.task.theta)
 
 
@@ -455,7 +463,7 @@ def test_feedback_by_hand() -> None:
     base, feedback = 1 / (1 + math.exp(-1.2)), np.zeros(2)
     clicks = []
     for t in range(12):
-        shown = runner.state.features[0, t % 2].astype(np.float64)
+        shown = runner.state.seen.offer.features[0, t % 2].astype(np.float64)
         assert shown.tolist() in ([1.0, -2.0], [0.5, 4.0])
         step = runner.advance(np.array([t % 2]))
         feedback = 0.6 * feedback + 0.4 * (float(step.reward[0]) - base) * shown
@@ -468,7 +476,7 @@ def test_features_and_tastes_have_the_stated_moments() -> None:
     scenario = ContextualBandit(arms=20, features=5, taste=0.35)
     runner = Runner(scenario, 4000, make_rng(seed=8))
     runner.restart()
-    theta, x = (leaf.astype(np.float64) for leaf in (runner.state.task.theta, runner.state.features))
+    theta, x = (leaf.astype(np.float64) for leaf in (runner.state.task.theta, runner.state.seen.offer.features))
     within(theta, 0.0)
     within(theta**2, 0.35**2)
     tail, density = math.erfc(3 / math.sqrt(2)), math.exp(-4.5) / math.sqrt(2 * math.pi)
@@ -486,7 +494,7 @@ def test_rows_of_a_table_are_drawn_alike() -> None:
     runner = Runner(scenario, 2000, make_rng(seed=8))
     runner.restart()
     for _ in range(2):
-        x = runner.state.features
+        x = runner.state.seen.offer.features
         np.testing.assert_array_equal(x[..., 1], -(x[..., 0] ** 2))
         counts = np.bincount(x[..., 0].astype(int).ravel(), minlength=7)
         assert np.sum((counts - 40_000 / 7) ** 2 / (40_000 / 7)) < 22.5
@@ -500,8 +508,12 @@ def test_one_feature_is_enough() -> None:
         runner = Runner(scenario, 2, make_rng(seed=1))
         runner.reset()
         step = runner.advance(np.array([0, 2]))
-        np.testing.assert_array_equal(scenario.layout.get(step.observation, "features"), runner.state.features[..., 0])
-        np.testing.assert_array_equal(scenario.layout.get(step.observation, "feedback"), runner.state.feedback[..., 0])
+        np.testing.assert_array_equal(
+            scenario.layout.get(step.observation, "features"), runner.state.seen.offer.features[..., 0]
+        )
+        np.testing.assert_array_equal(
+            scenario.layout.get(step.observation, "feedback"), runner.state.seen.kept.feedback[..., 0]
+        )
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from recgym.arrays import tree_map
 from recgym.baselines import baselines_for, make_baseline
 from recgym.baselines.bandit import Averages, Counts, Preferences, counting, gradient, posterior_mean, thompson, ucb1
 from recgym.baselines.contextual import Gaussian, Ridge, logistic, ridge
-from recgym.baselines.drift import Belief, Window, filtering, grid_quantile, logit_grid, within_window
-from recgym.baselines.policy import Seen
+from recgym.baselines.drift import Masses, Window, filtering, grid_quantile, logit_grid, within_window
+from recgym.baselines.policy import Reading
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Trials, evaluate, headroom, ratio, rollout, tune
 from recgym.rng import make_rng
 from recgym.runner import Runner
@@ -88,7 +88,7 @@ PUBLISHED = {
 }
 
 
-def first_of_the_best(memory: Counts, seen: Seen) -> np.ndarray:
+def first_of_the_best(memory: Counts, seen: Reading) -> np.ndarray:
     """Not the `greedy` that we ship, which breaks ties at random and is better (79 for 77.1 at 100 pulls of 10 arms).
 
     Greedy with ties to the first arm, as theirs must have been: a tie then keeps to the arm shown, which costs up to
@@ -125,11 +125,11 @@ def test_thompson_with_drift_agrees_with_thompson_where_nothing_drifts() -> None
 
 
 # --- formulas by hand ------------------------------------------------------------------------------------------------
-def seen(chosen: Any, reward: Any, *, features: Any = None, deterministic: bool = False) -> Seen:
+def seen(chosen: Any, reward: Any, *, features: Any = None, deterministic: bool = False) -> Reading:
     chosen = np.atleast_2d(np.asarray(chosen, dtype=np.float64))
     reward = np.atleast_1d(np.asarray(reward, dtype=np.float64))
     features = None if features is None else np.asarray(features, dtype=np.float64)
-    return Seen(
+    return Reading(
         chosen,
         reward,
         np.full(len(chosen), 9.0),
@@ -474,7 +474,7 @@ def test_an_expert_keeps_his_errors_through_a_trial() -> None:
     runner = Runner(scenario, 4000, make_rng("cpu", 0))
     runner.restart()
     _, first = policy.predict(runner.state)
-    error = first.logits - np.log(runner.state.rates / (1 - runner.state.rates))
+    error = first.logits - np.log(runner.state.hidden.rates / (1 - runner.state.hidden.rates))
     assert error.std() == pytest.approx(1.5, abs=0.03)
     _, later = policy.predict(runner.state, first, np.zeros(4000, dtype=bool))
     np.testing.assert_array_equal(later.logits, first.logits)
@@ -488,7 +488,7 @@ TUNED = [(i, name) for i in LEARNABLE for name, b in baselines_for(recgym.make_s
 def test_tuned_constants_come_from_the_grid(preset: str, name: str) -> None:
     scenario = recgym.make_scenario(preset)
     baseline = baselines_for(scenario)[name]
-    tuned = baseline.tuned[type(scenario).__name__]
+    tuned = baseline.tuned[preset]
     assert tuned.keys() == baseline.grid.keys()
     for constant, found in tuned.items():
         assert found in baseline.grid[constant]
@@ -546,7 +546,7 @@ def test_the_drift_filter_survives_extreme_priors() -> None:
     for prior in ((1e6, 1.0), (0.01, 0.01), (1.0, 1e6)):  # even where a grid of logits does not reach
         scenario = recgym.make_scenario("RecBanditDrift-v0", prior=prior, horizon=20)
         memory = play(make_baseline("thompson_drift", scenario), scenario, trials=3)[2]
-        assert isinstance(memory, Belief)
+        assert isinstance(memory, Masses)
         np.testing.assert_allclose(memory.mass.sum(axis=2), 1.0, rtol=1e-4)
 
 

@@ -460,9 +460,9 @@ def test_evaluation_on_one_task_per_trial(id: str, monkeypatch: pytest.MonkeyPat
         sees_state = True
 
         def predict(self, observation: Any, *args: Any, **kwargs: Any) -> Any:
-            if (observation.time == 0).all():
+            if (observation.seen.time == 0).all():
                 played.append(rows_of(observation.task))
-            return super().predict(scenario.observe(observation), *args, **kwargs)
+            return super().predict(scenario.observe(observation.seen), *args, **kwargs)
 
     for given in (tasks, tasks._asdict(), {name: leaf.tolist() for name, leaf in named(tasks).items()}):
         played.clear()

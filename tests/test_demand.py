@@ -15,7 +15,7 @@ from recgym.scenarios.pricing import DynamicPricing
 from recgym.scenarios.pricing.demand import (
     CURVES,
     FAMILIES,
-    LARGEST_SHARE,
+    MAX_SHARE,
     RIVALS,
     UNDERCUT,
     Ladder,
@@ -24,8 +24,9 @@ from recgym.scenarios.pricing.demand import (
     rival_price,
     shares,
 )
-from recgym.scenarios.pricing.dynamic import RIVAL_MEMORY, RIVAL_NOISE, UNLIMITED
-from recgym.scenarios.pricing.foresight import EMBEDDING_NOISE, EMBEDDING_SEED, LEAST_SALES, SPECK, TILT, traits
+from recgym.scenarios.pricing.foresight import EMBEDDING_NOISE, EMBEDDING_SEED, MIN_SALES, SPECK, TILT, traits
+from recgym.scenarios.pricing.market import RIVAL_MEMORY, RIVAL_NOISE
+from recgym.scenarios.pricing.products import UNLIMITED
 
 NONE = (0.0, 0.0)
 OFF: dict[str, Any] = {  # every mechanism that makes a decision depend on another one, or that adds noise
@@ -118,7 +119,7 @@ def test_the_rival_of_a_logit_has_no_more_than_its_largest_share() -> None:
     task, h = product("logit", cross=2.4), 1e-3
     assert bought(task, ladder_of(1.0)) == pytest.approx(Q, rel=1e-12)
     low, high = (math.log(bought(task, ladder_of(1.0), rival=math.exp(d))[0]) for d in (-h, h))
-    assert (high - low) / (2 * h) == pytest.approx(LARGEST_SHARE * E, rel=1e-5)
+    assert (high - low) / (2 * h) == pytest.approx(MAX_SHARE * E, rel=1e-5)
 
 
 @EACH_CURVE
@@ -183,10 +184,10 @@ def test_reference_price_and_dip_in_a_trial() -> None:
     paid, display = scenario.ladder.paid.astype(np.float64), scenario.ladder.display.astype(np.float64)
     reference, promoted = 1.0, False
     for t, (state, _) in enumerate(states):
-        assert state.reference[0] == pytest.approx(reference, rel=1e-6)
+        assert state.hidden.reference[0] == pytest.approx(reference, rel=1e-6)
         demand = Q * np.exp(-E * (paid - 1)) * 1.3**display * math.exp(-0.2 * promoted)
         demand = demand * np.exp(np.where(paid < reference, 0.6, 1.5) * (reference - paid))
-        np.testing.assert_allclose(state.demand[0], demand, rtol=2e-6)
+        np.testing.assert_allclose(state.hidden.demand[0], demand, rtol=2e-6)
         if t < 12:
             reference, promoted = 0.7 * reference + 0.3 * paid[actions[t]], bool(actions[t] % 3)
 
@@ -199,14 +200,16 @@ def test_rivals_that_answer_the_price(kind: str) -> None:
     reference = 1.0
     for t, (state, _) in enumerate(states):
         known = {"static": 0.9, "follower": 0.9 * reference, "undercutter": min(0.9, UNDERCUT * reference)}[kind]
-        assert state.rival[0] == pytest.approx(known, rel=1e-5)
+        assert state.hidden.rival[0] == pytest.approx(known, rel=1e-5)
         plain = Q * np.exp(-E * (scenario.ladder.paid - 1.0))
-        np.testing.assert_allclose(state.demand[0], plain * known**0.6, rtol=1e-5)
+        np.testing.assert_allclose(state.hidden.demand[0], plain * known**0.6, rtol=1e-5)
         if t:
-            assert state.rival_seen[0] == states[t - 1][0].rival[0]  # what was seen is the last decision's
+            assert (
+                state.seen.offer.rival_seen[0] == states[t - 1][0].hidden.rival[0]
+            )  # what was seen is the last decision's
         reference = 0.5 * reference + 0.5 * (0.7 if t < 10 else 1.3)
     if kind != "static":
-        assert min(s.rival[0] for s, _ in states) < 0.7
+        assert min(s.hidden.rival[0] for s, _ in states) < 0.7
 
 
 def test_moments_of_a_rival_with_an_ar1() -> None:
@@ -216,7 +219,7 @@ def test_moments_of_a_rival_with_an_ar1() -> None:
     """
     scenario, rows = DynamicPricing(**{**OFF, "rivals": ("ar1",), "horizon": 30}), 20_000
     states = played(scenario, rows=rows, steps=30, rival_price=1.2, cross=0.5)
-    logs = np.stack([np.log(state.rival.astype(np.float64) / 1.2) for state, _ in states])
+    logs = np.stack([np.log(state.hidden.rival.astype(np.float64) / 1.2) for state, _ in states])
     np.testing.assert_allclose(logs[0], 0.0, atol=1e-6)
     for t in (1, 2, 5, 30):
         variance = RIVAL_NOISE**2 * (1 - RIVAL_MEMORY ** (2 * t)) / (1 - RIVAL_MEMORY**2)
@@ -259,8 +262,8 @@ def test_a_season_multiplies_the_worth_of_every_candidate() -> None:
     moved = played(scenario, rows=4, steps=15, season=0.3, phase=0.2)
     for t in range(15):
         factor = 1 + 0.3 * math.sin(2 * math.pi * (t / 12 + 0.2))
-        np.testing.assert_allclose(moved[t][0].worth, plain[t][0].worth * factor, rtol=1e-5)
-        np.testing.assert_array_equal(moved[t][0].demand, plain[t][0].demand)
+        np.testing.assert_allclose(moved[t][0].hidden.worth, plain[t][0].hidden.worth * factor, rtol=1e-5)
+        np.testing.assert_array_equal(moved[t][0].hidden.demand, plain[t][0].hidden.demand)
 
 
 def test_weights_of_profit_and_volume() -> None:
@@ -273,7 +276,7 @@ def test_weights_of_profit_and_volume() -> None:
     for t in range(1, 11):
         (profit, first), (volume, second) = play[1.0, 0.0][t], play[0.0, 1.0][t]
         both, third = play[2.0, 0.5][t]
-        np.testing.assert_allclose(both.worth, 2.0 * profit.worth + 0.5 * volume.worth, rtol=1e-5)
+        np.testing.assert_allclose(both.hidden.worth, 2.0 * profit.hidden.worth + 0.5 * volume.hidden.worth, rtol=1e-5)
         np.testing.assert_allclose(third.reward, 2.0 * first.reward + 0.5 * second.reward, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(first.reward, first.info["profit"] / scenario.sales_unit, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(second.reward, second.info["volume"] / scenario.sales_unit, rtol=1e-6)
@@ -286,7 +289,7 @@ def test_the_stock_is_a_share_of_what_would_be_sold() -> None:
     for share in (0.3, 1.2):
         scenario = DynamicPricing(**{**parameters, "stock": (share, share)})
         task = scenario.sample_task(make_rng("cpu", 3), 50)
-        demand = played(scenario, rows=50, steps=0, **task._asdict())[0][0].demand.astype(np.float64)
+        demand = played(scenario, rows=50, steps=0, **task._asdict())[0][0].hidden.demand.astype(np.float64)
         margin = scenario.ladder.paid - task.cost[:, None]
         best = demand[np.arange(50), (margin * demand).argmax(axis=1)]
         np.testing.assert_allclose(task.stock, share * 40 * 50.0 * best, atol=0.51)  # rounded to units
@@ -300,11 +303,11 @@ def test_stock_cuts_the_sales_and_nothing_else() -> None:
     free, scarce = (played(scenario, rows=8, steps=20, act=0, stock=units) for units in (UNLIMITED, 30))
     left = np.full(8, 30)
     for (one, _), (other, step) in zip(free[1:], scarce[1:], strict=True):
-        np.testing.assert_array_equal(one.wanted, other.wanted)
-        np.testing.assert_array_equal(one.sales, one.wanted)
-        np.testing.assert_array_equal(other.sales, np.minimum(other.wanted, left))
-        np.testing.assert_array_equal(step.info["stock_out"], other.wanted > left)
-        left = left - other.sales
+        np.testing.assert_array_equal(one.hidden.wanted, other.hidden.wanted)
+        np.testing.assert_array_equal(one.seen.kept.sales, one.hidden.wanted)
+        np.testing.assert_array_equal(other.seen.kept.sales, np.minimum(other.hidden.wanted, left))
+        np.testing.assert_array_equal(step.info["stock_out"], other.hidden.wanted > left)
+        left = left - other.seen.kept.sales
     assert (left == 0).all()
 
 
@@ -319,14 +322,14 @@ def test_errors_of_a_forecast() -> None:
     scenario = DynamicPricing(families=("exponential",), forecast=noise, purchase=(0.01, 0.02), horizon=5)
     drawn = scenario.sample_task(make_rng("cpu", 0), 1)
     same = {name: leaf[0] for name, leaf in drawn._asdict().items()}
-    told = played(scenario, rows=rows, steps=0, **same)[0][0].forecast.astype(np.float64)
+    told = played(scenario, rows=rows, steps=0, **same)[0][0].seen.offer.forecast.astype(np.float64)
     quiet = DynamicPricing(families=("exponential",), forecast=0.0, purchase=(0.01, 0.02), horizon=5)
     state = played(quiet, steps=0, **same)[0][0]
     start = np.zeros(1, dtype=np.float32)
-    held = quiet.held(state.task, state.pull, start + 1, start, start)
+    held = quiet.held(state.task, state.hidden.pull, start + 1, start, start)
     truth = np.log(held * (quiet.customers / quiet.sales_unit))
-    np.testing.assert_allclose(state.forecast, truth, rtol=1e-5, atol=1e-6)
-    error = told - state.forecast
+    np.testing.assert_allclose(state.seen.offer.forecast, truth, rtol=1e-5, atol=1e-6)
+    error = told - state.seen.offer.forecast
     paid = np.log(scenario.ladder.paid.astype(np.float64))
     known = noise**2 * (1.0 + TILT**2 * np.outer(paid, paid) + SPECK**2 * np.eye(21))
     tolerance = 4.5 * math.sqrt(2 / rows) * known.max()  # of 231 entries
@@ -341,7 +344,7 @@ def test_a_forecast_without_noise_of_a_memoryless_product_is_its_demand() -> Non
     scenario = DynamicPricing(**{**OFF, "forecast": 0.0})
     runner = Runner(scenario, 40, make_rng("cpu", 0))
     runner.restart()
-    known = np.log(np.maximum(runner.state.demand * (scenario.customers / scenario.sales_unit), LEAST_SALES))
+    known = np.log(np.maximum(runner.state.hidden.demand * (scenario.customers / scenario.sales_unit), MIN_SALES))
     np.testing.assert_allclose(scenario.layout.get(runner.observation(), "forecast"), known, rtol=1e-5, atol=1e-6)
 
 
@@ -366,14 +369,16 @@ def test_an_embedding_is_an_affine_map_of_the_traits_and_noise() -> None:
     np.testing.assert_allclose(
         told.var(axis=0), ((special.std(axis=0)[:, None] * weights[1:]) ** 2).sum(axis=0), rtol=0.05
     )
-    noise = runner.state.embedding - told
+    noise = runner.state.seen.offer.embedding - told
     error = EMBEDDING_NOISE / math.sqrt(rows)
     assert (np.abs(noise.mean(axis=0)) < 4 * error).all()
     assert (np.abs(noise.std(axis=0) - EMBEDDING_NOISE) < 4 * error / math.sqrt(2)).all()
     correlations = np.corrcoef(np.column_stack([noise, told]).T)[:6]
     correlations[np.arange(6), np.arange(6)] = 0.0
     assert (np.abs(correlations) < 4.5 / math.sqrt(rows)).all()
-    np.testing.assert_array_equal(scenario.layout.get(runner.observation(), "embedding"), runner.state.embedding)
+    np.testing.assert_array_equal(
+        scenario.layout.get(runner.observation(), "embedding"), runner.state.seen.offer.embedding
+    )
     assert all(field.name != "embedding" for field in MEMORYLESS.layout.context)
 
 
@@ -398,7 +403,7 @@ def test_moments_of_what_customers_want(poisson: bool, device: str) -> None:
     wanted, action = np.empty((steps, rows)), np.zeros(rows, dtype=np.int64)
     for t in range(steps):
         runner.step(action)
-        wanted[t] = to_numpy(runner.state.wanted)
+        wanted[t] = to_numpy(runner.state.hidden.wanted)
     mean, n = 50 * q, wanted.size
     variance = mean if poisson else mean * (1 - q)
     assert abs(wanted.mean() - mean) < 4 * math.sqrt(variance / n)
@@ -431,16 +436,16 @@ def test_all_off_is_the_memoryless_model_exactly(device: str) -> None:
         pytest.importorskip("torch")
     runner = Runner(DynamicPricing(**{**OFF, "horizon": 30}), 64, make_rng(device, 0), autoreset_mode="Disabled")
     runner.restart()
-    task, odds = runner.state.task, to_numpy(runner.state.pull)
+    task, odds = runner.state.task, to_numpy(runner.state.hidden.pull)
     assert set(to_numpy(task.family)) == {0, 1, 2, 3}
     logit = to_numpy(task.family) == FAMILIES.index("logit")
     known = np.where(logit[:, None], odds / (np.float32(1.0) + odds), np.minimum(odds, np.float32(1.0)))
-    actions, worth = np.random.default_rng(0).integers(0, 21, (30, 64)), to_numpy(runner.state.worth)
+    actions, worth = np.random.default_rng(0).integers(0, 21, (30, 64)), to_numpy(runner.state.hidden.worth)
     for action in actions:
-        np.testing.assert_array_equal(to_numpy(runner.state.demand), known)
-        np.testing.assert_array_equal(to_numpy(runner.state.worth), worth)
+        np.testing.assert_array_equal(to_numpy(runner.state.hidden.demand), known)
+        np.testing.assert_array_equal(to_numpy(runner.state.hidden.worth), worth)
         runner.step(action)
-    np.testing.assert_array_equal(to_numpy(runner.state.rival), 1.0)
+    np.testing.assert_array_equal(to_numpy(runner.state.hidden.rival), 1.0)
 
 
 SWITCHES: dict[
@@ -479,11 +484,11 @@ def test_each_mechanism_alone_moves_demand(name: str) -> None:
     )
     if name == "lift":
         shown = scenario.ladder.display > 0
-        assert (states[0][0].pull[:, shown] >= plain[0][0].pull[:, shown]).all()
-        assert (states[0][0].pull[:, shown] > plain[0][0].pull[:, shown]).mean() > 0.9
-        np.testing.assert_array_equal(states[0][0].pull[:, ~shown], plain[0][0].pull[:, ~shown])
+        assert (states[0][0].hidden.pull[:, shown] >= plain[0][0].hidden.pull[:, shown]).all()
+        assert (states[0][0].hidden.pull[:, shown] > plain[0][0].hidden.pull[:, shown]).mean() > 0.9
+        np.testing.assert_array_equal(states[0][0].hidden.pull[:, ~shown], plain[0][0].hidden.pull[:, ~shown])
     else:
-        moved = np.abs(states[1][0].demand / np.maximum(states[0][0].demand, 1e-9) - 1.0).max(axis=1)
+        moved = np.abs(states[1][0].hidden.demand / np.maximum(states[0][0].hidden.demand, 1e-9) - 1.0).max(axis=1)
         assert (moved > 1e-4).mean() > (0.3 if name == "rivals" else 0.9)  # a static rival does not move
 
 

@@ -17,15 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recgym
-from recgym.arrays import to_numpy, tree_items
+from recgym.arrays import to_numpy, tree_items, tree_map
 from recgym.baselines import ConstantPolicy, baselines_for, left_out, make_baseline
 from recgym.evaluation import rollout
+from recgym.parameters import parameters_of
 from recgym.rng import make_rng
 from recgym.runner import Runner
 from recgym.scenarios.pricing import DynamicPricing
 from recgym.scenarios.pricing.demand import CURVES, FAMILIES, RIVALS, PricingTask
-from recgym.scenarios.pricing.dynamic import FREE_CHANGE, LARGEST, RANGES, TASK_LIMITS
+from recgym.scenarios.pricing.dynamic import FREE_CHANGE
+from recgym.scenarios.pricing.products import MAX_NUMBER, TASK_LIMITS
 
+RANGES = {
+    each.name: (known.low, known.high)
+    for each, known in parameters_of(DynamicPricing)
+    if known and known.kind == "range"
+}
 FERREIRA = recgym.SCENARIOS["DynamicPricingFerreira-v0"].parameters
 ONE = {"prices": (1.0,), "promotions": ((0.0, 0.0),)}
 EXTREMES: list[dict[str, Any]] = [
@@ -83,8 +90,8 @@ def test_whatever_is_done_the_books_balance(
     assert all(space.contains(seen) for seen in to_numpy(runner.observation()))
 
     for t, share in enumerate(shares):
-        before = type(runner.state)(task, *(to_numpy(leaf).copy() for leaf in runner.state[1:]))
-        demand, worth = before.demand, before.worth
+        before = tree_map(lambda leaf: to_numpy(leaf).copy(), runner.state)
+        demand, worth, stock_before = before.hidden.demand, before.hidden.worth, before.seen.kept.stock
         assert ((demand >= 0) & (demand <= 1)).all() and np.isfinite(worth).all()
         if scenario.choke and "table" not in corner:
             assert (demand[:, ladder.price == ladder.price[-1]] == 0).all()
@@ -99,15 +106,17 @@ def test_whatever_is_done_the_books_balance(
         action[3] = informed[3]
         step = runner.step(action)
         after, info = runner.state, {name: to_numpy(value) for name, value in step.info.items()}
-        stock, sales, wanted = (to_numpy(leaf) for leaf in (after.stock, after.sales, after.wanted))
+        stock, sales, wanted = (
+            to_numpy(leaf) for leaf in (after.seen.kept.stock, after.seen.kept.sales, after.hidden.wanted)
+        )
         paid = ladder.paid[action]
 
         # the stock
         assert stock.dtype == np.int64 and sales.dtype == wanted.dtype == np.float32
         assert (stock >= 0).all() and (sales >= 0).all()
-        assert (sales <= wanted).all() and (sales <= before.stock).all()
-        np.testing.assert_array_equal(sales.astype(np.int64), np.minimum(wanted.astype(np.int64), before.stock))
-        np.testing.assert_array_equal(stock, before.stock - sales.astype(np.int64))
+        assert (sales <= wanted).all() and (sales <= stock_before).all()
+        np.testing.assert_array_equal(sales.astype(np.int64), np.minimum(wanted.astype(np.int64), stock_before))
+        np.testing.assert_array_equal(stock, stock_before - sales.astype(np.int64))
         sold_before += sales
         np.testing.assert_array_equal(task.stock - stock, sold_before.astype(np.int64))
         assert (wanted[demand[row, action] == 0] == 0).all()
@@ -125,10 +134,10 @@ def test_whatever_is_done_the_books_balance(
         wished = (task.w_rev * profit / scenario.base_price + task.w_vol * sales) / unit
         size = np.maximum(size, 1e-30)
         np.testing.assert_allclose(reward / size, wished / size, rtol=0, atol=1e-5)
-        np.testing.assert_array_equal(info["stock_out"], (wanted > before.stock).astype(np.float32))
-        last = (before.chosen * ladder.paid).sum(axis=1)
+        np.testing.assert_array_equal(info["stock_out"], (wanted > stock_before).astype(np.float32))
+        last = (before.seen.kept.chosen * ladder.paid).sum(axis=1)
         change = np.abs(paid / np.where(last > 0, last, paid) - 1.0)
-        volatility = np.clip(change - FREE_CHANGE, 0.0, LARGEST)
+        volatility = np.clip(change - FREE_CHANGE, 0.0, MAX_NUMBER)
         np.testing.assert_allclose(info["volatility"], volatility, rtol=1e-5, atol=1e-5)
 
         # the optimum
@@ -137,16 +146,16 @@ def test_whatever_is_done_the_books_balance(
         assert (info["regret"] >= 0).all()
 
         # what is remembered and shown
-        reference = task.memory * before.reference + (1 - task.memory) * paid
-        np.testing.assert_allclose(to_numpy(after.reference), reference, rtol=1e-5)
-        np.testing.assert_array_equal(to_numpy(after.counts).sum(axis=1), t + 1)
+        reference = task.memory * before.hidden.reference + (1 - task.memory) * paid
+        np.testing.assert_allclose(to_numpy(after.hidden.reference), reference, rtol=1e-5)
+        np.testing.assert_array_equal(to_numpy(after.seen.kept.counts).sum(axis=1), t + 1)
         np.testing.assert_array_equal(to_numpy(step.ended), t + 1 == len(shares))
         seen = to_numpy(step.observation)
         assert all(space.contains(line) for line in seen), seen[~((seen >= space.low) & (seen <= space.high))]
         shown = {name: scenario.layout.get(seen, name) for name in ("stock", "last_sales", "last_reward", "chosen")}
         np.testing.assert_allclose(shown["stock"], stock / task.stock, rtol=1e-6)
-        np.testing.assert_allclose(shown["last_sales"], np.minimum(sales / unit, LARGEST), rtol=1e-6)
-        np.testing.assert_allclose(shown["last_reward"], np.clip(reward, -LARGEST, LARGEST), rtol=1e-6)
+        np.testing.assert_allclose(shown["last_sales"], np.minimum(sales / unit, MAX_NUMBER), rtol=1e-6)
+        np.testing.assert_allclose(shown["last_reward"], np.clip(reward, -MAX_NUMBER, MAX_NUMBER), rtol=1e-6)
         assert (shown["chosen"].argmax(axis=1) == action).all() and (shown["chosen"].sum(axis=1) == 1).all()
         for name, leaf in tree_items(after):
             assert str(leaf.dtype).split(".")[-1] in ("float32", "int64"), name
@@ -169,7 +178,7 @@ def test_the_moving_average_stays_in_its_space() -> None:
         for _ in range(59):
             seen = runner.step(np.zeros(1, dtype=np.int64)).observation
             assert scenario.observation_space.contains(seen[0])
-        assert scenario.layout.get(seen, "average")[0, 0] > 0.9 * LARGEST or alpha > 0.95
+        assert scenario.layout.get(seen, "average")[0, 0] > 0.9 * MAX_NUMBER or alpha > 0.95
 
 
 def test_nobody_comes_at_the_bottom_of_a_season() -> None:
@@ -185,7 +194,7 @@ def test_nobody_comes_at_the_bottom_of_a_season() -> None:
         runner.restart(task=task)
         for _ in range(3):
             step = runner.step(scenario.informed_action(runner.state))
-            assert (to_numpy(runner.state.wanted) == 0).all()
+            assert (to_numpy(runner.state.hidden.wanted) == 0).all()
             np.testing.assert_allclose(to_numpy(step.info["expected_reward"]), 0, atol=1e-6)
 
 
@@ -361,9 +370,9 @@ def test_the_units_in_stock_can_be_told_from_the_observation(parameters: dict[st
     runner.restart()
     for _ in range(3):
         observation = runner.observation()
-        left = scenario.horizon - runner.state.time
+        left = scenario.horizon - runner.state.seen.time
         told = np.expm1(layout.get(observation, "pace").astype(np.float64)) * scenario.sales_unit * left
-        np.testing.assert_allclose(told, runner.state.stock, rtol=1e-5, atol=1e-2)
+        np.testing.assert_allclose(told, runner.state.seen.kept.stock, rtol=1e-5, atol=1e-2)
         runner.advance(np.full(300, 2))
 
 
@@ -385,7 +394,7 @@ def test_a_product_has_one_embedding_whatever_else_is_drawn() -> None:
     plain = recgym.make_scenario("DynamicPricing-v0")
     shifted = recgym.make_scenario("DynamicPricing-v0", **recgym.SCENARIOS["DynamicPricing-v0"].shifted)
     task = plain.sample_task(make_rng("cpu", 0), 50)
-    one, other = (scenario.reset(task, make_rng("cpu", 1)).embedding for scenario in (plain, shifted))
+    one, other = (scenario.reset(task, make_rng("cpu", 1)).seen.offer.embedding for scenario in (plain, shifted))
     np.testing.assert_array_equal(one, other)
 
 

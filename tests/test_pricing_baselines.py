@@ -12,11 +12,11 @@ from scipy.optimize import minimize
 import recgym
 from recgym.arrays import tree_items, tree_map
 from recgym.baselines import ConstantPolicy, baselines_for, make_baseline
-from recgym.baselines.policy import Seen
-from recgym.baselines.pricing import Tally
+from recgym.baselines.policy import Reading
 from recgym.baselines.pricing.curves import Curve, curve_features, learned_prior, vague
-from recgym.baselines.pricing.market import market
 from recgym.baselines.pricing.particles import Particles
+from recgym.baselines.pricing.policies import Tally
+from recgym.baselines.pricing.units import units_of
 from recgym.baselines.regression import laplace
 from recgym.evaluation import TEST_SEED, rollout
 from recgym.layout import decisions_left
@@ -52,12 +52,12 @@ def observed(scenario: Any, rows: int = ROWS, actions: Any = None, seed: int = 3
     return np.asarray(actions), found
 
 
-def as_seen(scenario: Any, observation: Any) -> Seen:
+def as_seen(scenario: Any, observation: Any) -> Reading:
     def field(name: str) -> Any:
         return scenario.layout.get(observation, name).astype(np.float64)
 
     remaining = np.rint(decisions_left(field("remaining")))
-    return Seen(field("chosen"), field("last_reward"), remaining, None, field, np.random.default_rng(0), False)
+    return Reading(field("chosen"), field("last_reward"), remaining, None, field, np.random.default_rng(0), False)
 
 
 def remembered(policy: Any, observations: Any) -> Any:
@@ -168,7 +168,7 @@ def test_sales_are_counted_while_there_is_stock() -> None:
         np.testing.assert_array_equal(memory.shown, [shown[t]])
         np.testing.assert_array_equal(memory.sold, [[min(t, 1), 0, 0, 0, 0]])
         assert memory.time[0] == t and memory.supply[0] == pytest.approx(0.4)
-        now = market(scenario, as_seen(scenario, observation))
+        now = units_of(scenario, as_seen(scenario, observation))
         assert now.stock[0] == pytest.approx([2, 1, 1, 0, 0, 0][t], abs=1e-5)
         np.testing.assert_allclose(now.margin[0], np.asarray(scenario.prices) / 44.9, rtol=1e-6)
 
@@ -178,7 +178,7 @@ def test_a_drawn_demand_is_from_the_posterior() -> None:
 
     20,000 rows: 4 standard errors are .8 % of a unit.
     """
-    from recgym.baselines.pricing import drawn_demand
+    from recgym.baselines.pricing.policies import drawn_demand
 
     scenario = recgym.make_scenario("DynamicPricingFerreira-v0", **CERTAIN, stock=5)
     shown, sold = np.zeros((2, 20_000, 5))
@@ -223,7 +223,7 @@ def test_linear_demand_by_hand() -> None:
         weights = np.linalg.lstsq(rows, targets, rcond=None)[0]
         demand = np.maximum(weights[0] + weights[1] * (ladder.paid - 1) + weights[2] * ladder.display, 0)
         seen = as_seen(scenario, observations[-1])
-        margin = market(scenario, seen).margin[b]
+        margin = units_of(scenario, seen).margin[b]
         assert policy._index(memory, seen)[b].argmax() == (margin * demand).argmax()
 
 

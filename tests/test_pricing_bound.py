@@ -53,8 +53,10 @@ def earned(name: str, scenario: DynamicPricing, trials: int) -> np.ndarray:
 def fluid_value(scenario: DynamicPricing, state: Any) -> np.ndarray:
     """[B] value of the fluid program of a whole trial, from the demand of the first decision."""
     times = np.arange(scenario.horizon, dtype=np.float32)
-    come = np.sum([scenario.arriving(state.task, np.full(len(state.time), t)) for t in times], axis=0, dtype=np.float64)
-    demand = state.demand.astype(np.float64) * come[:, None]
+    come = np.sum(
+        [scenario.arriving(state.task, np.full(len(state.seen.time), t)) for t in times], axis=0, dtype=np.float64
+    )
+    demand = state.hidden.demand.astype(np.float64) * come[:, None]
     value = fluid.solve(scenario.margin(state.task) * demand, demand, state.task.stock.astype(np.float64)).value
     return np.asarray(value / scenario.sales_unit)
 
@@ -80,13 +82,13 @@ def test_hardly_any_memory_gives_nearly_the_fluid_value(parameters: dict[str, An
 
 def best_of_all_sequences(scenario: DynamicPricing, state: Any) -> np.ndarray:
     """[B] highest expected return with unlimited stock, over all sequences of actions, in float64."""
-    task, ladder, rows = state.task, scenario.ladder, len(state.time)
+    task, ladder, rows = state.task, scenario.ladder, len(state.seen.time)
     margin, best = scenario.margin(task).astype(np.float64), np.full(rows, -np.inf)
     for sequence in itertools.product(range(len(ladder.paid)), repeat=scenario.horizon):
         reference, after, total = np.ones((rows, 1)), 0.0, np.zeros(rows)
         for t, action in enumerate(sequence):
             rival = rival_price(task, reference, np.zeros((rows, 1)))
-            demand = shares(task, state.pull, ladder, reference, rival, np.full((rows, 1), after))[:, action]
+            demand = shares(task, state.hidden.pull, ladder, reference, rival, np.full((rows, 1), after))[:, action]
             total += margin[:, action] * demand * scenario.arriving(task, np.full(rows, t, dtype=np.float32))
             reference = task.memory[:, None] * reference + (1.0 - task.memory[:, None]) * ladder.paid[action]
             after = float(ladder.promoted[action])
@@ -218,7 +220,7 @@ def test_the_optimum_by_dynamic_programming_is_below_it(stock: Any) -> None:
         law = []
         for after in (0.0, 1.0):
             flat = np.ones((1, 1), dtype=np.float32)
-            q = shares(one, state.pull[b : b + 1], scenario.ladder, flat, flat, flat * np.float32(after))[0]
+            q = shares(one, state.hidden.pull[b : b + 1], scenario.ladder, flat, flat, flat * np.float32(after))[0]
             law.append(
                 chance * q[:, None].astype(np.float64) ** np.arange(7) * (1 - q[:, None]) ** np.arange(6, -1, -1)
             )

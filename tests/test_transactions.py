@@ -16,7 +16,7 @@ import pytest
 
 import recgym
 from recgym.data import ProductFit, TransactionLog, transactions
-from recgym.data.pricing import LEAST_SPREAD, MIN_PROMOTED, MIN_ROWS, ORIGINS, _elasticity, _lift
+from recgym.data.pricing import MIN_PROMOTED, MIN_ROWS, MIN_SPREAD, ORIGINS, _elasticity, _lift
 from recgym.evaluation import ratio
 from recgym.rng import NumpyRng
 from recgym.scenarios.pricing import DynamicPricing
@@ -327,9 +327,9 @@ def test_drawn_demand_is_of_constant_elasticity(tmp_path: Path) -> None:
     scenario = DynamicPricing(**log.parameters)
     task = scenario.sample_task(NumpyRng(1), 4000)
     state = scenario.reset(task, NumpyRng(2))
-    assert state.demand.max(axis=1).mean() < 0.9 and np.mean(state.demand.max(axis=1) >= 1.0) < 0.01
+    assert state.hidden.demand.max(axis=1).mean() < 0.9 and np.mean(state.hidden.demand.max(axis=1) >= 1.0) < 0.01
     plain = scenario.ladder.display == 0
-    slope = np.diff(np.log(state.pull[:, plain]), axis=1) / np.diff(np.log(scenario.ladder.paid[plain]))
+    slope = np.diff(np.log(state.hidden.pull[:, plain]), axis=1) / np.diff(np.log(scenario.ladder.paid[plain]))
     np.testing.assert_allclose(slope, np.broadcast_to(-task.elasticity[:, None], slope.shape), rtol=2e-3)
 
 
@@ -340,7 +340,7 @@ def test_spread_of_the_elasticity_by_hand() -> None:
     expected = [median, spread, median * math.exp(-3 * spread), median * math.exp(3 * spread)]
     assert _elasticity([(1.0, 0.1), (3.0, 0.1)]) == pytest.approx(expected, rel=1e-4)
     for alike in ([(2.0, 0.01)] * 3, [(2.0, 0.01)]):
-        assert _elasticity(alike)[1] == LEAST_SPREAD
+        assert _elasticity(alike)[1] == MIN_SPREAD
     assert _elasticity([(2.0, 2.0)])[1] == pytest.approx(math.sqrt(math.log(2)), rel=1e-4)  # one product: its s.e.
     assert _elasticity([(19.0, 1.0)])[3] == 20.0  # what the scenario takes
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgym.arrays import to_numpy
-from recgym.baselines import Baseline
+from recgym.baselines import Baseline, Family
 from recgym.baselines.gittins import checked, load_table
-from recgym.baselines.policy import Floats, IndexPolicy, Seen, restarted
+from recgym.baselines.policy import Floats, IndexPolicy, Reading, restarted
 
-__all__ = ["BASELINES", "ExpertPolicy"]
+__all__ = ["EXPERT", "FAMILY", "STATIONARY", "ExpertPolicy"]
 
-LONGEST_TABLE = 1000  # decisions: half a gigabyte, which grows with their cube
+MAX_TABLE = 1000  # decisions: half a gigabyte, which grows with their cube
 
 
 class Fixed(NamedTuple):
@@ -65,7 +65,7 @@ class ExpertPolicy:
 
     def _judge(self, observation: Any, state: Any, episode_start: Any) -> Fixed:
         """The logits of this trial, or of this decision where candidates change."""
-        rates = np.clip(to_numpy(observation.rates).astype(np.float64), 1e-6, 1.0 - 1e-6)
+        rates = np.clip(to_numpy(observation.hidden.rates).astype(np.float64), 1e-6, 1.0 - 1e-6)
         error = self._noise * self._rng.standard_normal(rates.shape)
         judged = Fixed(np.log(rates / (1.0 - rates)) + error)
         return restarted(state, lambda: judged, episode_start) if self._stays else judged
@@ -77,35 +77,35 @@ class Counts(NamedTuple):
     clicks: Floats  # [B, K] how often it was clicked
 
 
-def counting(scenario: Any, index: Callable[[Any, Seen], Floats], discount: float = 1.0) -> IndexPolicy:
+def counting(scenario: Any, index: Callable[[Any, Reading], Floats], discount: float = 1.0) -> IndexPolicy:
     """Counts of which a decision later only `discount` is left."""
 
-    def learn(memory: Counts, seen: Seen) -> Counts:
-        clicked = seen.chosen * seen.reward[:, None]
-        return Counts(discount * memory.shown + seen.chosen, discount * memory.clicks + clicked)
+    def learn(memory: Counts, reading: Reading) -> Counts:
+        clicked = reading.chosen * reading.reward[:, None]
+        return Counts(discount * memory.shown + reading.chosen, discount * memory.clicks + clicked)
 
     shape = scenario.layout.candidates
     return IndexPolicy(scenario, lambda rows: Counts(*np.zeros((2, rows, shape))), learn, index)
 
 
 # --- indices from counts ---------------------------------------------------------------------------------------------
-def posterior_mean(memory: Any, seen: Seen) -> Floats:
+def posterior_mean(memory: Any, reading: Reading) -> Floats:
     """Under a uniform prior (Laplace's rule)."""
     return (memory.clicks + 1.0) / (memory.shown + 2.0)
 
 
-def epsilon_greedy(memory: Any, seen: Seen, *, epsilon: float) -> Floats:
+def epsilon_greedy(memory: Any, reading: Reading, *, epsilon: float) -> Floats:
     """Greedy, but with probability epsilon uniform (Sutton & Barto 2018, section 2.2)."""
-    explore = seen.rng.random((len(seen.chosen), 1)) < epsilon
-    return np.where(explore, 0.0, posterior_mean(memory, seen))
+    explore = reading.rng.random((len(reading.chosen), 1)) < epsilon
+    return np.where(explore, 0.0, posterior_mean(memory, reading))
 
 
-def softmax(memory: Any, seen: Seen, *, temperature: float) -> Floats:
+def softmax(memory: Any, reading: Reading, *, temperature: float) -> Floats:
     """Boltzmann exploration: p_i ~ exp(mean_i / temperature) (Sutton 1990; Kaelbling et al. 1996, section 2.2.2)."""
-    return seen.sample(posterior_mean(memory, seen) / temperature)
+    return reading.sample(posterior_mean(memory, reading) / temperature)
 
 
-def ucb1(memory: Any, seen: Seen, *, bonus: float, pseudo: float = 0.0) -> Floats:
+def ucb1(memory: Any, reading: Reading, *, bonus: float, pseudo: float = 0.0) -> Floats:
     """mean_i + bonus sqrt(ln t / n_i), with t = sum_i n_i; what was never shown comes first.
 
     Auer et al. (2002) have bonus = sqrt(2). With discounted counts it is D-UCB (Garivier & Moulines 2011, section 2.1;
@@ -113,7 +113,7 @@ def ucb1(memory: Any, seen: Seen, *, bonus: float, pseudo: float = 0.0) -> Float
 
     Args:
         memory: counts.
-        seen: not looked at.
+        reading: not looked at.
         bonus: weight of the width.
         pseudo: clicks, and as many misses, credited to every candidate: at 1 the mean is the posterior's under a
             uniform prior, and nothing has to be shown first (Duan et al. 2016 must have done so: their UCB1 gets 84.3
@@ -125,27 +125,27 @@ def ucb1(memory: Any, seen: Seen, *, bonus: float, pseudo: float = 0.0) -> Float
         return np.where(shown > 0, (memory.clicks + pseudo) / shown + bonus * width, np.inf)
 
 
-def thompson(memory: Any, seen: Seen, *, prior: tuple[float, float] = (1.0, 1.0)) -> Floats:
+def thompson(memory: Any, reading: Reading, *, prior: tuple[float, float] = (1.0, 1.0)) -> Floats:
     """A draw from each posterior Beta(a + clicks, b + shown - clicks) (Thompson 1933; Chapelle & Li 2011).
 
     With discounted counts it is dTS (Raj & Kalyani 2017), within a window SW-TS (Trovo et al. 2020).
     """
     misses = np.maximum(memory.shown - memory.clicks, 0.0)  # rounding of discounted counts
-    return seen.rng.beta(memory.clicks + prior[0], misses + prior[1])
+    return reading.rng.beta(memory.clicks + prior[0], misses + prior[1])
 
 
-def optimistic_thompson(memory: Any, seen: Seen) -> Floats:
+def optimistic_thompson(memory: Any, reading: Reading) -> Floats:
     """The draw, but never below the posterior mean (May et al. 2012)."""
-    return np.maximum(thompson(memory, seen), posterior_mean(memory, seen))
+    return np.maximum(thompson(memory, reading), posterior_mean(memory, reading))
 
 
 def gittins(scenario: Any) -> IndexPolicy:
     """Finite-horizon Gittins index under the scenario's prior; the table is made, or read, at the first decision."""
     table = cache(partial(load_table, scenario.prior, scenario.horizon, progress=scenario.horizon > 200))
 
-    def index(memory: Counts, seen: Seen) -> Floats:
-        left = np.maximum(seen.remaining, 1.0)[:, None].astype(np.int64)
-        live = seen.remaining[:, None] > 0  # after the last decision there is no index, and nothing to decide
+    def index(memory: Counts, reading: Reading) -> Floats:
+        left = np.maximum(reading.remaining, 1.0)[:, None].astype(np.int64)
+        live = reading.remaining[:, None] > 0  # after the last decision there is no index, and nothing to decide
         clicks, shown = (np.where(live, array, 0.0).astype(np.int64) for array in (memory.clicks, memory.shown))
         return table().lookup(clicks, shown - clicks, left)
 
@@ -154,8 +154,8 @@ def gittins(scenario: Any) -> IndexPolicy:
 
 def unfit_table(scenario: Any) -> str:
     """Why there is no Gittins table for a scenario."""
-    if scenario.horizon > LONGEST_TABLE:
-        return f"a Gittins table for {scenario.horizon} decisions is too large; the longest is for {LONGEST_TABLE}"
+    if scenario.horizon > MAX_TABLE:
+        return f"a Gittins table for {scenario.horizon} decisions is too large; the longest is for {MAX_TABLE}"
     try:
         checked(scenario.prior, scenario.horizon)
     except ValueError as error:
@@ -172,15 +172,15 @@ def greedy_average(scenario: Any, start: float | None = None) -> IndexPolicy:
     """Greedy on the scenario's moving average s_i, begun at `start` (None: at the prior mean, as the state vector)."""
     first = scenario.prior_mean if start is None else start
 
-    def learn(memory: Averages, seen: Seen) -> Averages:
-        step = (1.0 - scenario.alpha) * seen.chosen
-        return Averages(memory.average + step * (seen.reward[:, None] - memory.average))
+    def learn(memory: Averages, reading: Reading) -> Averages:
+        step = (1.0 - scenario.alpha) * reading.chosen
+        return Averages(memory.average + step * (reading.reward[:, None] - memory.average))
 
     return IndexPolicy(
         scenario,
         lambda rows: Averages(np.full((rows, scenario.arms), first)),
         learn,
-        lambda memory, seen: memory.average,
+        lambda memory, reading: memory.average,
     )
 
 
@@ -197,19 +197,19 @@ def gradient(scenario: Any, step: float = 1.0) -> IndexPolicy:
     before the first it is that reward itself.
     """
 
-    def learn(memory: Preferences, seen: Seen) -> Preferences:
-        played = seen.chosen.any(axis=1)
+    def learn(memory: Preferences, reading: Reading) -> Preferences:
+        played = reading.chosen.any(axis=1)
         pi = np.exp(memory.preference - memory.preference.max(axis=1, keepdims=True))
         pi /= pi.sum(axis=1, keepdims=True)
-        mean = np.where(memory.time > 0, memory.total / np.maximum(memory.time, 1.0), seen.reward)
-        rise = step * (played * (seen.reward - mean))[:, None] * (seen.chosen - pi)
-        return Preferences(memory.preference + rise, memory.total + played * seen.reward, memory.time + played)
+        mean = np.where(memory.time > 0, memory.total / np.maximum(memory.time, 1.0), reading.reward)
+        rise = step * (played * (reading.reward - mean))[:, None] * (reading.chosen - pi)
+        return Preferences(memory.preference + rise, memory.total + played * reading.reward, memory.time + played)
 
     return IndexPolicy(
         scenario,
         lambda rows: Preferences(np.zeros((rows, scenario.arms)), *np.zeros((2, rows))),
         learn,
-        lambda memory, seen: seen.sample(memory.preference),
+        lambda memory, reading: reading.sample(memory.preference),
     )
 
 
@@ -226,14 +226,14 @@ STATIONARY = {
         "prior-free",
         "Boltzmann exploration on posterior means, temperature tuned",
         {"temperature": (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2)},
-        {"Bandit": {"temperature": 0.05}, "DriftBandit": {"temperature": 0.05}},
+        {"RecBandit-v0": {"temperature": 0.05}, "RecBanditDrift-v0": {"temperature": 0.05}},
     ),
     "gradient": Baseline(
         gradient,
         "prior-free",
         "gradient bandit with average-reward baseline, step size tuned",
         {"step": (0.2, 0.4, 0.7, 1.0, 1.5, 2.5, 4.0)},
-        {"Bandit": {"step": 2.5}, "DriftBandit": {"step": 1.5}},
+        {"RecBandit-v0": {"step": 2.5}, "RecBanditDrift-v0": {"step": 1.5}},
     ),
     "greedy": Baseline(lambda scenario: counting(scenario, posterior_mean), "prior-free", "highest posterior mean"),
     "greedy_average": Baseline(greedy_average, "prior-free", "highest moving average, as the state vector shows it"),
@@ -242,7 +242,7 @@ STATIONARY = {
         "prior-free",
         "highest posterior mean, now and then uniform, epsilon tuned",
         {"epsilon": (0.01, 0.02, 0.05, 0.1, 0.2)},
-        {"Bandit": {"epsilon": 0.01}, "DriftBandit": {"epsilon": 0.1}},
+        {"RecBandit-v0": {"epsilon": 0.01}, "RecBanditDrift-v0": {"epsilon": 0.1}},
     ),
     "ucb1": Baseline(
         lambda scenario: counting(scenario, partial(ucb1, bonus=math.sqrt(2.0))), "prior-free", "UCB1, untuned"
@@ -252,7 +252,7 @@ STATIONARY = {
         "prior-free",
         "UCB1, bonus and pseudo-counts tuned",
         {"bonus": BONUS, "pseudo": PSEUDO},
-        {"Bandit": {"bonus": 0.3, "pseudo": 1.0}, "DriftBandit": {"bonus": 0.4, "pseudo": 1.0}},
+        {"RecBandit-v0": {"bonus": 0.3, "pseudo": 1.0}, "RecBanditDrift-v0": {"bonus": 0.4, "pseudo": 1.0}},
     ),
     "thompson": Baseline(
         lambda scenario: counting(scenario, thompson), "prior-free", "Thompson sampling, uniform prior"
@@ -268,4 +268,10 @@ STATIONARY = {
     "gittins": Baseline(gittins, "prior-aware", "finite-horizon Gittins index, true prior", unfit=unfit_table),
 }
 
-BASELINES: dict[str, dict[str, Baseline]] = {"Bandit": STATIONARY, "DriftBandit": STATIONARY}
+FAMILY = Family(
+    page="Recommendation as a bandit",
+    baselines=STATIONARY,
+    shown=("greedy", "ucb1_tuned", "thompson", "gittins"),
+    expert="gittins",
+    reader="recgym.data.bandit:open_bandit",
+)

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgym.arrays import tree_map
-from recgym.baselines import Baseline
-from recgym.baselines.bandit import BONUS, PSEUDO, counting, thompson, ucb1
-from recgym.baselines.policy import Floats, IndexPolicy, Seen
+from recgym.baselines import Baseline, Family
+from recgym.baselines.bandit import BONUS, PSEUDO, STATIONARY, counting, thompson, ucb1
+from recgym.baselines.policy import Floats, IndexPolicy, Reading
 
-__all__ = ["BASELINES"]
+__all__ = ["FAMILY"]
 
 
 # --- forgetting (by discount: `counting`) ----------------------------------------------------------------------------
@@ -27,7 +27,7 @@ class Window(NamedTuple):
     time: NDArray[np.int64]  # [B] decisions made
 
 
-def within_window(scenario: Any, index: Callable[[Any, Seen], Floats], window: float) -> IndexPolicy:
+def within_window(scenario: Any, index: Callable[[Any, Reading], Floats], window: float) -> IndexPolicy:
     """Counts of the last `window` decisions."""
     size = max(1, min(int(window), scenario.horizon))
 
@@ -36,17 +36,17 @@ def within_window(scenario: Any, index: Callable[[Any, Seen], Floats], window: f
         nothing = np.full((rows, size), -1, dtype=np.int32)
         return Window(shown, clicks, nothing, np.zeros((rows, size)), np.zeros(rows, dtype=np.int64))
 
-    def learn(memory: Window, seen: Seen) -> Window:
+    def learn(memory: Window, reading: Reading) -> Window:
         shown, clicks, arm, click, time = tree_map(np.copy, memory)
-        rows = np.flatnonzero(seen.chosen.any(axis=1))
+        rows = np.flatnonzero(reading.chosen.any(axis=1))
         slot = time[rows] % size
-        gone, new = arm[rows, slot], seen.chosen[rows].argmax(axis=1)
+        gone, new = arm[rows, slot], reading.chosen[rows].argmax(axis=1)
         left = gone >= 0
         shown[rows[left], gone[left]] -= 1.0
         clicks[rows[left], gone[left]] -= click[rows, slot][left]
         shown[rows, new] += 1.0
-        clicks[rows, new] += seen.reward[rows]
-        arm[rows, slot], click[rows, slot] = new, seen.reward[rows]
+        clicks[rows, new] += reading.reward[rows]
+        arm[rows, slot], click[rows, slot] = new, reading.reward[rows]
         time[rows] += 1
         return Window(shown, clicks, arm, click, time)
 
@@ -54,13 +54,13 @@ def within_window(scenario: Any, index: Callable[[Any, Seen], Floats], window: f
 
 
 # --- knowing the drift -----------------------------------------------------------------------------------------------
-class Belief(NamedTuple):
+class Masses(NamedTuple):
     mass: NDArray[np.float32]  # [B, K, G] posterior of each candidate's logit on a grid
 
 
 CELLS = 61  # of that grid
-MOST_ARMS = 1000  # a gigabyte or two for a chunk of trials
-WIDEST = 14.0  # logits: the scenario keeps a drifting click rate above 1e-6
+MAX_ARMS = 1000  # a gigabyte or two for a chunk of trials
+MAX_LOGIT = 14.0  # logits: the scenario keeps a drifting click rate above 1e-6
 
 
 def logit_grid(scenario: Any) -> tuple[Floats, Floats, Floats]:
@@ -75,9 +75,9 @@ def logit_grid(scenario: Any) -> tuple[Floats, Floats, Floats]:
         mass = np.exp(log_mass - log_mass.max())
         return mass / mass.sum()
 
-    fine = np.linspace(-WIDEST, WIDEST, 20_001)
+    fine = np.linspace(-MAX_LOGIT, MAX_LOGIT, 20_001)
     low, high = np.interp((5e-4, 1.0 - 5e-4), np.cumsum(mass_at(fine)), fine)
-    low, high = max(low - reach, -WIDEST), min(high + reach, WIDEST)
+    low, high = max(low - reach, -MAX_LOGIT), min(high + reach, MAX_LOGIT)
     logits = np.linspace(low, max(high, low + 1e-3), CELLS)  # never of no width, however extreme the prior
     prior, width = mass_at(logits), logits[1] - logits[0]
     offsets = np.arange(1 - CELLS, CELLS)
@@ -94,34 +94,34 @@ def logit_grid(scenario: Any) -> tuple[Floats, Floats, Floats]:
     return logits, prior, (1.0 - scenario.change_rate) * walk + scenario.change_rate * prior
 
 
-def filtering(scenario: Any, index: Callable[[NDArray[np.float32], Any, Seen], Floats]) -> IndexPolicy:
+def filtering(scenario: Any, index: Callable[[NDArray[np.float32], Any, Reading], Floats]) -> IndexPolicy:
     """Exact posterior of each candidate's click rate now, from the true prior, random walk and rate of change.
 
     Bayes filter on a grid: observe, mass *= likelihood of the click; move, mass = mass @ transition.
 
     Args:
         scenario: a `DriftBandit`.
-        index: (logits [G], memory, seen) -> logits [B, K] that serve as scores (their order is that of the rates).
+        index: (logits [G], memory, reading) -> logits [B, K] that serve as scores (their order is that of the rates).
     """
     logits, prior, transition = (array.astype(np.float32) for array in logit_grid(scenario))
     rates = 1.0 / (1.0 + np.exp(-logits))
 
-    def start(rows: int) -> Belief:
-        return Belief(np.broadcast_to(prior, (rows, scenario.arms, CELLS)).copy())
+    def start(rows: int) -> Masses:
+        return Masses(np.broadcast_to(prior, (rows, scenario.arms, CELLS)).copy())
 
-    def learn(memory: Belief, seen: Seen) -> Belief:
-        played = np.flatnonzero(seen.chosen.any(axis=1))
+    def learn(memory: Masses, reading: Reading) -> Masses:
+        played = np.flatnonzero(reading.chosen.any(axis=1))
         if len(played) == 0:
             return memory
-        mass, shown = memory.mass[played], (np.arange(len(played)), seen.chosen[played].argmax(axis=1))
-        mass[shown] *= np.where(seen.reward[played, None] > 0, rates, 1.0 - rates)
+        mass, shown = memory.mass[played], (np.arange(len(played)), reading.chosen[played].argmax(axis=1))
+        mass[shown] *= np.where(reading.reward[played, None] > 0, rates, 1.0 - rates)
         mass[shown] /= mass[shown].sum(axis=1, keepdims=True)
         mass = mass @ transition
         if len(played) == len(memory.mass):
-            return Belief(mass)
+            return Masses(mass)
         after = memory.mass.copy()
         after[played] = mass
-        return Belief(after)
+        return Masses(after)
 
     return IndexPolicy(scenario, start, learn, partial(index, logits))
 
@@ -139,8 +139,8 @@ def grid_quantile(logits: NDArray[np.float32], mass: NDArray[np.float32], share:
 def thompson_drift(scenario: Any) -> IndexPolicy:
     """Thompson sampling (1933) from the exact posterior of a drifting click rate."""
 
-    def index(logits: NDArray[np.float32], memory: Belief, seen: Seen) -> Floats:
-        return grid_quantile(logits, memory.mass, seen.rng.random(memory.mass.shape[:2]))
+    def index(logits: NDArray[np.float32], memory: Masses, reading: Reading) -> Floats:
+        return grid_quantile(logits, memory.mass, reading.rng.random(memory.mass.shape[:2]))
 
     return filtering(scenario, index)
 
@@ -151,7 +151,7 @@ def bayes_ucb_drift(scenario: Any, quantile: float = 0.8) -> IndexPolicy:
     Their 1 - 1/t suits a posterior that only narrows; here it widens again, and one quantile does throughout.
     """
 
-    def index(logits: NDArray[np.float32], memory: Belief, seen: Seen) -> Floats:
+    def index(logits: NDArray[np.float32], memory: Masses, reading: Reading) -> Floats:
         return grid_quantile(logits, memory.mass, quantile)
 
     return filtering(scenario, index)
@@ -164,9 +164,9 @@ _WINDOW = (5.0, 10.0, 20.0, 30.0, 50.0, 80.0)
 
 def too_many(scenario: Any) -> str:
     """Why a distribution per candidate and trial cannot be kept."""
-    if scenario.arms <= MOST_ARMS:
+    if scenario.arms <= MAX_ARMS:
         return ""
-    return f"it keeps {CELLS} numbers for each of {scenario.arms} arms per trial; the most it can are {MOST_ARMS}"
+    return f"it keeps {CELLS} numbers for each of {scenario.arms} arms per trial; the most it can are {MAX_ARMS}"
 
 
 _TABLE = {
@@ -177,7 +177,7 @@ _TABLE = {
         "prior-free",
         "UCB1 on discounted counts (D-UCB), bonus, pseudo-counts and discount tuned",
         {"bonus": BONUS, "pseudo": PSEUDO, "discount": _DISCOUNT},
-        {"DriftBandit": {"bonus": 0.1, "pseudo": 1.0, "discount": 0.8}},
+        {"RecBanditDrift-v0": {"bonus": 0.1, "pseudo": 1.0, "discount": 0.8}},
     ),
     "sliding_window_ucb": Baseline(
         lambda scenario, bonus=0.3, pseudo=1.0, window=30.0: within_window(
@@ -186,21 +186,21 @@ _TABLE = {
         "prior-free",
         "UCB1 on the latest decisions (SW-UCB), bonus, pseudo-counts and window tuned",
         {"bonus": BONUS, "pseudo": PSEUDO, "window": _WINDOW},
-        {"DriftBandit": {"bonus": 0.3, "pseudo": 1.0, "window": 20.0}},
+        {"RecBanditDrift-v0": {"bonus": 0.3, "pseudo": 1.0, "window": 20.0}},
     ),
     "discounted_thompson": Baseline(
         lambda scenario, discount=0.95: counting(scenario, thompson, discount),
         "prior-free",
         "Thompson sampling on discounted counts (dTS), discount tuned",
         {"discount": _DISCOUNT},
-        {"DriftBandit": {"discount": 0.99}},
+        {"RecBanditDrift-v0": {"discount": 0.99}},
     ),
     "sliding_window_thompson": Baseline(
         lambda scenario, window=30.0: within_window(scenario, thompson, window),
         "prior-free",
         "Thompson sampling on the latest decisions (SW-TS), window tuned",
         {"window": _WINDOW},
-        {"DriftBandit": {"window": 80.0}},
+        {"RecBanditDrift-v0": {"window": 80.0}},
     ),
     "thompson_drift": Baseline(
         thompson_drift, "prior-aware", "Thompson sampling from the exact posterior under the true drift", unfit=too_many
@@ -210,9 +210,15 @@ _TABLE = {
         "prior-aware",
         "upper quantile of the exact posterior under the true drift, quantile tuned",
         {"quantile": (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)},
-        {"DriftBandit": {"quantile": 0.85}},
+        {"RecBanditDrift-v0": {"quantile": 0.85}},
         too_many,
     ),
 }
 
-BASELINES: dict[str, dict[str, Baseline]] = {"DriftBandit": _TABLE}
+FAMILY = Family(
+    page="Recommendation to users whose taste changes",
+    baselines={**STATIONARY, **_TABLE},
+    shown=("greedy", "ucb1_tuned", "thompson", "gittins", "discounted_ucb"),
+    expert="bayes_ucb_drift",
+    reader="recgym.data.bandit:open_bandit",
+)

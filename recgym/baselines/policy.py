@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from recgym.arrays import to_numpy, tree_map
 from recgym.layout import decisions_left
+from recgym.scenario import Scenario
 
-__all__ = ["ConstantPolicy", "Floats", "IndexPolicy", "InformedPolicy", "RandomPolicy", "Seen", "restarted"]
+__all__ = ["ConstantPolicy", "Floats", "IndexPolicy", "InformedPolicy", "RandomPolicy", "Reading", "restarted"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -72,11 +73,11 @@ class InformedPolicy:
         return to_numpy(self._act(observation)), state
 
 
-class Seen(NamedTuple):
+class Reading(NamedTuple):
     """What an observation tells, and how to act on it."""
 
     chosen: Floats  # [B, K] 1 for the candidate shown last; all 0 at the start of a trial
-    reward: Floats  # [B] what it brought
+    reward: Floats  # [B] what it brought, in units of the objective (see `Scenario.reward_unit`)
     remaining: Floats  # [B] decisions left, this one included
     features: Floats | None  # [B, K, d] of the candidates on offer now, where they have any
     field: Callable[[str], Floats]  # any field of the observation, by name
@@ -94,20 +95,28 @@ class IndexPolicy:
     Args:
         scenario: gives the layout.
         start: number of rows -> memory, a NamedTuple of arrays [B, ...] of fixed size.
-        learn: (memory, seen) -> memory with the last decision's outcome; changes nothing in place.
-        index: (memory, seen) -> scores [B, K].
+        learn: (memory, reading) -> memory with the last decision's outcome; changes nothing in place.
+        index: (memory, reading) -> scores [B, K].
     """
 
     def __init__(
         self,
-        scenario: Any,
+        scenario: Scenario,
         start: Callable[[int], Any],
-        learn: Callable[[Any, Seen], Any],
-        index: Callable[[Any, Seen], Floats],
+        learn: Callable[[Any, Reading], Any],
+        index: Callable[[Any, Reading], Floats],
     ) -> None:
-        self._layout, self._start, self._learn, self._index = scenario.layout, start, learn, index
+        self._layout = scenario.layout
+        self._unit = scenario.reward_unit
+        self._start = start
+        self._learn = learn
+        self._index = index
         self._has_features = any(field.name == "features" for field in self._layout.candidate)
         self.reseed(0)
+
+    def start(self, rows: int) -> Any:
+        """The memory of trials that begin: what `predict` hands on, in structure."""
+        return self._start(rows)
 
     def reseed(self, seed: Any) -> None:
         self._rng = np.random.default_rng(seed)
@@ -145,9 +154,11 @@ class IndexPolicy:
 
         remaining = np.rint(decisions_left(field("remaining")))
         features = field("features").reshape(*field("chosen").shape, -1) if self._has_features else None
-        seen = Seen(field("chosen"), field("last_reward"), remaining, features, field, self._rng, deterministic)
-        memory = self._learn(restarted(state, lambda: self._start(len(batch)), episode_start), seen)
-        return self._index(memory, seen), memory
+        reading = Reading(
+            field("chosen"), field("last_reward") / self._unit, remaining, features, field, self._rng, deterministic
+        )
+        memory = self._learn(restarted(state, lambda: self._start(len(batch)), episode_start), reading)
+        return self._index(memory, reading), memory
 
 
 def _best(scores: Floats) -> NDArray[np.bool_]:

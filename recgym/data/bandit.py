@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from recgym.data.reading import Column, read_columns
-from recgym.scenarios.bandit import LARGEST_PRIOR, SMALLEST_PRIOR
+from recgym.scenarios.bandit import MAX_PRIOR, MIN_PRIOR
 
 __all__ = ["OpenBanditLog", "fit_beta", "open_bandit"]
 
@@ -94,7 +94,7 @@ class OpenBanditLog:
         """Parameters of `Bandit`: as many arms as items, and the prior of their click rates."""
         return {
             "arms": self.arms,
-            "prior": [min(max(x, SMALLEST_PRIOR), LARGEST_PRIOR) for x in self.prior],
+            "prior": [min(max(x, MIN_PRIOR), MAX_PRIOR) for x in self.prior],
         }  # it takes these
 
     def item_rates(self, prior: tuple[float, float] | None = None) -> np.ndarray:

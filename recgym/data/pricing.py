@@ -21,7 +21,8 @@ import numpy as np
 
 from recgym.data.reading import Column, read_columns
 from recgym.scenarios.pricing import DynamicPricing
-from recgym.scenarios.pricing.dynamic import MOST_CUSTOMERS, RANGES, TASK_LIMITS
+from recgym.scenarios.pricing.dynamic import MAX_CUSTOMERS
+from recgym.scenarios.pricing.products import TASK_LIMITS
 
 __all__ = ["HeldOut", "ProductFit", "TransactionLog", "transactions"]
 
@@ -33,7 +34,7 @@ PRICES = 7  # list prices, as many as the scenario has by default
 PRICE_RANGE = (0.05, 0.95)  # quantiles of the relative prices: the few beyond are no ground to fit demand on
 # Least sd of the log of the elasticity, half of that over products of all kinds (Bijmolt et al. 2005, the scenario's
 # .4): a few brands of one category agree by chance, and a distribution that is a point leaves nothing to be learned.
-LEAST_SPREAD = 0.2
+MIN_SPREAD = 0.2
 CUT = 3.0  # standard deviations of the log of the elasticity to either side
 FULL = 0.9  # share of the customers that buy at the lowest price, promoted, with the highest elasticity drawn
 
@@ -132,7 +133,7 @@ class TransactionLog:
 
         A product of the task distribution is a new one of the same kind. Its elasticity is lognormal, with the mean of
         the estimates and a variance that adds up how they spread (which holds their sampling error) and how uncertain
-        their mean is; the sd of its logarithm is at least `LEAST_SPREAD`. Its lift is uniform, between the unbiased
+        their mean is; the sd of its logarithm is at least `MIN_SPREAD`. Its lift is uniform, between the unbiased
         bounds of a uniform distribution, but at least two standard errors beyond the estimates.
         Prices are in units of the product's own base price: a ladder of equal ratios over those observed. The log does
         not tell the discount that came with a promotion (prices are as paid), so there is a display without a discount.
@@ -168,7 +169,7 @@ class TransactionLog:
             found["lift"] = [0.0, 0.0]
         most = DynamicPricing.purchase[1] * (1.0 + found.get("lift", DynamicPricing.lift)[1])
         most *= max(prices[0] ** -elasticity[3], 1.0)
-        scale = min(1.0, max(FULL / most, DynamicPricing.customers / MOST_CUSTOMERS))
+        scale = min(1.0, max(FULL / most, DynamicPricing.customers / MAX_CUSTOMERS))
         found["purchase"] = _rounded(scale * np.array(DynamicPricing.purchase))
         found["customers"] = _rounded(DynamicPricing.customers / scale)
         try:
@@ -327,7 +328,7 @@ def _elasticity(estimates: list[tuple[float, float]]) -> list[float]:
     values, errors = np.array(estimates).T
     count, mean = len(values), values.mean()
     variance = values.var(ddof=1) * (1.0 + 1.0 / count) if count > 1 else errors[0] ** 2
-    spread = max(math.sqrt(math.log1p(variance / mean**2)), LEAST_SPREAD)
+    spread = max(math.sqrt(math.log1p(variance / mean**2)), MIN_SPREAD)
     median = mean * math.exp(-0.5 * spread**2)
     least, most = TASK_LIMITS["elasticity"]
     low, high = max(median * math.exp(-CUT * spread), least), min(median * math.exp(CUT * spread), most)
@@ -340,7 +341,7 @@ def _lift(estimates: list[tuple[float, float]]) -> list[float]:
     beyond = 2.0 * errors.max()
     if len(values) > 1:
         beyond = max(beyond, np.ptp(values) / (len(values) - 1))
-    return _rounded(np.clip([values.min() - beyond, values.max() + beyond], *RANGES["lift"]))
+    return _rounded(np.clip([values.min() - beyond, values.max() + beyond], *TASK_LIMITS["lift"]))
 
 
 def _rounded(values: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from recgym.data.bandit import OpenBanditLog, open_bandit
 from recgym.evaluation import TEST_SEED, Interval, interval, own_luck, rollout
-from recgym.rng import NumpyRng
+from recgym.scenarios.bandit import BanditOffer, Clicks
 
 __all__ = [
     "MIN_CLICKS",
@@ -107,15 +107,6 @@ class Replay(NamedTuple):
     ctr: Interval  # clicks per matched impression
 
 
-class _LoggedRng(NumpyRng):
-    """Luck that makes the scenario's own `step` return the logged click, whatever the click probability."""
-
-    click = False
-
-    def uniform(self, shape: tuple[int, ...]) -> np.ndarray:
-        return np.full(shape, 0.0 if self.click else 1.0, dtype=np.float32)  # clicked if uniform < probability
-
-
 def from_log(path: str | Path) -> dict[str, Any]:
     """Parameters of `RecBandit-v0` from an Open Bandit log: as many arms as items, and the prior of their click rates.
 
@@ -150,25 +141,27 @@ def replay(
     """
     if scenario.action_space.n != log.arms:
         raise ValueError(f"the scenario has {scenario.action_space.n} arms, the log {log.path} {log.arms} items")
-    rng = _LoggedRng(seed)
-    task = scenario.task_type(np.full((1, log.arms), 0.5, dtype=np.float32))
-    clicked: list[float] = []
+    offer = BanditOffer(np.zeros((1, log.arms), dtype=np.float32))  # nobody says anything of the items beforehand
+    clicks: list[float] = []
     memory: Any = None
-    state = scenario.reset(task, rng)
-    observation, start = scenario.observe(state), np.ones(1, dtype=bool)
+    seen = scenario.start(offer)
+    start = np.ones(1, dtype=bool)
     with own_luck(policy, [seed]):
         for event in range(len(log.action)):
+            observation = scenario.observe(seen)
             action, after = policy.predict(observation, state=memory, episode_start=start, deterministic=False)
             if int(np.asarray(action).reshape(-1)[0]) == int(log.action[event]):
-                rng.click = bool(log.click[event])
-                outcome = scenario.step(state, log.action[event : event + 1], rng)
-                clicked.append(float(outcome.reward[0]))
-                over = bool(outcome.ended[0])
-                state, memory = (scenario.reset(task, rng), None) if over else (outcome.state, after)
-                observation, start = scenario.observe(state), np.array([over])
+                row = slice(event, event + 1)
+                seen, _ = scenario.learn(seen, log.action[row], Clicks(log.click[row]))
+                clicks.append(float(log.click[event]))
+                memory = after
+                start = seen.time >= scenario.horizon
+                if start[0]:
+                    seen = scenario.start(offer)
+                    memory = None
             if on_event is not None:
                 on_event(event + 1)
-    values = np.asarray(clicked)
+    values = np.asarray(clicks)
     ctr = interval(values) if len(values) else Interval(np.nan, np.nan, np.nan)
     return Replay(len(log.action), len(values), int(values.sum()), len(values) / scenario.horizon, ctr)
 

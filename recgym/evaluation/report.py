@@ -169,7 +169,7 @@ def curves_figure(
         raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    behind = hasattr(scenario, "bound")
+    behind = not scenario.myopic
     lacking = {
         name: np.cumsum(results["informed"].rewards - trials.rewards if behind else trials.regret, axis=1, dtype=float)
         for name, trials in results.items()
@@ -208,13 +208,13 @@ def action_figure(trials: Trials, scenario: Any, *, title: str = "") -> Any:
     axes = figure.subplots()
     decisions = np.arange(1, len(trials.actions) + 1)
     shares = trials.actions / trials.actions.sum(axis=1, keepdims=True)
-    names = getattr(scenario, "candidate_names", None)
+    names = scenario.candidate_names
     if names is None:
         axes.stackplot(decisions, shares.T, alpha=0.6)
     else:
         bands = axes.stackplot(decisions, shares.T, colors=colormaps["viridis"](np.linspace(0, 1, len(names))))
         figure.legend(bands[::-1], names[::-1], fontsize=8, frameon=False, loc="outside right center")
-    if not hasattr(scenario, "bound"):
+    if scenario.myopic:
         best = (trials.regret <= 1e-6).mean(axis=0)
         axes.plot(decisions, best, color="black", linewidth=2, label="share of best choices")
         axes.legend(loc="upper left", fontsize=9)

@@ -173,13 +173,16 @@ def rollout(
 
 def upper_bounds(scenario: Any, *, trials: int, seed: int) -> np.ndarray | None:
     """[N] upper bounds on the expected return in the trials that `rollout` plays; None where the scenario has none."""
-    if not hasattr(scenario, "bound"):
+    if not scenario.solved:
         return None
     parts = []
     for chunk, start in enumerate(range(0, trials, CHUNK)):
         runner = Runner(scenario, min(CHUNK, trials - start), make_rng("cpu", [seed, chunk]))
         runner.restart()
-        parts.append(scenario.bound(runner.state))
+        part = scenario.bound(runner.state)
+        if part is None:
+            return None
+        parts.append(part)
     return np.concatenate(parts)
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.baselines.policy import Floats, IndexPolicy, Seen
-from recgym.baselines.pricing.market import Market, known_of, market, mixed
+from recgym.baselines.policy import Floats, IndexPolicy, Reading
+from recgym.baselines.pricing.units import Units, embedding_of, mixture, units_of
 from recgym.baselines.regression import draw, laplace
 from recgym.rng import make_rng
 from recgym.runner import Runner
@@ -29,18 +29,18 @@ class Curve(NamedTuple):
     covariance: Floats  # [B, F, F]
 
 
-def curve_features(scenario: Any, seen: Seen) -> Floats:
+def curve_features(scenario: Any, reading: Reading) -> Floats:
     """[B, K, F] 1, log price paid, display, price below and above the reference, after a promotion, log rival's price.
 
     What the demand model's equation is linear in for the family of constant elasticity; the others come close.
     """
-    ladder, shape = scenario.ladder, seen.chosen.shape
-    gap = seen.field("reference")[:, None] - ladder.paid
-    after = (seen.chosen @ ladder.promoted)[:, None]
-    rival = np.log(np.maximum(seen.field("rival"), 1e-3))[:, None]
+    ladder, shape = scenario.ladder, reading.chosen.shape
+    gap = reading.field("reference")[:, None] - ladder.paid
+    after = (reading.chosen @ ladder.promoted)[:, None]
+    rival = np.log(np.maximum(reading.field("rival"), 1e-3))[:, None]
     columns = [1.0, np.log(ladder.paid), ladder.display, np.maximum(gap, 0.0), np.minimum(gap, 0.0), after, rival]
     if scenario.forecast is not None:
-        columns.append(seen.field("forecast"))
+        columns.append(reading.field("forecast"))
     return np.stack([np.broadcast_to(c, shape) for c in columns], axis=2).astype(np.float64)
 
 
@@ -60,7 +60,7 @@ class Prior(NamedTuple):
         return np.column_stack([np.ones(len(embedding)), embedding])
 
 
-def poisson_curve(scenario: Any, prior: Prior, decide: Callable[[Curve, Seen, Market], Floats]) -> IndexPolicy:
+def poisson_curve(scenario: Any, prior: Prior, decide: Callable[[Curve, Reading, Units], Floats]) -> IndexPolicy:
     """Poisson regression of the sales on `curve_features`, in sales units: a Gaussian posterior of the coefficients.
 
     One step of `recgym.baselines.regression.laplace` per decision whose sales were demand.
@@ -74,15 +74,17 @@ def poisson_curve(scenario: Any, prior: Prior, decide: Callable[[Curve, Seen, Ma
     def response(predictor: Floats) -> Floats:
         return scenario.sales_unit * np.exp(np.clip(predictor, -30.0, 30.0))
 
-    def learn(memory: Curve, seen: Seen) -> Curve:
-        now, played = market(scenario, seen), seen.chosen.any(axis=1, keepdims=True)
-        mean = np.where(played, memory.mean, prior.mean(known_of(scenario, seen)))
-        x = ((seen.chosen * now.open[:, None])[:, None, :] @ memory.offered)[:, 0]
+    def learn(memory: Curve, reading: Reading) -> Curve:
+        now, played = units_of(scenario, reading), reading.chosen.any(axis=1, keepdims=True)
+        mean = np.where(played, memory.mean, prior.mean(embedding_of(scenario, reading)))
+        x = ((reading.chosen * now.open[:, None])[:, None, :] @ memory.offered)[:, 0]
         sold = np.where(now.open, now.sold, 0.0)[:, None]
         after = laplace(mean, memory.covariance, x, sold, response, lambda rate: rate, 40)
-        return Curve(curve_features(scenario, seen), *after)
+        return Curve(curve_features(scenario, reading), *after)
 
-    return IndexPolicy(scenario, start, learn, lambda memory, seen: decide(memory, seen, market(scenario, seen)))
+    return IndexPolicy(
+        scenario, start, learn, lambda memory, reading: decide(memory, reading, units_of(scenario, reading))
+    )
 
 
 def curve_demand(scenario: Any, memory: Curve, weights: Floats) -> Floats:
@@ -94,9 +96,9 @@ def curve_demand(scenario: Any, memory: Curve, weights: Floats) -> Floats:
 def curve_thompson(scenario: Any, prior: Prior, scale: float) -> IndexPolicy:
     """The fluid program of a demand curve drawn from the posterior, whose covariance is multiplied by scale^2."""
 
-    def decide(memory: Curve, seen: Seen, now: Market) -> Floats:
-        weights = draw(memory.mean, scale**2 * memory.covariance, seen.rng) if scale > 0 else memory.mean
-        return mixed(now.margin, curve_demand(scenario, memory, weights), now.supply, seen)
+    def decide(memory: Curve, reading: Reading, now: Units) -> Floats:
+        weights = draw(memory.mean, scale**2 * memory.covariance, reading.rng) if scale > 0 else memory.mean
+        return mixture(now.margin, curve_demand(scenario, memory, weights), now.supply, reading)
 
     return poisson_curve(scenario, prior, decide)
 
@@ -127,7 +129,7 @@ def learned_prior(scenario: Any) -> Prior:
     policy.reseed(PRIOR_SEED)
     runner = Runner(scenario, PRIOR_TRIALS, make_rng("cpu", PRIOR_SEED))
     runner.restart()
-    design = Prior.design(runner.state.embedding.astype(np.float64))
+    design = Prior.design(runner.state.seen.offer.embedding.astype(np.float64))
     memory: Any = None
     for _ in range(scenario.horizon):
         action, memory = policy.predict(runner.observation(), memory)

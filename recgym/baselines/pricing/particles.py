@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.arrays import tree_map
-from recgym.baselines.policy import Floats, IndexPolicy, Seen
-from recgym.baselines.pricing.market import known_of, market, one_hot
+from recgym.baselines.policy import Floats, IndexPolicy, Reading
+from recgym.baselines.pricing.units import embedding_of, one_hot, units_of
 from recgym.rng import NumpyRng
 from recgym.scenarios.pricing.demand import AR1, Ladder, shares
-from recgym.scenarios.pricing.dynamic import RIVAL_MEMORY
 from recgym.scenarios.pricing.foresight import embedding_fit, forecast_fit, traits
+from recgym.scenarios.pricing.market import MIN_CUSTOMERS, RIVAL_MEMORY
 
 __all__ = ["Particles", "particle_mean", "particle_ts"]
 
@@ -23,7 +23,7 @@ PARTICLES = 1000
 PARTICLE_SEED = 999_983  # of training tasks
 
 
-class Belief(NamedTuple):
+class Weights(NamedTuple):
     weight: Floats  # [B, N] log-likelihood of each product of `Particles`
     reference: Floats  # [B] reference price at the last decision
     after: Floats  # [B] whether a promotion came before it
@@ -50,25 +50,25 @@ class Particles:
         sold = best * scenario.customers_left(self.task, start)
         self._unconstrained = 1e-6 + sold  # [N] units that the best candidate sells, if there is no limit
 
-    def start(self, rows: int) -> Belief:
-        return Belief(np.zeros((rows, len(self.pull)), dtype=np.float32), *np.zeros((3, rows)))
+    def start(self, rows: int) -> Weights:
+        return Weights(np.zeros((rows, len(self.pull)), dtype=np.float32), *np.zeros((3, rows)))
 
-    def learn(self, memory: Belief, seen: Seen) -> Belief:
+    def learn(self, memory: Weights, reading: Reading) -> Weights:
         """What was sold, and at the start what is told of the product."""
-        played: Any = seen.chosen.any(axis=1)
+        played: Any = reading.chosen.any(axis=1)
         weight = memory.weight
         if not played.all():
-            weight = np.where(played[:, None], weight, self._at_start(seen))
+            weight = np.where(played[:, None], weight, self._at_start(reading))
         if played.any():
-            weight = weight + self._of_sales(memory, seen).T
-        after = seen.chosen @ self.scenario.ladder.promoted
-        return Belief(weight, seen.field("reference"), after, seen.field("season_sin"))
+            weight = weight + self._of_sales(memory, reading).T
+        after = reading.chosen @ self.scenario.ladder.promoted
+        return Weights(weight, reading.field("reference"), after, reading.field("season_sin"))
 
-    def _of_sales(self, memory: Belief, seen: Seen) -> Floats:
+    def _of_sales(self, memory: Weights, reading: Reading) -> Floats:
         """[N, B] log-likelihood of the last decision's sales; 0 where they were not demand."""
-        scenario, now, action = self.scenario, market(self.scenario, seen), seen.chosen.argmax(axis=1)
+        scenario, now, action = self.scenario, units_of(self.scenario, reading), reading.chosen.argmax(axis=1)
         shown = Ladder(*(column[action] for column in scenario.ladder))
-        columns = (memory.reference, seen.field("rival"), memory.after)
+        columns = (memory.reference, reading.field("rival"), memory.after)
         reference, rival, after = (column[None].astype(np.float32) for column in columns)
         share = shares(self.task, self.pull[:, action], shown, reference, rival, after)
         come = scenario.customers * (1.0 + self.task.season[:, None] * memory.sine.astype(np.float32))
@@ -79,51 +79,53 @@ class Particles:
             fit = sold * np.log(share) + np.maximum(come - sold, 0.0) * np.log1p(-share)
         return np.where(now.open, fit, 0.0)
 
-    def _at_start(self, seen: Seen) -> Floats:
+    def _at_start(self, reading: Reading) -> Floats:
         """[B, N] log-likelihood of embedding, forecast and stock."""
         scenario = self.scenario
-        fit = np.zeros((len(seen.chosen), len(self.pull)))
+        fit = np.zeros((len(reading.chosen), len(self.pull)))
         if scenario.embedding:
-            fit += embedding_fit(known_of(scenario, seen), traits(self.task, scenario.embedding))
+            fit += embedding_fit(embedding_of(scenario, reading), traits(self.task, scenario.embedding))
         if scenario.forecast is not None:
             log_paid = np.log(scenario.ladder.paid.astype(np.float64))
-            fit += forecast_fit(seen.field("forecast"), self._log_sales, log_paid, scenario.forecast)
+            fit += forecast_fit(reading.field("forecast"), self._log_sales, log_paid, scenario.forecast)
         if isinstance(scenario.stock, tuple):  # uniform share of what is sold without limit
-            share = market(scenario, seen).stock[:, None] / self._unconstrained
+            share = units_of(scenario, reading).stock[:, None] / self._unconstrained
             inside = (share > 0.98 * scenario.stock[0]) & (share < 1.02 * scenario.stock[1])
             fit += np.where(inside, -np.log(self._unconstrained), -50.0)
         return fit
 
-    def draw(self, memory: Belief, seen: Seen, count: int) -> Any:
+    def draw(self, memory: Weights, reading: Reading, count: int) -> Any:
         """`count` products [B] drawn from the posterior, their index [B] each."""
         chance = np.exp(memory.weight - memory.weight.max(axis=1, keepdims=True))
         total = np.cumsum(chance, axis=1, dtype=np.float64)
         for _ in range(count):
-            yield (total < (1.0 - seen.rng.random((len(total), 1))) * total[:, -1:]).sum(axis=1)
+            yield (total < (1.0 - reading.rng.random((len(total), 1))) * total[:, -1:]).sum(axis=1)
 
-    def product(self, index: np.ndarray, seen: Seen) -> tuple[Floats, Floats]:
+    def product(self, index: np.ndarray, reading: Reading) -> tuple[Floats, Floats]:
         """Of products `index` [B]: share [B, K] that buys each candidate, if held, and customers [B] to come."""
-        scenario, time = self.scenario, self.scenario.horizon - seen.remaining
+        scenario, time = self.scenario, self.scenario.horizon - reading.remaining
         task = tree_map(lambda leaf: leaf[index], self.task)
-        turn = np.arctan2(seen.field("season_sin"), seen.field("season_cos")) / (2.0 * np.pi)
+        turn = np.arctan2(reading.field("season_sin"), reading.field("season_cos")) / (2.0 * np.pi)
         phase = (turn - time / scenario.period) % 1.0
         task = task._replace(phase=phase)
-        drift = RIVAL_MEMORY * np.log(np.maximum(seen.field("rival"), 1e-3) / task.rival_price)
-        started = np.where(seen.chosen.any(axis=1) & (task.rival == AR1), drift, 0.0)
-        held = scenario.held(task, self.pull[index], seen.field("reference"), started, time)
-        return held, np.maximum(scenario.customers_left(task, time), 1e-6)  # none come after the last decision
+        drift = RIVAL_MEMORY * np.log(np.maximum(reading.field("rival"), 1e-3) / task.rival_price)
+        started = np.where(reading.chosen.any(axis=1) & (task.rival == AR1), drift, 0.0)
+        held = scenario.held(task, self.pull[index], reading.field("reference"), started, time)
+        return held, np.maximum(scenario.customers_left(task, time), MIN_CUSTOMERS)
 
 
 def particle_policy(scenario: Any, particles: int, draws: int) -> IndexPolicy:
     """The fluid program of the mean demand of `draws` products drawn from the posterior."""
     belief = Particles(scenario, particles)
 
-    def index(memory: Belief, seen: Seen) -> Floats:
-        now = market(scenario, seen)
-        products = [belief.product(each, seen) for each in belief.draw(memory, seen, draws)]
+    def index(memory: Weights, reading: Reading) -> Floats:
+        now = units_of(scenario, reading)
+        products = [belief.product(each, reading) for each in belief.draw(memory, reading, draws)]
         demand = np.mean([held * left[:, None] for held, left in products], axis=0)
         left = np.mean([left for _, left in products], axis=0)
-        return one_hot(scenario.plan(now.margin, demand / left[:, None], now.stock / left), scenario.layout.candidates)
+        return one_hot(
+            scenario.fluid_action(now.margin, demand / left[:, None], now.stock / left), scenario.layout.candidates
+        )
 
     return IndexPolicy(scenario, belief.start, belief.learn, index)
 

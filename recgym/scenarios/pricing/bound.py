@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from recgym import fluid
-from recgym.arrays import tree_map
+from recgym.arrays import to_numpy, tree_map
 from recgym.scenarios.pricing.demand import AR1, rival_price, shares
+from recgym.scenarios.pricing.market import MIN_CUSTOMERS
 
 __all__ = ["upper_bound"]
 
@@ -43,11 +44,11 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
         scenario: DynamicPricing.
         state: at the start of a trial.
     """
-    state, rng = tree_map(np.asarray, state), np.random.default_rng(PATH_SEED)
+    state, rng = tree_map(to_numpy, state), np.random.default_rng(PATH_SEED)
     parts = []
-    for start in range(0, len(state.time), CHUNK):
+    for start in range(0, len(state.seen.time), CHUNK):
         part = tree_map(lambda leaf, start=start: leaf[start : start + CHUNK], state)
-        drifts = np.zeros((scenario.horizon, len(part.time), 1), dtype=np.float32)
+        drifts = np.zeros((scenario.horizon, len(part.seen.time), 1), dtype=np.float32)
         for time in range(1, scenario.horizon):
             noise = rng.standard_normal(drifts.shape[1:], dtype=np.float32)
             drifts[time] = scenario.next_drift(drifts[time - 1], noise)
@@ -57,10 +58,10 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
 
 def _chunk(scenario: Any, state: Any, drifts: np.ndarray) -> np.ndarray:
     """The bound [B] where an AR(1) rival's price is off by `drifts` [T, B, 1]."""
-    task = state.task
-    margin = state.margin
-    held = scenario.held(task, state.pull, state.reference, state.drift, state.time)
-    customers = np.maximum(scenario.customers_left(task, state.time).astype(np.float64), 1e-6)
+    task, hidden, seen = state
+    margin = hidden.margin
+    held = scenario.held(task, hidden.pull, hidden.reference, hidden.drift, seen.time)
+    customers = np.maximum(scenario.customers_left(task, seen.time).astype(np.float64), MIN_CUSTOMERS)
     mix = fluid.solve(margin * held, held, task.stock / customers)
     if not (task.gain.any() or task.loss.any() or task.dip.any() or task.cross.any()):
         return mix.value.astype(np.float64) * customers / scenario.sales_unit
@@ -89,13 +90,13 @@ def _grid(scenario: Any) -> np.ndarray:
 def _table(scenario: Any, state: Any, drift: np.ndarray) -> np.ndarray:
     """Shares [B, G, 2, K] that buy, by reference price and whether a promotion came before; `drift` [B, 1]."""
     grid, rows = _grid(scenario), len(drift)
-    found = np.empty((rows, len(grid), 2, state.pull.shape[1]), dtype=np.float32)
+    found = np.empty((rows, len(grid), 2, state.hidden.pull.shape[1]), dtype=np.float32)
     for g, node in enumerate(grid):
         reference = np.full((rows, 1), node)
         rival = rival_price(state.task, reference, drift)
         for after in range(2):
             promoted = np.full((rows, 1), float(after), dtype=np.float32)
-            found[:, g, after] = shares(state.task, state.pull, scenario.ladder, reference, rival, promoted)
+            found[:, g, after] = shares(state.task, state.hidden.pull, scenario.ladder, reference, rival, promoted)
     return found
 
 

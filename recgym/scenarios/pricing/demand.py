@@ -21,8 +21,8 @@ RIVALS = ("static", "ar1", "follower", "undercutter")
 LINEAR, EXPONENTIAL, CONSTANT, LOGIT, TABLE = range(len(FAMILIES))
 STATIC, AR1, FOLLOWER, UNDERCUTTER = range(len(RIVALS))
 
-LARGEST_EXPONENT = 30.0  # keeps exp finite in float32, whatever the task
-LARGEST_SHARE = 0.9  # of the customers that do not buy from us at base price, the rival's at most
+MAX_EXPONENT = 30.0  # keeps exp finite in float32, whatever the task
+MAX_SHARE = 0.9  # of the customers that do not buy from us at base price, the rival's at most
 UNDERCUT = 0.95  # of the price level that customers remember
 
 
@@ -71,7 +71,7 @@ class Ladder(NamedTuple):
 def bounded_exp(exponent: Array) -> Array:
     """exp that stays finite, and above 0, in float32 products."""
     xp = namespace(exponent)
-    return xp.exp(clip(exponent, -LARGEST_EXPONENT, LARGEST_EXPONENT))
+    return xp.exp(clip(exponent, -MAX_EXPONENT, MAX_EXPONENT))
 
 
 def pull(task: PricingTask, ladder: Ladder) -> Array:
@@ -135,4 +135,4 @@ def rival_price(task: PricingTask, reference: Array, drift: Array) -> Array:
 def _rival_share(task: PricingTask) -> Array:
     """[B] share of the customers that a logit's rival has at base prices: cross = elasticity share / (1 - purchase)."""
     left = 1.0 - task.purchase
-    return left * clip(task.cross / task.elasticity, 0.0, LARGEST_SHARE)
+    return left * clip(task.cross / task.elasticity, 0.0, MAX_SHARE)

@@ -14,9 +14,9 @@ from recgym.scenarios.pricing.demand import PricingTask
 
 __all__ = [
     "ELASTICITY_SPREAD",
-    "LARGEST_TRAIT",
-    "LEAST_SALES",
+    "MAX_TRAIT",
     "MEDIAN_ELASTICITY",
+    "MIN_SALES",
     "embed",
     "embedding_fit",
     "forecast",
@@ -26,14 +26,16 @@ __all__ = [
 
 EMBEDDING_SEED = 20_161_124  # of the map from traits to numbers
 EMBEDDING_NOISE = 0.5  # standard deviations of what the embedding tells
-LARGEST_TRAIT = 10.0  # of a number of the embedding
+MAX_TRAIT = 10.0  # of a number of the embedding
 # Mean and spread of log elasticity, purchase, lift and gain to an embedding, whatever a scenario draws: one product has
 # one embedding. The median is the mean of 1,851 estimates in Bijmolt et al. 2005, p. 141.
-MEDIAN_ELASTICITY, ELASTICITY_SPREAD = 2.62, 0.4
+MEDIAN_ELASTICITY = 2.62
+ELASTICITY_SPREAD = 0.4
 TRAITS = ((0.06, 0.023), (0.225, 0.1), (0.6, 0.23))
-LEAST_SALES = 0.01  # sales units in one decision: no forecast is lower
-TILT, SPECK = 2.0, 0.5  # of a forecast: error of the elasticity and of each candidate, in units of that of the level
-LEAST_NOISE = 0.02  # of a forecast that is judged: no other product is exactly the one forecast
+MIN_SALES = 0.01  # sales units in one decision: no forecast is lower
+TILT = 2.0  # of a forecast: error of the elasticity, in units of that of the level
+SPECK = 0.5  # and of each candidate
+MIN_NOISE = 0.02  # of a forecast that is judged: no other product is exactly the one forecast
 
 
 def traits(task: PricingTask, width: int) -> Array:
@@ -50,7 +52,7 @@ def traits(task: PricingTask, width: int) -> Array:
 def embed(task: PricingTask, width: int, rng: Rng) -> Array:
     """[B, E] embedding of each product."""
     told = traits(task, width)
-    return clip(told + EMBEDDING_NOISE * rng.normal(tuple(told.shape)), -LARGEST_TRAIT, LARGEST_TRAIT)
+    return clip(told + EMBEDDING_NOISE * rng.normal(tuple(told.shape)), -MAX_TRAIT, MAX_TRAIT)
 
 
 def embedding_fit(given: Any, told: Any) -> Any:
@@ -77,7 +79,7 @@ def forecast(log_sales: Array, log_paid: Array, noise: float, rng: Rng) -> Array
 def forecast_fit(given: Any, log_sales: Any, log_paid: Any, noise: float) -> Any:
     """[B, N] log-likelihood of forecasts [B, K] where log sales are `log_sales` [N, K], up to a constant."""
     error = 1.0 + TILT**2 * np.outer(log_paid, log_paid) + SPECK**2 * np.eye(len(log_paid))
-    return -0.5 * _squares(given, log_sales, np.linalg.inv(max(noise, LEAST_NOISE) ** 2 * error))
+    return -0.5 * _squares(given, log_sales, np.linalg.inv(max(noise, MIN_NOISE) ** 2 * error))
 
 
 def _squares(one: Any, other: Any, precision: Any) -> Any:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym import fluid
-from recgym.baselines.policy import Floats, Seen
+from recgym.baselines.policy import Floats, Reading
 
-__all__ = ["Market", "known_of", "market", "mixed", "one_hot"]
+__all__ = ["Units", "embedding_of", "mixture", "one_hot", "units_of"]
 
 
-class Market(NamedTuple):
+class Units(NamedTuple):
     """An observation in units."""
 
     margin: Floats  # [B, K] reward per unit sold, in base prices
@@ -22,19 +22,19 @@ class Market(NamedTuple):
     open: Any  # [B] bool, whether the last sales were demand: there was a decision, and stock is left
 
 
-def market(scenario: Any, seen: Seen) -> Market:
+def units_of(scenario: Any, reading: Reading) -> Units:
     paid = scenario.ladder.paid.astype(np.float64)
-    margin = seen.field("w_rev")[:, None] * (paid - seen.field("cost")) + seen.field("w_vol")[:, None]
-    supply = np.expm1(seen.field("pace")) * scenario.sales_unit
-    stock = supply * np.maximum(seen.remaining, 1.0)
-    demanded = seen.chosen.any(axis=1) & (stock > 0.5)
-    return Market(margin, seen.field("last_sales") * scenario.sales_unit, stock, supply, demanded)
+    margin = reading.field("w_rev")[:, None] * (paid - reading.field("cost")) + reading.field("w_vol")[:, None]
+    supply = np.expm1(reading.field("pace")) * scenario.sales_unit
+    stock = supply * np.maximum(reading.remaining, 1.0)
+    demanded = reading.chosen.any(axis=1) & (stock > 0.5)
+    return Units(margin, reading.field("last_sales") * scenario.sales_unit, stock, supply, demanded)
 
 
-def mixed(margin: Floats, demand: Floats, supply: Floats, seen: Seen) -> Floats:
+def mixture(margin: Floats, demand: Floats, supply: Floats, reading: Reading) -> Floats:
     """Scores [B, K] of an action drawn from the fluid program's mix."""
     mix = fluid.solve(margin * demand, demand, supply)
-    second = seen.rng.random(len(margin)) < mix.weight
+    second = reading.rng.random(len(margin)) < mix.weight
     return one_hot(fluid.action_of(mix, second, margin * demand), margin.shape[1])
 
 
@@ -44,6 +44,6 @@ def one_hot(action: np.ndarray, count: int) -> Floats:
     return scores
 
 
-def known_of(scenario: Any, seen: Seen) -> Floats:
+def embedding_of(scenario: Any, reading: Reading) -> Floats:
     """[B, E] the embedding, where there is one."""
-    return seen.field("embedding").reshape(len(seen.chosen), -1) if scenario.embedding else seen.chosen[:, :0]
+    return reading.field("embedding").reshape(len(reading.chosen), -1) if scenario.embedding else reading.chosen[:, :0]
