@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol, cast
 
 import array_api_compat
@@ -48,10 +49,19 @@ def batch_size(tree: Any) -> int:
 
 
 def rows_of(array: Array) -> Array:
-    """[B] int64 indices of the rows of `array` [B, ...], on its device."""
+    """[B] int64 indices of the rows of `array` [B, ...], on its device; shared, so not to be written to."""
     if isinstance(array, np.ndarray):
-        return np.arange(array.shape[0])
-    return namespace(array).arange(array.shape[0], device=array.device)
+        return _row_numbers(array.shape[0], None, None)
+    return _row_numbers(array.shape[0], namespace(array), array.device)
+
+
+@lru_cache(maxsize=64)
+def _row_numbers(count: int, xp: Any, device: Any) -> Array:
+    if xp is not None:
+        return xp.arange(count, device=device)
+    numbers = np.arange(count)
+    numbers.flags.writeable = False
+    return numbers
 
 
 def clip(array: Array, low: float | None, high: float | None) -> Array:

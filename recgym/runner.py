@@ -66,8 +66,8 @@ class Runner:
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.state: Any = None
         self._space = scenario.action_space
-        limits = [self._space.n] if isinstance(self._space, gymnasium.spaces.Discrete) else self._space.nvec
-        self._limits = np.asarray(limits, dtype=np.int64)
+        limits = self._space.n if isinstance(self._space, gymnasium.spaces.Discrete) else self._space.nvec
+        self._limits = np.asarray(limits, dtype=np.uint64)
         self._shape = (rows, *(self._space.shape or ()))
         self._names = ("regret", "expected_reward", *scenario.objectives, *scenario.costs)
         self._count = 0  # calls so far: the key of the random streams
@@ -225,11 +225,12 @@ class Runner:
             raise ValueError(f"actions must be whole numbers, got {array.dtype} {_first(array)}; space {self._space}")
         if array.shape != self._shape:
             raise ValueError(f"actions must have shape {self._shape}, got {array.shape}; space {self._space}")
-        wrong = (array < 0) | (array >= self._limits if array.ndim > 1 else array >= self._limits[0])
+        numbers = array.astype(np.int64, copy=False)
+        wrong = numbers.view(np.uint64) >= self._limits  # a negative number is a large one without its sign
         if wrong.any():
             row = int(np.argwhere(wrong)[0][0])
             raise ValueError(f"action {array[row].tolist()} of row {row} is outside the space {self._space}")
-        array = array.astype(np.int64, copy=False)
+        array = numbers
         return array if self.rng.xp is array_api_compat.numpy else self._to_device(array)
 
     def make_task(self, task: Any) -> Any:
@@ -243,8 +244,8 @@ class Runner:
     def _checked_task(self, task: Any, rows: int | None) -> Any:
         """`make_task` for any number of rows; None: as many as there are in its first field."""
         scenario = self.scenario
-        name = f"a task of {type(scenario).__name__}"
-        return tree_map(self._to_device, rows_from(scenario.task_type, scenario.task_space, task, rows, name))
+        checked = rows_from(scenario.task_type, scenario.task_space, task, rows, "task", scenario)
+        return tree_map(self._to_device, checked)
 
     def _to_device(self, array: np.ndarray) -> Array:
         return self.rng.xp.asarray(array, device=self.rng.device)

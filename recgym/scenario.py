@@ -261,6 +261,11 @@ class Scenario:
         return all(name in covered for name, (_, most) in self.weight_ranges.items() if most > 0)
 
     @cached_property
+    def _unweighted(self) -> bool:
+        """Whether the reward is the first objective itself."""
+        return all(span == (float(name == self.objectives[0]),) * 2 for name, span in self.weight_ranges.items())
+
+    @cached_property
     def reward_unit(self) -> float:
         """Reward of a unit of the first objective where the reward is nothing else, so that it counts; else 1."""
         paid = {name: span for name, span in self.weight_ranges.items() if span[1] > 0}
@@ -290,6 +295,8 @@ class Scenario:
             costs: [B, C].
             preference: [B, P] weights of the `preferences`; not looked at where there are none.
         """
+        if self._unweighted:
+            return objectives[:, 0]
         reward = None
         for place, (name, (least, most)) in enumerate(self.weight_ranges.items()):
             if most == 0.0:
@@ -333,15 +340,19 @@ def _check_weights(scenario: Scenario) -> None:
 
 
 # --- what comes from outside -----------------------------------------------------------------------------------------
-def rows_from(kind: type, space: gymnasium.spaces.Dict, values: Any, rows: int | None, what: str) -> Any:
+ARTICLES = {"task": "a task", "offer": "an offer", "feedback": "feedback"}
+
+
+def rows_from(kind: Any, space: gymnasium.spaces.Dict, values: Any, rows: int | None, word: str, owner: Any) -> Any:
     """A NamedTuple `kind` of NumPy arrays [B, ...] from one, or from a mapping, of arrays: one for all rows, or B.
 
     Args:
-        kind: names the fields.
+        kind: the NamedTuple.
         space: a Box per field, without the batch axis.
         values: what came from outside.
         rows: number of rows B; None: as many as there are in its first field.
-        what: its name in errors, such as "task".
+        word: what it is called in errors: "task", "offer" or "feedback".
+        owner: the scenario that it is for.
 
     Raises:
         ValueError: a field is missing, unknown, of the wrong shape, not finite or out of range (names it).
@@ -350,12 +361,11 @@ def rows_from(kind: type, space: gymnasium.spaces.Dict, values: Any, rows: int |
     values = values._asdict() if hasattr(values, "_asdict") else values
     if not isinstance(values, Mapping) or set(values) != set(boxes):
         names = sorted(values) if isinstance(values, Mapping) else type(values).__name__
-        raise ValueError(f"{what} has the fields {sorted(boxes)}, got {names}")
+        raise ValueError(f"{ARTICLES[word]} of {type(owner).__name__} has the fields {sorted(boxes)}, got {names}")
     arrays = []
-    short = what.split(" ")[1] if what.startswith("a ") else what.split(" ")[0]
-    for name in kind._fields:  # type: ignore[attr-defined] # a NamedTuple
+    for name in kind._fields:
         box = boxes[name]
-        field = f"{short} field {name!r}"
+        field = f"{word} field {name!r}"
         try:
             array = to_numpy(values[name])
         except (TypeError, ValueError) as error:

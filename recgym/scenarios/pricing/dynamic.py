@@ -413,6 +413,6 @@ class DynamicPricing(Market):
         return gymnasium.spaces.Dict(
             {
                 "sold": gymnasium.spaces.Box(0, UNLIMITED, (), np.int64),
-                "short": gymnasium.spaces.Box(False, True, (), np.bool_),
+                "short": gymnasium.spaces.Box(0, 1, (), np.bool_),
             }
         )

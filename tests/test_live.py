@@ -1,0 +1,163 @@
+"""Live sessions: fed the simulator's own feedback they see what it shows, bit for bit, and they survive the process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import recgym
+from recgym.baselines import make_baseline
+from recgym.live import LiveSession
+from recgym.rng import make_rng
+
+IDS = list(recgym.SCENARIOS)
+POLICIES = {
+    "RecBandit-v0": ("thompson", "gittins"),
+    "RecBanditDrift-v0": ("sliding_window_ucb", "bayes_ucb_drift"),
+    "RecBanditContextual-v0": ("linucb", "bayes_logistic"),
+    "DynamicPricing-v0": ("glm_ts", "thompson", "pd_bwk"),
+    "DynamicPricingFerreira-v0": ("ts_update", "exact"),
+}
+CASES = [(id, name) for id in IDS for name in POLICIES.get(id, ("random",))]
+HORIZON = 6
+
+
+def simulate(id: str, rows: int, seed: int = 3, **parameters: Any) -> tuple[Any, Any, Any]:
+    """A scenario, the state that a trial begins in, and its luck."""
+    scenario = recgym.make_scenario(id, **{"horizon": HORIZON, **parameters})
+    rng = make_rng("cpu", seed)
+    rng.rekey(0, 0)
+    state = scenario.reset(scenario.sample_task(rng, rows), rng)
+    return scenario, state, rng
+
+
+@pytest.mark.parametrize("id, name", CASES)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_session_sees_what_the_simulator_shows(id: str, name: str, rows: int) -> None:
+    """At every decision the process may end, and the session goes on from its bytes."""
+    scenario, state, rng = simulate(id, rows)
+    policy, other = make_baseline(name, scenario), make_baseline(name, scenario)
+    session = LiveSession(policy, scenario, rows=rows)
+    memory = None
+    for t in range(HORIZON):
+        observation = scenario.observe(state.seen)
+        for player in (policy, other):
+            player.reseed(t)
+        expected, memory = other.predict(observation, state=memory, episode_start=state.seen.time == 0)
+        action = session.choose(state.seen.offer)
+        np.testing.assert_array_equal(action, expected)
+        np.testing.assert_array_equal(session.observation(), observation)
+        session = LiveSession.from_bytes(session.to_bytes(), policy, scenario)
+        rng.rekey(1, t)
+        hidden, response = scenario.respond(state, action, rng)
+        seen, account = scenario.learn(state.seen, action, response.feedback, response.offer)
+        state = type(state)(state.task, hidden, seen)
+        for ours, theirs in zip(session.learn(response.feedback._asdict()), account, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        session = LiveSession.from_bytes(session.to_bytes(), policy, scenario)
+    with pytest.raises(ValueError, match="all 6 decisions are made in rows"):
+        session.choose(state.seen.offer)
+
+
+def test_rows_begin_anew_each_for_itself() -> None:
+    scenario = recgym.make_scenario("RecBandit-v0", arms=3, horizon=2)
+    session = LiveSession(make_baseline("greedy", scenario), scenario, rows=2)
+    for click in ([1.0, 0.0], [0.0, 1.0]):
+        session.choose()
+        session.learn({"click": click})
+    session.begin(rows=np.array([True, False]))
+    time = scenario.layout.get(session.observation(), "time")
+    np.testing.assert_array_equal(time, [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"rows \[1\]"):
+        session.choose()
+    session.begin()
+    assert session.choose().shape == (2,)
+
+
+def test_one_feedback_for_all_rows_and_what_it_is_worth() -> None:
+    scenario = recgym.make_scenario("RecBandit-v0", arms=2, horizon=3)
+    session = LiveSession(make_baseline("greedy", scenario), scenario, rows=4)
+    session.choose()
+    account = session.learn({"click": np.float64(1.0)})  # float64 from outside, float32 inside
+    assert account.reward.dtype == np.float32 and account.reward.tolist() == [1.0] * 4
+    assert session.seen is not None and session.seen.kept.average.dtype == np.float32
+
+
+def test_what_is_refused_changes_nothing() -> None:
+    scenario = recgym.make_scenario("DynamicPricing-v0", horizon=3)
+    _, state, _ = simulate("DynamicPricing-v0", 2)
+    offer = state.seen.offer._asdict()
+    session = LiveSession(make_baseline("glm_ts", scenario), scenario, rows=2)
+    with pytest.raises(ValueError, match=r"an offer of DynamicPricing has the fields .*'cost'.*, and none was given"):
+        session.choose()
+    with pytest.raises(ValueError, match="call choose"):
+        session.learn({"sold": 1, "short": False})
+    with pytest.raises(ValueError, match="nothing is known"):
+        session.observation()
+    for wrong, message in (
+        ({**offer, "cost": [np.nan, 0.5]}, "offer field 'cost' must be within"),
+        ({**offer, "cost": [0.1, 0.2, 0.3]}, r"offer field 'cost' must have shape \(\) or \(2,\)"),
+        ({**offer, "supply": 0.5}, "offer field 'supply' must hold int64"),
+        (
+            {name: value for name, value in offer.items() if name != "phase"},
+            "an offer of DynamicPricing has the fields",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            session.choose(wrong)
+        assert session.seen is None and session.memory is None
+    action = session.choose(offer)
+    with pytest.raises(ValueError, match="waits for its feedback"):
+        session.choose(offer)
+    before = session.to_bytes()
+    for feedback, message in (
+        ({"sold": -1, "short": False}, "feedback field 'sold' must be within"),
+        ({"sold": 1}, "feedback of DynamicPricing has the fields"),
+        ({"sold": 1, "short": 0.5}, "feedback field 'short' must hold bool"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            session.learn(feedback)
+        assert session.to_bytes() == before
+    session.learn({"sold": [1, 0], "short": [False, False]})
+    assert action.shape == (2,)
+
+
+def test_what_cannot_be_a_session() -> None:
+    scenario = recgym.make_scenario("RecBandit-v0")
+    with pytest.raises(ValueError, match="looks at the task"):
+        LiveSession(make_baseline("informed", scenario), scenario)
+    for rows in (0, -1, True, 1.0, 1 << 30):
+        with pytest.raises(ValueError, match="rows must be a whole number"):
+            LiveSession(make_baseline("greedy", scenario), scenario, rows=rows)  # type: ignore[arg-type]
+
+
+def test_bytes_of_something_else_are_refused() -> None:
+    scenario = recgym.make_scenario("RecBandit-v0", arms=3, horizon=4)
+    policy = make_baseline("greedy", scenario)
+    session = LiveSession(policy, scenario, rows=2)
+    session.choose()
+    content = session.to_bytes()
+    assert LiveSession.from_bytes(content, policy, scenario).to_bytes() == content
+    with pytest.raises(ValueError, match="the session is one of Bandit"):
+        LiveSession.from_bytes(content, policy, recgym.make_scenario("RecBandit-v0", arms=4, horizon=4))
+    with pytest.raises(ValueError, match=r"'memory\.average' should be"):
+        LiveSession.from_bytes(content, make_baseline("greedy_average", scenario), scenario)
+    for damaged in (b"", b"x", content[:-30], content[: len(content) // 2]):
+        with pytest.raises(ValueError, match="no live session, or it is damaged"):
+            LiveSession.from_bytes(damaged, policy, scenario)
+
+
+class Remembers:
+    """A policy with a memory of which nobody knows the structure."""
+
+    def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[np.ndarray, Any]:
+        return np.zeros(len(observation), dtype=np.int64), (np.zeros(2),)
+
+
+def test_a_memory_without_a_structure_is_not_kept() -> None:
+    session = LiveSession(Remembers(), recgym.make_scenario("RecBandit-v0"))
+    session.choose()
+    with pytest.raises(ValueError, match=r"no start\(rows\)"):
+        session.to_bytes()
