@@ -1,0 +1,418 @@
+"""The contract of scenarios as a test: `check_scenario` says what a scenario of yours breaks.
+
+It plays a few trials on NumPy, and on torch where it is installed, and raises an AssertionError that names what is
+wrong. The interfaces around a scenario (Gymnasium, Stable-Baselines3) need no such test: they are the same for all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields, is_dataclass
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import recgym
+from recgym.arrays import Array, to_numpy, tree_items, tree_map
+from recgym.baselines import family_of
+from recgym.layout import Layout
+from recgym.parameters import build
+from recgym.rng import START, STEP, TASK, NumpyRng, make_rng
+from recgym.runner import Runner
+from recgym.scenario import Account, Response, Scenario, Seen, State, rows_from
+
+__all__ = ["MOVES", "check_scenario"]
+
+ROWS = 6
+MAX_DECISIONS = 12  # of a trial that is looked at decision by decision
+TRIALS = 128  # of the comparison of means
+ERRORS = 5.0  # standard errors by which means may differ: a right scenario fails once in a million
+DTYPES = ("float32", "bool", "int64")
+ALWAYS = {"time": "clock", "remaining": "remaining", "last_reward": "outcome"}  # context fields, and their roles
+MOVES = {  # the roles of the fields that a part of what is seen may move
+    "time": {"clock", "remaining", "market"},
+    "reward": {"outcome"},
+    "offer": {"feature", "prior", "market", "preference", "presence", "availability", "group"},
+    "kept": {"statistic", "outcome", "action", "market", "presence", "availability"},
+}
+
+
+class Moment(NamedTuple):
+    """One decision of a trial."""
+
+    state: State  # before it
+    action: np.ndarray
+    hidden: Any  # after it
+    response: Response
+    seen: Seen
+    account: Account
+
+
+def check_scenario(problem: Any, *, seed: int = 0, trials: int = TRIALS) -> None:
+    """Check that a scenario keeps its contract.
+
+    Args:
+        problem: a scenario, or what `recgym.make_scenario` takes.
+        seed: of tasks, luck and actions.
+        trials: of the comparison of means (credit and bound), which 0 leaves out.
+
+    Raises:
+        AssertionError: it does not (says what, where and what was expected).
+    """
+    scenario = recgym.make_scenario(problem)
+    check_declaration(scenario)
+    check_layout(scenario, seed)
+    check_trial(scenario, seed)
+    check_public(scenario, seed)
+    check_roles(scenario, seed)
+    check_luck(scenario, seed)
+    check_pictures(scenario, seed)
+    if find_spec("torch") is not None:
+        check_torch(scenario, seed)
+    if trials:
+        check_means(scenario, seed, trials)
+
+
+# --- playing ---------------------------------------------------------------------------------------------------------
+def draw_actions(scenario: Scenario, rng: np.random.Generator, rows: int) -> np.ndarray:
+    """Random actions [rows] or, without a candidate twice, [rows, k]."""
+    space: Any = scenario.action_space
+    if not space.shape:
+        return rng.integers(0, space.n, rows)
+    return np.stack([rng.permutation(scenario.layout.candidates)[: space.shape[0]] for _ in range(rows)])
+
+
+def moments(scenario: Scenario, seed: int, decisions: int = MAX_DECISIONS) -> Iterator[Moment]:
+    """Decisions of a trial in `ROWS` rows, played with random actions."""
+    rng = make_rng("cpu", seed)
+    actions = np.random.default_rng(seed)
+    rng.rekey(TASK, 0)
+    task = scenario.sample_task(rng, ROWS)
+    rng.rekey(START, 0)
+    state = scenario.reset(task, rng)
+    for t in range(min(decisions, scenario.horizon)):
+        action = draw_actions(scenario, actions, ROWS)
+        rng.rekey(STEP, t + 1)
+        hidden, response = scenario.respond(state, action, rng)
+        untouched(scenario.account, state.seen, action, response.feedback)
+        untouched(scenario.update, state.seen, action, response.feedback)
+        seen, account = scenario.learn(state.seen, action, response.feedback, response.offer)
+        yield Moment(state, action, hidden, response, seen, account)
+        state = State(state.task, hidden, seen)
+
+
+def equal(one: Any, other: Any, what: str) -> None:
+    """Assert that two trees are equal bit for bit."""
+    for (name, left), (_, right) in zip(tree_items(one), tree_items(other), strict=True):
+        assert np.array_equal(to_numpy(left), to_numpy(right), equal_nan=True), f"{what}: {name or 'value'} differs"
+
+
+def untouched(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of `function`, which must not write to its arguments."""
+    copies = [tree_map(np.copy, argument) for argument in arguments]
+    result = function(*arguments)
+    for copied, argument in zip(copies, arguments, strict=True):
+        equal(copied, argument, f"{function.__name__} writes to its arguments")
+    return result
+
+
+# --- what is declared ------------------------------------------------------------------------------------------------
+def check_declaration(scenario: Scenario) -> None:
+    """Parameters, names, types and spaces."""
+    kind = type(scenario)
+    assert is_dataclass(kind), f"{kind.__name__} is no dataclass"
+    assert kind.__hash__ is not None, f"{kind.__name__} cannot be hashed: @dataclass(frozen=True)"
+    hash(scenario)
+    parameters = json.loads(json.dumps(asdict(scenario)))
+    assert build(kind, parameters) == scenario, f"{kind.__name__}: parameters do not survive JSON: {parameters}"
+    names = [*scenario.objectives, *scenario.costs, "regret", "expected_reward"]
+    assert len(set(names)) == len(names), f"objectives and costs share names, or use one of recgym's: {names}"
+    assert scenario.objectives, f"{kind.__name__} has no objectives"
+    for part in ("task", "offer", "feedback"):
+        fields_ = getattr(scenario, f"{part}_type")._fields
+        boxes = getattr(scenario, f"{part}_space").spaces
+        assert set(boxes) == set(fields_), f"{part}_space has {sorted(boxes)}, {part}_type {sorted(fields_)}"
+    family = family_of(scenario)
+    for name in filter(None, (*family.shown, family.expert)):
+        assert name in family.baselines, f"the family of {kind.__name__} has no baseline {name!r}"
+
+
+def check_layout(scenario: Scenario, seed: int) -> None:
+    """The fields that are always there, and that an observation is what its fields say."""
+    layout = scenario.layout
+    roles = {field.name: field.role for field in layout.context}
+    for name, role in ALWAYS.items():
+        assert roles.get(name) == role, f"the context needs a field {name!r} of the role {role!r}: see clock_fields"
+    assert layout.named("action", block=1), "no candidate field has the role 'action': see CHOSEN"
+    assert all(field.meaning for field in layout), "every field needs a meaning"
+    assert Layout.from_json(json.loads(json.dumps(layout.to_json()))) == layout, "the layout does not survive JSON"
+    assert scenario.observation_space == layout.box(), "observation_space is not the layout's"
+    for moment in moments(scenario, seed, 2):
+        observation = scenario.observe(moment.seen)
+        values = {field.name: layout.get(observation, field.name) for field in layout}
+        equal(layout.join(values, values), observation, "layout.join")
+
+
+# --- a trial ---------------------------------------------------------------------------------------------------------
+def check_trial(scenario: Scenario, seed: int) -> None:
+    """Every decision of a trial: types, ranges, purity, clock, reward, optimum."""
+    for t, moment in enumerate(moments(scenario, seed)):
+        state, _, hidden, response, seen, account = moment
+        place = f"decision {t + 1}"
+        for name, leaf in tree_items(State(state.task, hidden, seen), "state"):
+            assert isinstance(leaf, np.ndarray), f"{place}: {name} is a {type(leaf).__name__}, no array"
+            assert str(leaf.dtype) in DTYPES, f"{place}: {name} is {leaf.dtype}, one of {', '.join(DTYPES)} is right"
+            assert leaf.shape[:1] == (ROWS,), f"{place}: {name} has shape {leaf.shape}, the rows are {ROWS}"
+        for word, values in (("task", state.task), ("offer", response.offer), ("feedback", response.feedback)):
+            kind, space = getattr(scenario, f"{word}_type"), getattr(scenario, f"{word}_space")
+            assert type(values) is kind, f"{place}: the {word} is a {type(values).__name__}, no {kind.__name__}"
+            try:
+                checked = rows_from(kind, space, values, ROWS, word, scenario)
+            except ValueError as error:
+                raise AssertionError(f"{place}: the world's own {word} is outside its space: {error}") from None
+            equal(checked, values, f"{place}: {word}")
+        observation = untouched(scenario.observe, seen)
+        for row in observation:
+            assert scenario.observation_space.contains(row), f"{place}: outside the space: {_outside(scenario, row)}"
+        untouched(scenario.open, state.seen.offer)
+        counts = (len(scenario.objectives), len(scenario.costs))
+        for name, array, shape in zip(account._fields, account, ((), counts[:1], counts[1:]), strict=True):
+            assert array.shape == (ROWS, *shape), f"{place}: {name} has shape {array.shape}, not {(ROWS, *shape)}"
+            assert array.dtype == np.float32, f"{place}: {name} is {array.dtype}, not float32"
+            assert np.isfinite(array).all(), f"{place}: {name} is not finite"
+        _check_reward(scenario, moment, place)
+        _check_optimum(scenario, moment, place)
+        assert (seen.time == t + 1).all(), f"{place}: time is {seen.time}"
+
+
+def _outside(scenario: Scenario, row: np.ndarray) -> str:
+    """The fields of an observation that are outside their ranges."""
+    if row.dtype != np.float32 or row.shape != scenario.observation_space.shape:
+        return f"{row.dtype} {row.shape}"
+    wrong = []
+    for field in scenario.layout:
+        value = scenario.layout.get(row[None], field.name)
+        if not ((value >= np.float32(field.low)) & (value <= np.float32(field.high))).all():
+            wrong.append(
+                f"{field.name} from {value.min():g} to {value.max():g}, not in [{field.low:g}, {field.high:g}]"
+            )
+    return "; ".join(wrong) or "another shape"
+
+
+def _check_reward(scenario: Scenario, moment: Moment, place: str) -> None:
+    """The reward is what `worth` makes of objectives and costs, where it can be weighed."""
+    if "weights" not in {field.name for field in fields(scenario)}:  # type: ignore[arg-type] # a dataclass
+        return
+    preference = getattr(moment.state.seen.offer, "preference", None)
+    if scenario.preferences:
+        assert preference is not None, "weights are drawn: the offer needs them as `preference`, see draw_preference"
+        assert scenario.layout.named("preference"), "weights are drawn: show them, see preference_fields"
+    reward = scenario.worth(moment.account.objectives, moment.account.costs, preference)
+    np.testing.assert_allclose(
+        moment.account.reward, reward, rtol=1e-5, atol=1e-6, err_msg=f"{place}: the reward is not worth(...)"
+    )
+
+
+def _check_optimum(scenario: Scenario, moment: Moment, place: str) -> None:
+    """No action does better than the best, and the informed policy's are actions."""
+    if not scenario.solved:
+        return
+    state = moment.state
+    best = untouched(scenario.best_reward, state)
+    room = 1e-5 * max(1.0, float(np.abs(best).max()))
+    assert (moment.response.expected <= best + room).all(), f"{place}: an action expects more than best_reward"
+    action = untouched(scenario.informed_action, state)
+    assert all(scenario.action_space.contains(row) for row in np.asarray(action)), f"{place}: informed_action {action}"
+
+
+# --- what is public --------------------------------------------------------------------------------------------------
+def check_public(scenario: Scenario, seed: int) -> None:
+    """From offers and feedback alone, without task and luck, come the same observations, bit for bit."""
+    seen = None
+    for t, moment in enumerate(moments(scenario, seed)):
+        if seen is None:
+            seen = scenario.start(tree_map(np.copy, moment.state.seen.offer))
+        observation = scenario.observe(seen)
+        equal(observation, scenario.observe(moment.state.seen), f"decision {t + 1}: a task reaches the observation")
+        feedback, offer = tree_map(np.copy, moment.response.feedback), tree_map(np.copy, moment.response.offer)
+        seen, _ = scenario.learn(seen, moment.action, feedback, offer)
+
+
+def check_roles(scenario: Scenario, seed: int) -> None:
+    """Another row's value of one part of what is seen moves no field but those whose roles it may move."""
+    layout = scenario.layout
+    roles = {field.name: field.role for field in layout}
+    for moment in moments(scenario, seed, 3):
+        seen = moment.seen
+        if seen.time[0] >= scenario.horizon:
+            continue
+        before = scenario.observe(seen)
+        for part in Seen._fields:
+            for name, changed in _changes(seen, part):
+                after = scenario.observe(changed)
+                for field in layout:
+                    same = np.array_equal(layout.get(before, field.name), layout.get(after, field.name))
+                    role = roles[field.name]
+                    assert same or role in MOVES[part], f"{name} moves the field {field.name!r}, whose role is {role!r}"
+
+
+def _changes(seen: Seen, part: str) -> Iterator[tuple[str, Seen]]:
+    """What is seen, with one array of one part replaced by the next row's (the clock: by that of a decision later)."""
+    if part == "time":
+        yield "time", seen._replace(time=seen.time + 1.0)
+        return
+    value = getattr(seen, part)
+    for target, _ in tree_items(value, part):
+        leaves = iter([np.roll(leaf, 1, axis=0) if name == target else leaf for name, leaf in tree_items(value, part)])
+        yield target, seen._replace(**{part: tree_map(lambda _, leaves=leaves: next(leaves), value)})
+
+
+# --- luck ------------------------------------------------------------------------------------------------------------
+def check_luck(scenario: Scenario, seed: int) -> None:
+    """Rows that act alike fare alike, bit for bit, whatever the other rows do; a snapshot goes on alike."""
+    one, other = (Runner(scenario, ROWS, make_rng("cpu", seed), autoreset_mode="SameStep") for _ in range(2))
+    one.restart()
+    other.restart()
+    actions = np.random.default_rng(seed)
+    half = ROWS // 2
+    later: Runner | None = None
+    for t in range(min(2 * scenario.horizon, MAX_DECISIONS) + 1):
+        mine = draw_actions(scenario, actions, ROWS)
+        theirs = mine.copy()
+        theirs[half:] = draw_actions(scenario, actions, ROWS)[half:]
+        if t == 1:
+            later = Runner(scenario, ROWS, make_rng("cpu", seed + 1), autoreset_mode="SameStep")
+            later.restore(one.snapshot())
+        first, second = one.step(mine), other.step(theirs)
+        equal(first.observation[:half], second.observation[:half], "what other rows do changes the luck: observation")
+        equal(first.reward[:half], second.reward[:half], "what other rows do changes the luck: reward")
+        equal(one.state.task, other.state.task, "what is done changes the tasks that come later: task")
+        if later is not None:
+            equal(later.step(mine).observation, first.observation, "a snapshot does not go on alike: observation")
+
+
+class SharedLuck:
+    """Draws made once for each place in a stream, and handed out again to whoever asks for them a second time."""
+
+    def __init__(self) -> None:
+        self.draws: dict[tuple[int, ...], tuple[str, tuple[Any, ...], np.ndarray]] = {}
+
+    def draw(self, place: tuple[int, ...], name: str, arguments: tuple[Any, ...]) -> np.ndarray:
+        """Who asks again must want the same kind of draw, of the same shape, from parameters equal up to rounding."""
+        if place not in self.draws:
+            self.draws[place] = name, arguments, getattr(NumpyRng([21, *place]), name)(*arguments)
+        kind, wanted, values = self.draws[place]
+        assert (kind, len(arguments)) == (name, len(wanted)), f"NumPy draws {kind}, torch {name}"
+        for one, other in zip(arguments, wanted, strict=True):
+            if isinstance(one, tuple):
+                assert one == other, f"NumPy draws {other} of {name}, torch {one}"
+            else:
+                assert one.dtype == other.dtype and str(one.dtype) in DTYPES, f"{name} of {one.dtype} and {other.dtype}"
+                top = float(np.abs(other).max(initial=1.0))
+                np.testing.assert_allclose(one / top, other / top, rtol=0, atol=1e-5, err_msg=name)
+        return values
+
+
+class LentRng:
+    """Shared luck, as arrays of one library: a binomial draw could otherwise be another after a last digit."""
+
+    def __init__(self, like: Any, luck: SharedLuck) -> None:
+        self.xp = like.xp
+        self.device = like.device
+        self._luck = luck
+        self._place: tuple[int, ...] = ()
+        self._calls = 0
+
+    def rekey(self, stream: int, step: int) -> None:
+        self._place = (stream, step)
+        self._calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        def draw(*arguments: Any) -> Array:
+            self._calls += 1
+            plain = tuple(part if isinstance(part, tuple) else to_numpy(part).copy() for part in arguments)
+            return self.xp.asarray(self._luck.draw((*self._place, self._calls), name, plain).copy())
+
+        return draw
+
+
+def check_torch(scenario: Scenario, seed: int) -> None:
+    """NumPy and torch give the same trial from the same luck, to rounding."""
+    luck = SharedLuck()
+    runners = [
+        Runner(scenario, ROWS, LentRng(make_rng(device), luck), autoreset_mode="SameStep")
+        for device in ("cpu", "torch")
+    ]
+    actions = np.random.default_rng(seed)
+    scale = np.maximum(1.0, np.abs(scenario.observation_space.high))
+    for runner in runners:
+        runner.reset()
+    for _ in range(min(2 * scenario.horizon + 2, MAX_DECISIONS + 4)):
+        action = draw_actions(scenario, actions, ROWS)
+        numpy, tensor = (runner.step(action) for runner in runners)
+        assert str(tensor.observation.dtype) == "torch.float32", f"observations on torch are {tensor.observation.dtype}"
+        _close(tensor.observation, numpy.observation, "observation", scale)
+        equal(tensor.ended, numpy.ended, "torch ends trials elsewhere")
+        assert (tensor.final_observation is None) == (numpy.final_observation is None)
+        for key, value in {**numpy.info, "reward": numpy.reward}.items():
+            _close({**tensor.info, "reward": tensor.reward}[key], value, key)
+        if scenario.solved:
+            first, second = (scenario.informed_action(runner.state) for runner in runners)
+            equal(first, second, "informed_action on torch")
+    for (name, left), (_, right) in zip(*(tree_items(runner.state) for runner in runners), strict=True):
+        assert tuple(left.shape) == tuple(right.shape), f"{name} has another shape on torch"
+        assert str(right.dtype) == f"torch.{left.dtype}", f"{name} is {left.dtype} on NumPy, {right.dtype} on torch"
+        _close(right, left, name)
+
+
+def _close(tensor: Array, array: Array, what: str, scale: Any = None) -> None:
+    """Assert that torch's numbers are NumPy's to rounding, of a size of 1 or of the largest of them."""
+    other = to_numpy(tensor)
+    scale = max(1.0, float(np.abs(array).max(initial=1.0))) if scale is None else scale  # there may be nothing in it
+    np.testing.assert_allclose(other / scale, array / scale, rtol=0, atol=1e-5, err_msg=f"{what} on torch")
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+def check_pictures(scenario: Scenario, seed: int) -> None:
+    """What pictures are made of has the right names and shapes."""
+    count = scenario.layout.candidates
+    names = scenario.candidate_names
+    assert names is None or len(names) == count, f"{len(names or ())} candidate_names of {count} candidates"
+    for moment in moments(scenario, seed, 1):
+        true, estimate = scenario.candidate_rewards(moment.state)
+        assert to_numpy(true).shape == (ROWS, count), f"candidate_rewards has shape {true.shape}, not {(ROWS, count)}"
+        assert estimate is None or to_numpy(estimate).shape == (ROWS, count)
+        trace = scenario.trace(State(moment.state.task, moment.hidden, moment.seen))
+        for series in (series for panel in scenario.panels for series in panel.series):
+            assert series.name in trace, f"panels show {series.name!r}, which trace does not have"
+        for name, values in trace.items():
+            assert to_numpy(values).shape == (ROWS,), f"trace: {name} has shape {values.shape}"
+
+
+# --- means -----------------------------------------------------------------------------------------------------------
+def check_means(scenario: Scenario, seed: int, trials: int) -> None:
+    """Where `expected` is credited its sum has the mean of the return; nobody's mean is above the bound's.
+
+    `trials` paired trials of the informed policy; the two means may differ by `ERRORS` standard errors.
+    """
+    if not scenario.solved:
+        return
+    runner = Runner(scenario, trials, make_rng("cpu", seed), autoreset_mode="Disabled")
+    runner.restart()
+    bound = scenario.bound(runner.state)
+    total, expected = np.zeros((2, trials))
+    for _ in range(scenario.horizon):
+        step = runner.advance(scenario.informed_action(runner.state))
+        total += step.reward
+        expected += step.info["expected_reward"]
+    if scenario.credited:
+        gap = total - expected
+        room = ERRORS * gap.std() / np.sqrt(trials) + 1e-3 * max(1.0, np.abs(expected).mean())
+        assert abs(gap.mean()) <= room, f"`expected` sums to {expected.mean():g}, the return to {total.mean():g}"
+    if bound is not None:
+        assert bound.shape == (trials,) and bound.dtype == np.float64, f"bound is {bound.dtype} {bound.shape}"
+        gap = bound - total
+        room = ERRORS * gap.std() / np.sqrt(trials) + 1e-6
+        assert gap.mean() >= -room, f"the informed policy earns {total.mean():g}, the bound is {bound.mean():g}"
