@@ -333,9 +333,10 @@ class EvaluationCallback(BaseCallback):
         for name, value in summary.costs.items():
             self.logger.record(f"eval/{name}", value.mean / self.scenario.horizon)
         self.logger.record("eval/return", summary.returns.mean)
-        self.logger.record("eval/regret", summary.regret.mean)
+        if summary.regret is not None and summary.normalised is not None:
+            self.logger.record("eval/regret", summary.regret.mean)
+            self.logger.record("eval/normalised_score", summary.normalised.mean)
         self.logger.record("eval/expected_reward", float(trials.expected.mean()) / self.scenario.horizon)
-        self.logger.record("eval/normalised_score", summary.normalised.mean)
         self.logger.record("eval/difference", summary.versus[reference].mean)
         hidden = ("stdout", "log", "json", "csv")
         title = f"after {self.num_timesteps:,} timesteps, {self.trials:,} validation trials"

@@ -131,7 +131,9 @@ def compare(
             if decisions == scenario.horizon * -(-trials // 4096):
                 bar.reset()
 
-        results, summaries, reference = evaluate(scenario, policies, trials=trials, seed=TEST_SEED + seed, on_step=show)
+        results, summaries, reference, _ = evaluate(
+            scenario, policies, trials=trials, seed=TEST_SEED + seed, on_step=show
+        )
     report = report_json(
         summaries,
         env=env_id,

@@ -56,7 +56,7 @@ def percents_of_bound(trials: int) -> dict[str, Any]:
             print(f"bound of {env_id}, {horizon} decisions ...", file=sys.stderr, flush=True)
             scenario = recgym.make_scenario(env_id, horizon=horizon)
             names = dict.fromkeys(baselines_for(scenario))
-            _, summaries, _ = evaluate(scenario, names, trials=trials, seed=TEST_SEED)
+            summaries = evaluate(scenario, names, trials=trials, seed=TEST_SEED).summaries
             for name, summary in summaries.items():
                 cells.setdefault(name, []).append(summary.of_bound)
         known = baselines_for(recgym.make_scenario(env_id))

@@ -387,8 +387,7 @@ def test_the_best_fixed_candidate_is_as_good_as_every_constant() -> None:
     """On average over 500 trials, within 2 standard errors of the paired difference; the stock is scarce."""
     scenario = DynamicPricing(prices=(0.8, 1.0, 1.2), promotions=(NONE, (0.15, 1.0)), stock=(0.2, 0.5), horizon=30)
     best = rollout(make_baseline("best_fixed", scenario), scenario, trials=500, seed=TEST_SEED)
-    np.testing.assert_array_equal((best.actions > 0).sum(axis=1), (best.actions[0] > 0).sum())
-    np.testing.assert_array_equal(best.actions, np.tile(best.actions[0], (30, 1)))  # held
+    np.testing.assert_array_equal(best.actions, np.tile(best.actions[:, :1], (1, 30)))  # held
     constants = []
     for action in range(6):
         one = rollout(ConstantPolicy(scenario, action), scenario, trials=500, seed=TEST_SEED).returns

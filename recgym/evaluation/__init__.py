@@ -1,8 +1,10 @@
 """How good is a policy? The same tasks and luck for everybody, regrets, normalised scores, intervals."""
 
-from recgym.evaluation.comparison import Summary, evaluate, summarise, tune
+from recgym.evaluation.comparison import Comparison, evaluate, tune
+from recgym.evaluation.groups import Cut, cut_figure, cut_json, print_cut
 from recgym.evaluation.headroom import Headroom, headroom
 from recgym.evaluation.statistics import Interval, interval, ratio
+from recgym.evaluation.summary import Summary, summarise
 from recgym.evaluation.trials import (
     CHUNK,
     TEST_SEED,
@@ -10,6 +12,7 @@ from recgym.evaluation.trials import (
     Policy,
     Shuffled,
     Trials,
+    action_shares,
     own_luck,
     rollout,
     upper_bounds,
@@ -19,16 +22,22 @@ __all__ = [
     "CHUNK",
     "TEST_SEED",
     "VALIDATION_SEED",
+    "Comparison",
+    "Cut",
     "Headroom",
     "Interval",
     "Policy",
     "Shuffled",
     "Summary",
     "Trials",
+    "action_shares",
+    "cut_figure",
+    "cut_json",
     "evaluate",
     "headroom",
     "interval",
     "own_luck",
+    "print_cut",
     "ratio",
     "rollout",
     "summarise",

@@ -32,13 +32,16 @@ def headroom(scenario: Any, *, trials: int = 4000, seed: int = TEST_SEED) -> Hea
     the mean than the upper bound where there is one.
     """
     free = (name for name, baseline in baselines_for(scenario).items() if baseline.kind == "prior-free")
-    results, summaries, best = evaluate(scenario, dict.fromkeys(free), trials=trials, seed=seed)
+    results, summaries, best, _ = evaluate(scenario, dict.fromkeys(free), trials=trials, seed=seed)
+    score = summaries[best].normalised
+    if score is None:
+        raise ValueError(f"no optimum of this {type(scenario).__name__} is known for its weights: nothing to be left")
     constants = [
         rollout(ConstantPolicy(scenario, action), scenario, trials=trials, seed=seed).returns.mean()
         for action in range(scenario.layout.candidates)
     ]
     gain, gap = summaries[best].versus["random"], summaries["informed"].versus[best]
-    left = 1.0 - summaries[best].normalised.mean
+    left = 1.0 - score.mean
     constant = float(max(constants) / summaries["informed"].returns.mean)
     of_bound, shares = summaries["informed"].of_bound, [summary.of_bound for summary in summaries.values()]
     bounded = all(trials_.regret.min() >= -1e-6 for trials_ in results.values())

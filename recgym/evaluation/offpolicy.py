@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.data.bandit import OpenBanditLog, open_bandit
-from recgym.evaluation import TEST_SEED, Interval, interval, own_luck, rollout
+from recgym.evaluation.statistics import Interval, interval
+from recgym.evaluation.trials import TEST_SEED, action_shares, own_luck, rollout
 from recgym.scenarios.bandit import BanditOffer, Clicks
 
 __all__ = [
@@ -186,7 +187,7 @@ def off_policy_report(
         report = None if on_event is None else _named(on_event, name)
         played = replay(policy, scenario, log, seed=seed, on_event=report)
         simulated = rollout(policy, scenario, trials=SIMULATED_TRIALS, seed=seed, task={"rates": rates})
-        estimates = off_policy(log, simulated.actions[-1])
+        estimates = off_policy(log, action_shares(simulated, log.arms)[-1])
         rows[name] = {
             "replay": {**played._asdict(), "ctr": played.ctr._asdict(), "verdict": verdict(played.clicks)},
             **{kind: {**estimate._asdict(), "verdict": estimate.verdict} for kind, estimate in estimates.items()},

@@ -10,7 +10,9 @@ import numpy as np
 
 import recgym
 from recgym.data import TransactionLog
-from recgym.evaluation import Interval, Summary, Trials
+from recgym.evaluation.statistics import Interval
+from recgym.evaluation.summary import Summary
+from recgym.evaluation.trials import Trials, action_shares
 
 __all__ = [
     "action_figure",
@@ -206,8 +208,8 @@ def action_figure(trials: Trials, scenario: Any, *, title: str = "") -> Any:
         raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    decisions = np.arange(1, len(trials.actions) + 1)
-    shares = trials.actions / trials.actions.sum(axis=1, keepdims=True)
+    shares = action_shares(trials, scenario.layout.candidates)
+    decisions = np.arange(1, len(shares) + 1)
     names = scenario.candidate_names
     if names is None:
         axes.stackplot(decisions, shares.T, alpha=0.6)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+import recgym
 from recgym.arrays import Array, to_numpy, tree_map
 from recgym.layout import Layout
 from recgym.rng import make_rng
@@ -22,8 +23,10 @@ __all__ = [
     "Policy",
     "Shuffled",
     "Trials",
+    "action_shares",
     "own_luck",
     "rollout",
+    "subset",
     "upper_bounds",
 ]
 
@@ -92,11 +95,25 @@ class Trials(NamedTuple):
 
     returns: np.ndarray  # [N] float64 sum of rewards
     expected: np.ndarray  # [N] float64 sum of the expected rewards of what was chosen
-    regret: np.ndarray  # [N, T] float32 per decision
+    regret: np.ndarray  # [N, T] float32 per decision; NaN where no optimum is known
     rewards: np.ndarray  # [N, T] float32 per decision
     objectives: np.ndarray  # [N, M] sums
     costs: np.ndarray  # [N, C] sums
-    actions: np.ndarray  # [T, A] share of the trials that chose action (or slate position's item) a at each decision
+    actions: np.ndarray  # [N, T] or [N, T, k] int32 what was chosen
+    tasks: Any  # Task [N, ...], NumPy: what was played
+
+
+def action_shares(trials: Trials, count: int) -> np.ndarray:
+    """[T, A] share of the trials (of a slate: of its places) that chose each of `count` actions, by decision."""
+    decisions = trials.actions.shape[1]
+    chosen = trials.actions.reshape(len(trials.actions), decisions, -1)
+    shares = np.stack([np.bincount(chosen[:, t].ravel(), minlength=count) for t in range(decisions)])
+    return shares / (chosen.shape[0] * chosen.shape[2])
+
+
+def subset(trials: Trials, rows: np.ndarray) -> Trials:
+    """The trials of the rows that an index or a mask [N] picks."""
+    return tree_map(lambda leaf: leaf[rows], trials)
 
 
 @contextmanager
@@ -130,7 +147,7 @@ def own_luck(policy: Any, seed: Sequence[int]) -> Iterator[None]:
 
 
 def rollout(
-    policy: Any,
+    policy: Policy,
     scenario: Any,
     *,
     trials: int,
@@ -143,7 +160,7 @@ def rollout(
 
     Args:
         policy: see `Policy`.
-        scenario: what is played.
+        scenario: what is played, as `recgym.make_scenario` takes it.
         trials: number of trials N; they run in chunks of `CHUNK`.
         seed: of the tasks and the luck; chunk i uses the key [seed, i].
         deterministic: passed to `predict`.
@@ -156,23 +173,22 @@ def rollout(
     """
     if trials < 1:
         raise ValueError(f"trials must be at least 1, got {trials}")
+    scenario = recgym.make_scenario(scenario)
     tasks = None if task is None else Runner(scenario, trials, make_rng("cpu", seed)).make_task(task)
     sizes = [min(CHUNK, trials - start) for start in range(0, trials, CHUNK)]
-    parts: list[tuple[np.ndarray, ...]] = []
-    actions = np.zeros((scenario.horizon, int(np.max(_action_limits(scenario)))))
+    parts = []
     for chunk, size in enumerate(sizes):
         key = [seed, chunk]
         runner = Runner(scenario, size, make_rng("cpu", key))
         part = None if tasks is None else tree_map(itemgetter(slice(chunk * CHUNK, chunk * CHUNK + size)), tasks)
         with own_luck(policy, key):
-            parts.append(_play(policy, runner, actions, deterministic, part, on_step, chunk))
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    returns, expected, regret, rewards, objectives, costs = columns
-    return Trials(returns, expected, regret, rewards, objectives, costs, actions / trials)
+            parts.append(_play(policy, runner, deterministic, part, on_step, chunk))
+    return tree_map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def upper_bounds(scenario: Any, *, trials: int, seed: int) -> np.ndarray | None:
     """[N] upper bounds on the expected return in the trials that `rollout` plays; None where the scenario has none."""
+    scenario = recgym.make_scenario(scenario)
     if not scenario.solved:
         return None
     parts = []
@@ -186,52 +202,44 @@ def upper_bounds(scenario: Any, *, trials: int, seed: int) -> np.ndarray | None:
     return np.concatenate(parts)
 
 
-def _action_limits(scenario: Any) -> np.ndarray:
-    space = scenario.action_space
-    return np.asarray([space.n] if hasattr(space, "n") else space.nvec)
-
-
 def _play(
-    policy: Any,
+    policy: Policy,
     runner: Runner,
-    actions: np.ndarray,
     deterministic: bool,
     task: Any,
     on_step: Callable[[int], None] | None,
     chunk: int,
-) -> tuple[np.ndarray, ...]:
-    """One chunk; adds to `actions` [T, A] and returns the columns of its `Trials`."""
-    horizon, size = runner.scenario.horizon, runner.rows
-    names = (*runner.scenario.objectives, *runner.scenario.costs)
+) -> Trials:
+    """One chunk of trials."""
+    scenario = runner.scenario
+    size = runner.rows
+    names = (*scenario.objectives, *scenario.costs)
     sums = {name: np.zeros(size) for name in ("reward", "expected_reward", *names)}
-    regret, rewards = np.zeros((2, size, horizon), dtype=np.float32)
+    regret, rewards = np.zeros((2, size, scenario.horizon), dtype=np.float32)
+    actions = np.zeros((size, scenario.horizon, *(scenario.action_space.shape or ())), dtype=np.int32)
     sees_state = getattr(policy, "sees_state", False)
     runner.restart(task=task)
+    tasks = tree_map(lambda leaf: np.array(to_numpy(leaf)), runner.state.task)
     observation = runner.observation()
-    memory, start = None, np.ones(size, dtype=bool)
-    for t in range(horizon):
-        seen: Array = runner.state if sees_state else observation
-        action, memory = policy.predict(seen, state=memory, episode_start=start, deterministic=deterministic)
+    memory = None
+    start = np.ones(size, dtype=bool)
+    for t in range(scenario.horizon):
+        view: Array = runner.state if sees_state else observation
+        action, memory = policy.predict(view, state=memory, episode_start=start, deterministic=deterministic)
         start = np.zeros(size, dtype=bool)
         step = runner.advance(action)
         observation = step.observation
+        actions[:, t] = action
         regret[:, t] = to_numpy(step.info["regret"])
         rewards[:, t] = to_numpy(step.reward)
         sums["reward"] += rewards[:, t]
         for name in ("expected_reward", *names):
             sums[name] += to_numpy(step.info[name])
-        shown = np.asarray(action).reshape(-1)
-        actions[t] += np.bincount(shown, minlength=actions.shape[1])
         if on_step is not None:
-            on_step(chunk * horizon + t + 1)
-    objectives = [sums[name] for name in runner.scenario.objectives]
-    costs = [sums[name] for name in runner.scenario.costs]
-    stack = np.zeros((size, 0))
-    return (
-        sums["reward"],
-        sums["expected_reward"],
-        regret,
-        rewards,
-        np.stack(objectives, axis=1) if objectives else stack,
-        np.stack(costs, axis=1) if costs else stack,
-    )
+            on_step(chunk * scenario.horizon + t + 1)
+
+    def columns(chosen: Sequence[str]) -> np.ndarray:
+        return np.stack([sums[name] for name in chosen], axis=1) if chosen else np.zeros((size, 0))
+
+    objectives, costs = columns(scenario.objectives), columns(scenario.costs)
+    return Trials(sums["reward"], sums["expected_reward"], regret, rewards, objectives, costs, actions, tasks)

@@ -22,7 +22,7 @@ from recgym.scenario import Account, Response, Seen, State
 from recgym.scenarios.pricing import foresight, pictures
 from recgym.scenarios.pricing.bound import upper_bound
 from recgym.scenarios.pricing.checks import check_elasticity, check_kinds, check_ladder, check_stock, warn_of_losses
-from recgym.scenarios.pricing.demand import CURVES, RIVALS, PricingTask, rival_price, shares
+from recgym.scenarios.pricing.demand import CURVES, FAMILIES, RIVALS, PricingTask, rival_price, shares
 from recgym.scenarios.pricing.foresight import ELASTICITY_SPREAD, MAX_TRAIT, MEDIAN_ELASTICITY
 from recgym.scenarios.pricing.market import MIN_CUSTOMERS, Market
 from recgym.scenarios.pricing.observation import layout_of, observe
@@ -231,6 +231,7 @@ class DynamicPricing(Market):
     feedback_type: ClassVar[type] = Sales
     objectives: ClassVar[tuple[str, ...]] = ("revenue", "profit", "volume")
     costs: ClassVar[tuple[str, ...]] = ("volatility", "stock_out")
+    labels: ClassVar[Mapping[str, tuple[str, ...]]] = {"family": FAMILIES, "rival": RIVALS}
     myopic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -1,0 +1,108 @@
+"""Reports cut by groups of tasks, against a calculation by hand, and evaluation without an optimum."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from toys import Toy
+
+import recgym
+from recgym.evaluation import cut_figure, cut_json, evaluate, interval, print_cut, rollout
+from recgym.scenarios.pricing.demand import FAMILIES
+
+
+@pytest.fixture(scope="module")
+def by_family() -> Any:
+    return evaluate("DynamicPricing-v0", {"thompson": None, "best_fixed": None}, trials=120, seed=5, by="family")
+
+
+def test_groups_are_those_of_the_tasks_that_were_played(by_family: Any) -> None:
+    families = by_family.trials["thompson"].tasks.family
+    assert by_family.cut.by == "family" and list(by_family.cut.sizes) == list(FAMILIES[:4])
+    for index, name in enumerate(FAMILIES[:4]):
+        rows = families == index
+        assert by_family.cut.sizes[name] == rows.sum()
+        summary = by_family.cut.summaries[name]["thompson"]
+        assert summary.returns == interval(by_family.trials["thompson"].returns[rows])
+        gain = by_family.trials["thompson"].returns[rows] - by_family.trials["random"].returns[rows]
+        assert summary.versus["random"].mean == pytest.approx(gain.mean())
+        share = by_family.trials["best_fixed"].returns[rows].mean()
+        assert by_family.cut.summaries[name]["best_fixed"].returns.mean == pytest.approx(share)
+    everybody = sum(by_family.cut.sizes[n] * s["thompson"].returns.mean for n, s in by_family.cut.summaries.items())
+    assert everybody / 120 == pytest.approx(by_family.summaries["thompson"].returns.mean)
+
+
+def test_trials_keep_their_tasks_and_actions() -> None:
+    scenario = recgym.make_scenario("RecBandit-v0", arms=4, horizon=6)
+    policy = recgym.baselines.make_baseline("greedy", scenario)
+    trials = rollout(policy, scenario, trials=30, seed=1)
+    assert trials.actions.shape == (30, 6) and trials.tasks.rates.shape == (30, 4)
+    expected = np.take_along_axis(trials.tasks.rates, trials.actions, axis=1).sum(axis=1)
+    np.testing.assert_allclose(trials.expected, expected, rtol=1e-6)
+
+
+def test_numbers_are_cut_into_tenths_and_difficulty_is_what_random_loses() -> None:
+    tenths = evaluate("DynamicPricing-v0", {"thompson": None}, trials=200, seed=5, by="elasticity")
+    assert list(tenths.cut.sizes.values()) == [20] * 10
+    lows = [float(label.split(" to ")[0]) for label in tenths.cut.sizes]
+    assert lows == sorted(lows)
+    hard = evaluate("RecBandit-v0", {"greedy": None}, trials=200, seed=5, by="difficulty")
+    regret = [summaries["random"].regret.mean for summaries in hard.cut.summaries.values()]
+    assert regret == sorted(regret) and list(hard.cut.sizes.values()) == [20] * 10
+
+
+@pytest.mark.parametrize(
+    "by, message",
+    [
+        ("rates", r"cannot be cut by 'rates', which is \(10,\) numbers a task; it can by difficulty"),
+        ("family", "cannot be cut by 'family'; it can by difficulty"),
+    ],
+)
+def test_what_cannot_be_cut_by_is_refused_before_anything_is_played(by: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate("RecBandit-v0", {}, trials=10**9, seed=0, by=by)
+
+
+def test_the_cut_as_json_table_and_figure(by_family: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = json.loads(json.dumps(cut_json(by_family.cut)))
+    group = report["groups"]["linear"]
+    assert group["trials"] == by_family.cut.sizes["linear"]
+    assert group["policies"]["thompson"]["normalised"]["mean"] < 1.0
+    print_cut(report)
+    printed = capsys.readouterr().out
+    assert "family" in printed and "exponential" in printed and "best_fixed" in printed
+    pytest.importorskip("matplotlib")
+    figure = cut_figure(by_family.cut, title="by family", emphasise=["thompson"])
+    figure.savefig(tmp_path / "cut.png")
+    assert len(figure.axes[0].get_xticklabels()) == 4
+
+
+# --- weights that the optimum does not cover -------------------------------------------------------------------------
+def test_without_an_optimum_scores_say_so() -> None:
+    toy = Toy(weights={"clicks": 1.0, "display": 0.5})
+    assert not toy.solved and toy.objectives == ("clicks", "likes")
+    result = evaluate(toy, {"last": None}, trials=50, seed=0)
+    assert set(result.trials) == {"last", "random"} and result.reference in ("last", "random")
+    for summary in result.summaries.values():
+        assert summary.normalised is None and summary.regret is None and summary.of_bound is None
+    assert np.isnan(result.trials["last"].regret).all()
+    with pytest.raises(ValueError, match="informed cannot play this Toy: no optimum is known for these weights"):
+        evaluate(toy, {"informed": None}, trials=10, seed=0)
+    with pytest.raises(ValueError, match="no optimum is known"):
+        evaluate(toy, {}, trials=10, seed=0, by="difficulty")
+
+
+def test_a_weighted_bandit_plays_the_same_trials_in_other_units() -> None:
+    plain, double = (recgym.make_scenario("RecBandit-v0", horizon=20, weights=w) for w in (None, {"clicks": 2.0}))
+    names = dict.fromkeys(("ucb1_tuned", "thompson", "gittins", "gradient"))
+    one, other = (evaluate(scenario, names, trials=40, seed=2) for scenario in (plain, double))
+    for name in one.trials:
+        np.testing.assert_array_equal(one.trials[name].actions, other.trials[name].actions)
+        np.testing.assert_allclose(2.0 * one.trials[name].returns, other.trials[name].returns)
+        assert one.summaries[name].normalised == pytest.approx(other.summaries[name].normalised)
+    with pytest.raises(ValueError, match="has no parameter 'weights'"):
+        recgym.make_scenario("DynamicPricing-v0", weights={"revenue": 1.0})
