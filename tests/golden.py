@@ -83,7 +83,7 @@ PRICING: dict[str, dict[str, Any]] = {
         "families": ("exponential", "constant"), "elasticity": (1e-3, 10.0, 1e-3, 20.0), "horizon": 3,
     },
     "logit": {
-        "families": ("logit",), "purchase": (0.95, 0.95), "cross": (3.0, 3.0), "rivals": ("static",), "horizon": 3,
+        "families": ("logit",), "purchase": (0.7, 0.7), "cross": (3.0, 3.0), "rivals": ("static",), "horizon": 3,
     },
     "table": {"families": "table", "purchase": (0.01, 0.01), "alpha": 0.3, "horizon": 3},
     "season of one": {"season": (1.0, 1.0), "period": 1, "horizon": 3},

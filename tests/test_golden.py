@@ -42,7 +42,7 @@ def check_same(here: Mapping[str, np.ndarray], there: Any) -> None:
         recorded = there[name]
         assert array.shape == recorded.shape, name
         if recorded.dtype.kind == "f":
-            scale = largest(recorded["best_reward" if name == "info.regret" else name], by_column="observ" in name)
+            scale = largest(there["best_reward" if name == "info.regret" else name], by_column="observ" in name)
             np.testing.assert_allclose(array / scale, recorded / scale, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
         else:
             assert array.dtype == recorded.dtype, name
