@@ -144,6 +144,7 @@ def play_suite(
     progress = Progress(on_step, decisions)
     results = []
     for cell, line_up in zip(cells, line_ups, strict=True):
+        optimum = Optimum(cell.pulls, cell.arms, PRIOR) if cell.exact else None
         values: dict[str, np.ndarray | str] = {}  # [N] each: all that is kept of the trials
         for name in (*names, *agents):
             agent = agents.get(name)
@@ -156,6 +157,7 @@ def play_suite(
                 policy,
                 scenario,
                 cell,
+                optimum,
                 trials=trials,
                 seed=TEST_SEED + seed,
                 deterministic=agent.deterministic if agent is not None else name.endswith(ARGMAX),
@@ -181,14 +183,15 @@ def play_suite(
     }
 
 
-def _play_cell(policy: Policy, scenario: Scenario, cell: PublishedCell, **options: Any) -> np.ndarray:
+def _play_cell(
+    policy: Policy, scenario: Scenario, cell: PublishedCell, optimum: Optimum | None, **options: Any
+) -> np.ndarray:
     """Play, and return values [N] whose mean is that of the total reward; see `play_suite`."""
-    if cell.exact and not getattr(policy, "sees_state", False):
-        best = Optimum(cell.pulls, cell.arms, PRIOR)
+    if optimum is not None and not getattr(policy, "sees_state", False):
         player = Transcriber(policy, scenario.layout)
         rollout(player, scenario, **options)
         transcript = player.transcript()
-        return best.value - best.losses(transcript.actions, transcript.rewards)
+        return optimum.value - optimum.losses(transcript.actions, transcript.rewards)
     trials = rollout(policy, scenario, **options)
     return cell.informed - trials.regret.sum(axis=1, dtype=np.float64)
 
