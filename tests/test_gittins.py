@@ -56,7 +56,7 @@ def bisected_index(a: float, b: float, m: int) -> float:
         return pull(0, 0)
 
     low, high = 0.0, 1.0
-    for _ in range(40):
+    for _ in range(26):  # to 2e-8
         price = (low + high) / 2
         low, high = (price, high) if gain(price) > 0 else (low, price)
     return low

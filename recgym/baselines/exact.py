@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 
-from recgym.arrays import to_numpy
-from recgym.layout import Layout
-
-__all__ = ["Optimum", "Recorder"]
+__all__ = ["Optimum"]
 
 Counts = tuple[int, int]  # clicks and misses of an arm
-MOST_PULLS = 12  # states grow by half with each pull
+MAX_PULLS = 12  # states grow by half with each pull
 
 
 class Optimum:
@@ -27,17 +23,18 @@ class Optimum:
         prior: (a, b) of the Beta distribution.
 
     Raises:
-        ValueError: more than `MOST_PULLS` pulls.
+        ValueError: more than `MAX_PULLS` pulls.
     """
 
     def __init__(self, pulls: int, arms: int, prior: tuple[float, float] = (1.0, 1.0)) -> None:
-        if pulls > MOST_PULLS:
-            raise ValueError(f"backward induction is for at most {MOST_PULLS} pulls, got {pulls}")
-        self.pulls, (a, b) = pulls, prior
+        if pulls > MAX_PULLS:
+            raise ValueError(f"backward induction is for at most {MAX_PULLS} pulls, got {pulls}")
+        a, b = prior
+        self.pulls = pulls
 
         @cache
-        def action_values(state: tuple[Counts, ...], left: int) -> dict[Counts, float]:
-            """Expected reward from here on of pulling an arm with these counts, and of the best policy after it."""
+        def action_values(state: tuple[Counts, ...], remaining: int) -> dict[Counts, float]:
+            """Value a pull of an arm with these counts: the expected reward of it, and of the best policy after it."""
             values = {}
             for counts in {*state, *([(0, 0)] if len(state) < arms else [])}:
                 clicks, misses = counts
@@ -46,18 +43,18 @@ class Optimum:
                     rest.remove(counts)
                 rate = (a + clicks) / (a + b + clicks + misses)
                 values[counts] = rate
-                if left > 1:
-                    clicked = tuple(sorted([*rest, (clicks + 1, misses)]))
-                    missed = tuple(sorted([*rest, (clicks, misses + 1)]))
-                    values[counts] += rate * max(action_values(clicked, left - 1).values())
-                    values[counts] += (1.0 - rate) * max(action_values(missed, left - 1).values())
+                if remaining > 1:
+                    after_click = tuple(sorted([*rest, (clicks + 1, misses)]))
+                    after_miss = tuple(sorted([*rest, (clicks, misses + 1)]))
+                    values[counts] += rate * max(action_values(after_click, remaining - 1).values())
+                    values[counts] += (1.0 - rate) * max(action_values(after_miss, remaining - 1).values())
             return values
 
         self._action_values = action_values
         self.value = max(action_values((), pulls).values())  # expected total reward of the best policy
 
     def losses(self, actions: np.ndarray, clicks: np.ndarray) -> np.ndarray:
-        """[N] sum over the decisions of V(history) - Q(history, action), of trials played with `actions` [N, pulls].
+        """Sum what the decisions of each trial lose: [N], of V(history) - Q(history, action).
 
         `value` minus their mean is the policy's value, without the luck of rates and clicks: what is left out, the
         differences between V and its expectation one decision before, has mean 0 for every policy (Burch et al. 2018,
@@ -67,47 +64,13 @@ class Optimum:
             actions: [N, pulls] arms.
             clicks: [N, pulls - 1] or more; that of the last decision does not matter.
         """
-        lost = np.zeros(len(actions))
-        for row, (pulled, clicked) in enumerate(zip(actions.tolist(), clicks.tolist(), strict=True)):
+        losses = np.zeros(len(actions))
+        for row, (arms, rewards) in enumerate(zip(actions.tolist(), clicks.tolist(), strict=True)):
             counts: dict[int, Counts] = {}
-            for t, arm in enumerate(pulled):
+            for t, arm in enumerate(arms):
                 values = self._action_values(tuple(sorted(counts.values())), self.pulls - t)
                 hits, misses = counts.get(arm, (0, 0))
-                lost[row] += max(values.values()) - values[hits, misses]
+                losses[row] += max(values.values()) - values[hits, misses]
                 if t + 1 < self.pulls:
-                    counts[arm] = (hits + 1, misses) if clicked[t] else (hits, misses + 1)
-        return lost
-
-
-class Recorder:
-    """A policy that plays as another one in `evaluation.rollout` and remembers its actions and what came of them.
-
-    Args:
-        policy: has SB3's `predict`; all else that is asked for is its own.
-        layout: of the observations; names `last_reward`.
-    """
-
-    def __init__(self, policy: Any, layout: Layout) -> None:
-        self._policy, self._layout = policy, layout
-        self._chunks: list[tuple[list[np.ndarray], list[np.ndarray]]] = []  # actions and rewards [B], by decision
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._policy, name)
-
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[np.ndarray, Any]:
-        action, memory = self._policy.predict(observation, state, episode_start, deterministic)
-        if episode_start.all():  # `rollout` plays trials of one length, side by side
-            self._chunks.append(([], []))
-        else:
-            self._chunks[-1][1].append(np.array(to_numpy(self._layout.get(observation, "last_reward"))))
-        self._chunks[-1][0].append(np.array(action))
-        return action, memory
-
-    def played(self) -> tuple[np.ndarray, np.ndarray]:
-        """Actions [N, T], and rewards [N, T - 1] of all but the last decision."""
-        actions, rewards = (
-            np.concatenate([np.stack(chunk, axis=1) for chunk in chunks]) for chunks in zip(*self._chunks, strict=True)
-        )
-        return actions, rewards
+                    counts[arm] = (hits + 1, misses) if rewards[t] else (hits, misses + 1)
+        return losses

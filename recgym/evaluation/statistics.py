@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +11,9 @@ import numpy as np
 __all__ = ["Interval", "interval", "ratio"]
 
 RESAMPLES = 1000  # of the bootstrap
-
-
+BLOCK = 50  # of them at a time
 BOOTSTRAP_SEED = 20_240_131
+MAX_CACHED = 8192  # trials whose counts are kept: 16 MB, in which uint16 holds every count
 
 
 class Interval(NamedTuple):
@@ -22,14 +24,26 @@ class Interval(NamedTuple):
     high: float
 
 
+def _draw_counts(trials: int) -> Iterator[np.ndarray]:
+    """Draw how often each resample takes each of N rows: blocks [50, N] of all `RESAMPLES`, always the same for N."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    for _ in range(0, RESAMPLES, BLOCK):  # bounds memory
+        yield rng.multinomial(trials, np.full(trials, 1.0 / trials), size=BLOCK)
+
+
+@lru_cache(maxsize=2)
+def _cached_counts(trials: int) -> list[np.ndarray]:
+    return [counts.astype(np.uint16) for counts in _draw_counts(trials)]
+
+
 def _resampled_means(columns: np.ndarray) -> np.ndarray:
-    """Means [RESAMPLES, P] of bootstrap resamples of the rows of `columns` [N, P]; a resample takes whole rows."""
-    rng, trials = np.random.default_rng(BOOTSTRAP_SEED), len(columns)
-    blocks = []
-    for _ in range(0, RESAMPLES, 50):  # bounds memory: 50 x N counts at a time
-        counts = rng.multinomial(trials, np.full(trials, 1.0 / trials), size=50)
-        blocks.append(counts.astype(np.float64) @ columns / trials)
-    return np.concatenate(blocks)
+    """Means [RESAMPLES, P] of bootstrap resamples of the rows of `columns` [N, P]; a resample takes whole rows.
+
+    To draw the counts takes a hundred times as long as to use them, and a report asks for dozens of intervals over N.
+    """
+    trials = len(columns)
+    blocks = _cached_counts(trials) if trials <= MAX_CACHED else _draw_counts(trials)
+    return np.concatenate([counts.astype(np.float64) @ columns / trials for counts in blocks])
 
 
 def _percentiles(mean: float, resampled: np.ndarray) -> Interval:
