@@ -9,13 +9,13 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import recgym
 from recgym.evaluation.report import environments_markdown
+from recgym.parameters import parameters_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,22 +51,60 @@ def test_files_and_options_that_are_named_exist() -> None:
             assert not option.startswith("-") or f'"{option}"' in source or option == "--help", (command, option)
 
 
-PLUGIN = """
+@pytest.fixture(scope="module")
+def boredom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the scenario that the README prints, as it prints it."""
+    (block,) = [block for block in BLOCKS if "class Boredom" in block]
+    folder = tmp_path_factory.mktemp("boredom")
+    (folder / "boredom.py").write_text(block)
+    return folder
+
+
+def run(folder: Path, *command: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_the_added_scenario_runs_as_it_stands(boredom: Path) -> None:
+    """To its purpose: the contract is checked, and its baseline is evaluated against the bound."""
+    printed = run(boredom, "boredom.py")
+    scores = dict(re.findall(r"^(\w+) +([\d.]+) clicks, \d+% of the bound$", printed, flags=re.M))
+    assert float(scores["random"]) < float(scores["round_robin"]) < float(scores["informed"])
+
+
+def test_the_added_scenario_is_taken_by_name_from_outside(boredom: Path) -> None:
+    """With a baseline of its own, through training with that as the expert; of the README's commands, made short."""
+    commands = re.findall(r"^recgym (.*boredom:Boredom.*)$", README, flags=re.M)
+    assert [command.split()[0] for command in commands] == ["list", "evaluate", "train"]
+    for command in commands:
+        words = shlex.split(command)
+        if words[0] == "evaluate":
+            words += ["--trials", "50"]
+        if words[0] == "train":
+            words[words.index("-n") + 1] = "4000"
+            words[words.index("--pretrain-steps") + 1] = "2000"
+            words += ["--n-envs", "20", "--trials", "50", "--eval-trials", "20", "--eval-freq", "0"]
+        printed = run(boredom, "-m", "recgym", *words)
+        assert "round_robin" in printed, printed
+    assert list(boredom.glob("logs/meta_ppo/boredom*_1/checkpoint.safetensors"))
+
+
+@pytest.mark.slow
+def test_the_added_scenario_keeps_the_contract_in_the_tree(boredom: Path) -> None:
+    """Registered with the preset that the README prints, the project's own contract tests pass."""
+    assert 'Preset("recgym.scenarios.boredom:Boredom", {}, {"factor": 0.5})' in README
+    plugin = """
 import gymnasium, recgym
 preset = recgym.SCENARIOS["Boredom-v0"] = recgym.Preset("boredom:Boredom", {}, {"factor": 0.5})
 gymnasium.register("Boredom-v0", entry_point="recgym.envs:RecEnv", vector_entry_point="recgym.envs:RecVectorEnv",
                    kwargs={"scenario": preset.scenario})
 """
-
-
-@pytest.mark.slow
-def test_the_added_scenario_keeps_the_contract(tmp_path: Path) -> None:
-    """The class as the README prints it, registered with the preset that the README prints."""
-    assert 'Preset("recgym.scenarios.boredom:Boredom", {}, {"factor": 0.5})' in README
-    (block,) = [block for block in BLOCKS if "class Boredom" in block]
-    (tmp_path / "boredom.py").write_text(block)
-    (tmp_path / "boredom_plugin.py").write_text(PLUGIN)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    (boredom / "boredom_plugin.py").write_text(plugin)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(boredom)])}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "boredom_plugin", "-p", "no:cacheprovider"]
     command += ["-k", "Boredom", "tests/test_contract.py"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
@@ -74,15 +112,20 @@ def test_the_added_scenario_keeps_the_contract(tmp_path: Path) -> None:
     assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 50
 
 
-def test_no_default_of_a_parameter_is_retyped_in_a_docstring() -> None:
+def test_every_parameter_is_documented_where_it_stands() -> None:
+    """Unit and effect stand with the default, no default is retyped in prose, and the docstring shows all of it."""
     for env_id in recgym.SCENARIOS:
         scenario = type(recgym.make_scenario(env_id))
-        text = scenario.__doc__ or ""
-        assert "default" not in text.lower()
-        arguments = text.split("## Arguments")[1].split("##")[0]
-        defaults = {field.name: str(field.default) for field in fields(scenario)}
-        for name, effect in re.findall(r"\* `(\w+)` \([^)]*\):(.*?)(?=\n    \*|\Z)", arguments, flags=re.S):
-            assert defaults[name] not in re.findall(r"[\w.-]+\w|\w", effect), (env_id, name)
+        text = " ".join((scenario.__doc__ or "").split())
+        assert "default" not in text.lower() and "## Arguments" in text
+        for each, known in parameters_of(scenario):
+            assert known is not None and known.effect, (env_id, each.name)
+            assert str(each.default) not in re.findall(r"[\w.-]+\w|\w", known.effect), (env_id, each.name)
+            inherited = each.name not in vars(scenario).get("__annotations__", {})
+            assert inherited or (f"`{each.name}`" in text and " ".join(known.effect.split()) in text), (
+                env_id,
+                each.name,
+            )
 
 
 def test_the_version_stands_in_one_place_or_agrees() -> None:
