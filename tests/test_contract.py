@@ -132,7 +132,8 @@ def same(one: Any, other: Any) -> None:
     else:
         left, right = to_numpy(one), to_numpy(other)
         assert left.dtype == right.dtype
-        np.testing.assert_array_equal(left, right)
+        if not (left.shape == right.shape and (left == right).all()):  # NumPy's own test takes ten times as long
+            np.testing.assert_array_equal(left, right)
 
 
 def rows_of(task: Any) -> np.ndarray:
