@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 import recgym
 from recgym.baselines import make_baseline
+from recgym.cli import evaluate
 from recgym.evaluation import TEST_SEED, interval, rl2, rollout
 from recgym.evaluation.rl2 import FIELD, RL2, Agent, Cell, make_cell, markdown, play, print_tables, seeds_of
 
@@ -299,9 +299,8 @@ def test_tables_fit_the_terminal(crowded: dict[str, Any], capsys: pytest.Capture
 # --- the command line ------------------------------------------------------------------------------------------------
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(ROOT / "scripts")
     monkeypatch.setattr(rl2, "RL2", (FIVE, TEN._replace(exact=False)))  # both ways of measuring
-    return importlib.import_module("evaluate").main
+    return evaluate.main
 
 
 def test_evaluate_plays_checkpoints_in_the_mode_they_were_trained_in(
