@@ -37,3 +37,10 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
 
     yield run
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard gets none: they take half the time of a small run, and the tests of whole runs look at them."""
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_figure", lambda *_, **__: None)

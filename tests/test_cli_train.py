@@ -69,6 +69,7 @@ def test_a_whole_run_and_its_evaluation(algo: str, command: Any, tmp_path: Path)
         assert set(figures["return"]) == {"mean", "low", "high"} and set(figures["objectives"]) == {"clicks"}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_options_that_contradict_a_resumed_run_are_refused(command: Any, tmp_path: Path) -> None:
     command("train", "-n", "80", *TINY, "--tensorboard-log", str(tmp_path))
     file = str(checkpoint_in(tmp_path))
@@ -83,6 +84,7 @@ def test_options_that_contradict_a_resumed_run_are_refused(command: Any, tmp_pat
     assert "holds weights only" in command("train", "-i", "agents/RecBandit-v0/agent.safetensors", code=2)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_log_of_a_real_policy_trains_and_reports(command: Any, tmp_path: Path) -> None:
     rows = ["timestamp,item_id,position,click,propensity_score"]
     rows += [f"2019-11-24 00:{i // 60:02d}:{i % 60:02d},{i % 4},1,{int(i % 7 == 0)},0.25" for i in range(400)]
@@ -98,6 +100,7 @@ def test_log_of_a_real_policy_trains_and_reports(command: Any, tmp_path: Path) -
     assert set(report["off_policy"]["policies"][DEFAULT]) == {"replay", "ips", "snips"}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_log_of_sales_trains_and_reports(command: Any, tmp_path: Path) -> None:
     """Demand as fitted, on the terminal and in the report; resumed, with the log's columns."""
     prices = (1.0, 1.25, 1.5, 2.0)
@@ -149,6 +152,7 @@ def kiosk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "kiosk_module:Kiosk"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_scenario_of_ones_own_trains_and_goes_on(kiosk: str, command: Any, tmp_path: Path) -> None:
     """A safe name of the folder; a file never chooses what is imported, so that going on names the class again."""
     alone = [*TINY, "--pretrain-steps", "0"]  # nothing is tuned for it, an expert to imitate neither
@@ -166,6 +170,7 @@ def test_scenario_of_ones_own_trains_and_goes_on(kiosk: str, command: Any, tmp_p
     assert report["parameters"] == {"arms": 3, "horizon": 10}
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_gymnasiums_module_prefix_changes_nothing(command: Any, tmp_path: Path) -> None:
     command("train", "--env", "recgym:RecBandit-v0", "-n", "80", *TINY, "--tensorboard-log", str(tmp_path))
     assert weights(checkpoint_in(tmp_path))[0] == 80

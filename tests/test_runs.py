@@ -62,6 +62,7 @@ main(["train", *sys.argv[1:]])
 """
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_killed_and_interrupted_runs_resume_bit_identical(
     command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +93,7 @@ def test_killed_and_interrupted_runs_resume_bit_identical(
         assert_same(checkpoint_in(tmp_path / "whole"), file)
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("moment", ["first step", "last rollout", "last evaluation"])
 def test_interrupted_at_odd_moments_saves_what_it_says(
     moment: str, command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
