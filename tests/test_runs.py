@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs_for_tests import PPO, TINY, assert_same, checkpoint_in, weights
+from runs_for_tests import PPO, TINY, assert_same, checkpoint_in, events_in, weights
 
 import recgym
 from recgym.agents import run_folder
@@ -91,6 +91,8 @@ def test_killed_and_interrupted_runs_resume_bit_identical(
             assert "resume:" in printed and str(file) in printed
         command("train", "-i", str(file), "--trials", "200", "--eval-trials", "50")
         assert_same(checkpoint_in(tmp_path / "whole"), file)
+        evaluations = events_in(file.parent).Scalars("eval/return")
+        assert [event.step for event in evaluations] == [0, 640], "what was evaluated is not evaluated again"
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -316,7 +316,16 @@ def test_evaluate_plays_checkpoints_in_the_mode_they_were_trained_in(
     model = build("ppo", make_vec_env("RecBandit-v0", 2, **size), arguments, device="cpu", seed=0)
     file = save(tmp_path / "bare", model, arguments=arguments, env_id="RecBandit-v0", parameters=size)
     report, table = tmp_path / "r" / "report.json", tmp_path / "r" / "table.md"
-    given = ["--suite", "rl2", "--policies", f"meta={SHIPPED},bare={file},ucb1", "--trials", "100", "--device", "cpu"]
+    given = [
+        "--suite",
+        "rl2",
+        "--policies",
+        f"meta={SHIPPED},meta:argmax={SHIPPED},bare={file},ucb1",
+        "--trials",
+        "100",
+        "--device",
+        "cpu",
+    ]
     assert main([*given, "--json", str(report), "--markdown", str(table)]) == 0
     out = capsys.readouterr()
     assert "bare: trained on 5 candidates; no result at (n, k) = (10, 10)" in out.out and not out.err
@@ -326,7 +335,8 @@ def test_evaluate_plays_checkpoints_in_the_mode_they_were_trained_in(
     assert "torch" in read["versions"] and read["device"] == "cpu"
     five, ten = (cell["policies"] for cell in read["cells"])
     assert "value" in five["meta"] and "value" in five["bare"] and ten["bare"] == {"note": "trained on 5 candidates"}
-    assert set(five) == {*FIELD, "ucb1", "meta", "bare"} and "| meta |" in table.read_text()
+    assert five["meta:argmax"]["value"] != five["meta"]["value"]
+    assert set(five) == {*FIELD, "ucb1", "meta", "meta:argmax", "bare"} and "| meta |" in table.read_text()
 
     single = ["--param", "arms=10", "--param", "horizon=10", "--trials", "100", "--device", "cpu"]
     assert main([*single, "--policies", f"meta={SHIPPED},gittins", "--json", str(report)]) == 0
