@@ -17,7 +17,7 @@ from recgym.agents.tuned import tuned_values
 __all__ = ["Resumption", "RunOptions", "arguments_of", "options_to_keep", "resume"]
 
 LOG = ("log", "log_column")
-COUNTS = (
+LENGTHS = (
     "n_timesteps",
     "eval_freq",
     "eval_trials",
@@ -67,7 +67,7 @@ def arguments_of(options: RunOptions) -> dict[str, Any]:
     """
     tuned = tuned_values(options.algo, options.env)
     values = {**tuned, **options.hyperparam}
-    _check_values(options.algo, values, tuned)
+    _check_hyperparameters(options.algo, values, tuned)
     own = [name for name in (*PRETRAIN, "vary") if getattr(options, name) not in (None, ())]
     if own and options.algo != "meta_ppo":
         raise ValueError(f"--{own[0].replace('_', '-')} is an option of meta_ppo, not of {options.algo}")
@@ -84,7 +84,7 @@ def arguments_of(options: RunOptions) -> dict[str, Any]:
     }
 
 
-def _check_values(algo: str, values: Mapping[str, Any], tuned: Mapping[str, Any]) -> None:
+def _check_hyperparameters(algo: str, values: Mapping[str, Any], tuned: Mapping[str, Any]) -> None:
     """Refuse numbers that no algorithm takes, and text where the tuned value, or else the default, is a number."""
     defaults = {name: argument.default for name, argument in signature(algorithm(algo)).parameters.items()}
     usual = {**defaults, **tuned}
@@ -136,7 +136,7 @@ def options_to_keep(options: RunOptions, *, total: int, registered: bool) -> dic
         total: timesteps of the run.
         registered: whether the checkpoint names environment and parameters by itself.
     """
-    values = {name: getattr(options, name) for name in (*COUNTS, "log_column")}
+    values = {name: getattr(options, name) for name in (*LENGTHS, "log_column")}
     values |= {"n_timesteps": total, "log": None if options.log is None else str(options.log)}
     return values if registered else {**values, "env": options.env, "param": options.param}
 
@@ -188,7 +188,7 @@ def _memory_of(header: Mapping[str, Any]) -> dict[str, Any]:
     """Read what `options_to_keep` gave the checkpoint; what is of another type, or not there, is left open."""
     kept = header["counters"].get("options", {})
     kept = kept if isinstance(kept, dict) else {}
-    memory = {name: kept[name] for name in COUNTS if isinstance(kept.get(name), int)}
+    memory = {name: kept[name] for name in LENGTHS if isinstance(kept.get(name), int)}
     if isinstance(kept.get("log"), str):
         memory["log"] = Path(kept["log"])
     if kept.get("log_column"):

@@ -28,7 +28,7 @@ from recgym.evaluation.report import action_figure, compare, curves_figure
 from recgym.files import write_json
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["Outcome", "train"]
+__all__ = ["RunResult", "train"]
 
 DRAWN = ("greedy", "ucb1_tuned", "thompson", "gittins", "discounted_ucb", "linucb", "glm_ts", "meta_dp")  # beside it
 EVALUATIONS = 10  # of a run, and checkpoints, unless told otherwise
@@ -48,7 +48,7 @@ class Run(NamedTuple):
     env_id: str | None  # under which the environment is registered here
 
 
-class Outcome(NamedTuple):
+class RunResult(NamedTuple):
     """What a run leaves."""
 
     options: RunOptions
@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
     interrupted: bool  # it can be gone on with, and was not evaluated
 
 
-def train(options: RunOptions, *, device: str, resumption: Resumption | None = None) -> Outcome:
+def train(options: RunOptions, *, device: str, resumption: Resumption | None = None) -> RunResult:
     """Train, evaluate on held-out tasks, and leave everything about the run in one folder; prints how it goes.
 
     The first interrupt (SIGINT) stops after the update, with everything saved; the second at once.
@@ -89,7 +89,7 @@ def train(options: RunOptions, *, device: str, resumption: Resumption | None = N
     _learn(run, evaluation, checkpoints, again=resumption is not None)
     baselines = [name for name, baseline in baselines_for(run.env.scenario).items() if baseline.kind != "informed"]
     timesteps = run.model.num_timesteps
-    outcome = Outcome(
+    result = RunResult(
         options, run.parameters, timesteps, run.folder, checkpoints.path, baselines, interrupted=checkpoints.stop
     )
     if checkpoints.stop:
@@ -97,7 +97,7 @@ def train(options: RunOptions, *, device: str, resumption: Resumption | None = N
     else:
         print(f"trained in {time.monotonic() - started:.0f} s")
         _report(run, baselines)
-    return outcome
+    return result
 
 
 # --- beginning -------------------------------------------------------------------------------------------------------

@@ -15,12 +15,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import recgym
 from recgym.arrays import tree_items
-from recgym.benchmarks.timing import Benchmark, Measurement, Play, Workload, measure, run_probe
+from recgym.benchmarks.timing import BANDIT, Benchmark, Measurement, Play, Workload, measure, run_probe
 from recgym.sb3 import make_vec_env
 
 __all__ = ["environment_benchmarks"]
 
-ENV = "RecBandit-v0"
 PRICING = "DynamicPricing-v0"
 SB3_ENVS = 256
 NUMPY_ROWS = 4_096
@@ -120,8 +119,8 @@ def gpu_speed(name: str, workload: Workload) -> Iterator[Measurement]:
         yield Measurement.of(name, [], "steps/s", "no GPU here")
         return
     rows = GPU_ROWS // workload.shrink
-    play, env = batch_play(ENV, rows, workload.gpu)
-    few, many = measure(workload, batch_play(ENV, GPU_FEW_ROWS, workload.gpu)[0], play)
+    play, env = batch_play(BANDIT, rows, workload.gpu)
+    few, many = measure(workload, batch_play(BANDIT, GPU_FEW_ROWS, workload.gpu)[0], play)
     few_times = [1e6 * GPU_FEW_ROWS / rate for rate in few]
     times = [1e6 * rows / rate for rate in many]
     note = f"{rows:,} rows, actions drawn beforehand, one synchronisation per trial"
@@ -161,8 +160,8 @@ def step_bytes(env: Any) -> int:
 def sb3_speed(name: str, workload: Workload) -> Iterator[Measurement]:
     """Measure SB3's two interfaces to as many environments."""
     n_envs = SB3_ENVS // workload.shrink
-    ours = make_vec_env(ENV, n_envs, seed=0)
-    theirs = DummyVecEnv([partial(gymnasium.make, ENV)] * n_envs)
+    ours = make_vec_env(BANDIT, n_envs, seed=0)
+    theirs = DummyVecEnv([partial(gymnasium.make, BANDIT)] * n_envs)
     actions = draw_actions(ours.action_space, n_envs)
     ours.reset()
     theirs.reset()
@@ -179,7 +178,7 @@ def memory_growth(name: str, workload: Workload, *, device: str) -> Iterator[Mea
     rows = TORCH_ROWS // workload.shrink
     growth = []
     if Path("/proc/self/status").exists():
-        growth = [run_probe(MEMORY_PROBE, device, str(rows), ENV)[0] for _ in range(workload.processes)]
+        growth = [run_probe(MEMORY_PROBE, device, str(rows), BANDIT)[0] for _ in range(workload.processes)]
     note = f"{rows:,} rows, from after the imports to the peak of 120 steps" if growth else "needs Linux's /proc"
     yield Measurement.of(name, growth, "MB", note, most=300)
 
@@ -196,15 +195,15 @@ def environment_benchmarks() -> dict[str, Benchmark]:
     """List what can be measured, by name."""
     on_numpy = partial(batch_speed, rows=NUMPY_ROWS, device="cpu")
     on_torch = partial(batch_speed, device="torch")
-    least = {ENV: 5e6, PRICING: 1e6}  # steps per second of a batch
+    least = {BANDIT: 5e6, PRICING: 1e6}  # steps per second of a batch
     batches = {i: partial(on_numpy, env_id=i, least=least.get(i, 0.0)) for i in recgym.SCENARIOS}
     return {
-        f"{ENV} single env": Benchmark("cpu", partial(single_speed, env_id=ENV, least=12_000)),
+        f"{BANDIT} single env": Benchmark("cpu", partial(single_speed, env_id=BANDIT, least=12_000)),
         f"{PRICING} single env": Benchmark("cpu", partial(single_speed, env_id=PRICING, least=4_000)),
         **{f"{env_id} batch, NumPy": Benchmark("cpu", play) for env_id, play in batches.items()},
-        f"{ENV} batch, torch CPU": Benchmark("torch", partial(on_torch, rows=TORCH_ROWS, env_id=ENV, least=5e6)),
+        f"{BANDIT} batch, torch CPU": Benchmark("torch", partial(on_torch, rows=TORCH_ROWS, env_id=BANDIT, least=5e6)),
         f"{PRICING} batch, torch CPU": Benchmark("torch", partial(on_torch, rows=NUMPY_ROWS, env_id=PRICING)),
-        f"{ENV} batch, torch GPU": Benchmark("cuda", gpu_speed),
+        f"{BANDIT} batch, torch GPU": Benchmark("cuda", gpu_speed),
         "SB3 RecVecEnv / DummyVecEnv": Benchmark("cpu", sb3_speed),
         "memory growth, NumPy": Benchmark("cpu", partial(memory_growth, device="cpu")),
         "memory growth, torch CPU": Benchmark("torch", partial(memory_growth, device="torch")),

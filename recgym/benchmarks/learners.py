@@ -18,8 +18,8 @@ import recgym
 from recgym.agents.tuned import tuned_values
 from recgym.baselines.gittins import load_table
 from recgym.benchmarks.race import initial_policies, time_to_score
-from recgym.benchmarks.sizes import ENV, FULL, NO_EXPERT, OURS, make_learner, make_training_env, size_of
-from recgym.benchmarks.timing import Benchmark, Measurement, Play, Workload, measure
+from recgym.benchmarks.sizes import FULL_SIZE, NO_EXPERT, OURS, make_learner, make_training_env, size_of
+from recgym.benchmarks.timing import BANDIT, Benchmark, Measurement, Play, Workload, measure
 from recgym.sb3 import RecVecEnv
 
 __all__ = ["learner_benchmarks", "phase_lines"]
@@ -49,7 +49,7 @@ def empty_cache() -> Iterator[None]:
 
 def gittins_table(name: str, workload: Workload) -> Iterator[Measurement]:
     """Time the computation of the table that the Gittins index plays by."""
-    scenario = recgym.make_scenario(ENV, **size_of(workload).parameters)
+    scenario = recgym.make_scenario(BANDIT, **size_of(workload).parameters)
 
     def seconds() -> float:
         start = time.perf_counter()
@@ -108,7 +108,7 @@ def training_speed(name: str, workload: Workload) -> Iterator[Measurement]:
     size = size_of(workload)
     other = "RecurrentPPO"
     workload = workload._replace(repeats=min(workload.repeats, MAX_REPEATS))
-    scenario = recgym.make_scenario(ENV, **size.parameters)
+    scenario = recgym.make_scenario(BANDIT, **size.parameters)
     models = {other: make_learner("recurrent_ppo", make_training_env(scenario, size.n_envs), size)}
     same = {"n_epochs": models[other].n_epochs, "batch_size": models[other].batch_size, "batch_decisions": None}
     for label, values in ((OURS, {}), (SAME_WORK, same)):
@@ -135,7 +135,7 @@ def gpu_training(name: str, workload: Workload) -> Iterator[Measurement]:
         return
     n_envs = GPU_ENVS // workload.shrink
     size = size_of(workload)
-    env: Any = make_training_env(recgym.make_scenario(ENV, **size.parameters), n_envs, device=workload.gpu)
+    env: Any = make_training_env(recgym.make_scenario(BANDIT, **size.parameters), n_envs, device=workload.gpu)
     model = make_learner("meta_ppo", env, size, device=workload.gpu, **NO_EXPERT)
     times: list[tuple[float, ...]] = []
     play = training_play(model, times)
@@ -190,9 +190,9 @@ def latency(name: str, workload: Workload, *, history_layers: int) -> Iterator[M
     """Time `predict` for one user; with a history, at the beginning, in the middle and at the end of a long trial."""
     size = size_of(workload)
     parameters = {**size.parameters, **({"horizon": size.long_horizon} if history_layers else {})}
-    env = make_training_env(recgym.make_scenario(ENV, **parameters), 1)
-    policy = {**tuned_values("meta_ppo", ENV).get("policy_kwargs", {}), "history_layers": history_layers}
-    model = make_learner("meta_ppo", env, FULL, **NO_EXPERT, policy_kwargs=policy)
+    env = make_training_env(recgym.make_scenario(BANDIT, **parameters), 1)
+    policy = {**tuned_values("meta_ppo", BANDIT).get("policy_kwargs", {}), "history_layers": history_layers}
+    model = make_learner("meta_ppo", env, FULL_SIZE, **NO_EXPERT, policy_kwargs=policy)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -13,7 +13,8 @@ import numpy as np
 import recgym
 from recgym.arrays import batch_size, to_numpy, tree_map
 from recgym.baselines import make_baseline
-from recgym.benchmarks.sizes import ENV, FULL, NO_EXPERT, QUICK, make_learner, make_training_env
+from recgym.benchmarks.sizes import FULL_SIZE, NO_EXPERT, QUICK_SIZE, make_learner, make_training_env
+from recgym.benchmarks.timing import BANDIT
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Interval, Trials, interval, rollout, summarise
 from recgym.evaluation.report import new_figure, open_table
 
@@ -103,8 +104,8 @@ def train_on_fixed_tasks(*, timesteps: int, quick: bool) -> Iterator[Generalisat
         timesteps: of each training, rounded up to whole rollouts.
         quick: small environments and networks, few tasks.
     """
-    size = QUICK if quick else FULL
-    scenario = recgym.make_scenario(ENV, **size.parameters)
+    size = QUICK_SIZE if quick else FULL_SIZE
+    scenario = recgym.make_scenario(BANDIT, **size.parameters)
     fresh = {s: make_split(scenario, size.trials, seed=s) for s in (TRAINING_SEED, VALIDATION_SEED, TEST_SEED)}
     runs = [(knobs, tasks) for knobs in KNOBS for tasks in (TASKS[:2] + TASKS[-1:] if quick else TASKS)]
     for number, (knobs, tasks) in enumerate(runs, 1):
@@ -169,7 +170,7 @@ def overfitting_figure(agents: Sequence[Generalisation]) -> Any:
     axes.set_xscale("log")
     axes.set_xticks(list(ticks), ticks.values())
     axes.minorticks_off()
-    axes.set(xlabel="tasks in training", ylabel="normalised score", title=f"{ENV}: PPO from scratch on fixed tasks")
+    axes.set(xlabel="tasks in training", ylabel="normalised score", title=f"{BANDIT}: PPO from scratch on fixed tasks")
     if agents:
         axes.legend(fontsize=9, frameon=False)
     return figure

@@ -12,8 +12,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 import recgym
 from recgym.agents.tuned import tuned_values
 from recgym.baselines import make_baseline
-from recgym.benchmarks.sizes import ENV, LEARNERS, NO_EXPERT, OURS, make_learner, make_training_env, size_of
-from recgym.benchmarks.timing import Measurement, Workload
+from recgym.benchmarks.sizes import LEARNERS, NO_EXPERT, OURS, make_learner, make_training_env, size_of
+from recgym.benchmarks.timing import BANDIT, Measurement, Workload
 from recgym.evaluation import VALIDATION_SEED, rollout
 from recgym.evaluation.report import new_figure
 
@@ -113,7 +113,7 @@ class Race(BaseCallback):
 def time_to_score(name: str, workload: Workload, *, curves: dict[str, Any]) -> Iterator[Measurement]:
     """Race all learners, one after another; `curves` keeps their evaluations and the scores that count."""
     size = size_of(workload)
-    scenario = recgym.make_scenario(ENV, **size.parameters)
+    scenario = recgym.make_scenario(BANDIT, **size.parameters)
 
     def score(policy: Any) -> float:
         return float(rollout(policy, scenario, trials=size.trials, seed=VALIDATION_SEED).expected.mean())
@@ -128,7 +128,7 @@ def time_to_score(name: str, workload: Workload, *, curves: dict[str, Any]) -> I
         stop: KeyboardInterrupt | None = None
         try:
             while not race.over:  # where the tuned number of steps is over, another call of learn goes on
-                model.learn(tuned_values(algo, ENV)["n_timesteps"], race, reset_num_timesteps=False)
+                model.learn(tuned_values(algo, BANDIT)["n_timesteps"], race, reset_num_timesteps=False)
         except KeyboardInterrupt as interrupt:
             stop = interrupt
         curves["learners"][label] = [point._asdict() for point in race.curve]
@@ -158,19 +158,19 @@ def initial_policies(name: str, workload: Workload) -> Iterator[Measurement]:
     """Count the trials that MetaPPO plays in training until it scores as Thompson sampling, by what it begins with."""
     size = size_of(workload)
     for label, (parameters, policy, values) in INITIAL.items():
-        scenario = recgym.make_scenario(ENV, **size.parameters, **parameters)
+        scenario = recgym.make_scenario(BANDIT, **size.parameters, **parameters)
 
         def score(agent: Any, scenario: Any = scenario) -> float:
             return float(rollout(agent, scenario, trials=size.trials, seed=VALIDATION_SEED).expected.mean())
 
         goal = {"Thompson": score(make_baseline("thompson", scenario))}
-        usual = {**tuned_values("meta_ppo", ENV), **size.hyperparameters.get("meta_ppo", {})}
+        usual = {**tuned_values("meta_ppo", BANDIT), **size.hyperparameters.get("meta_ppo", {})}
         kwargs = {**usual.get("policy_kwargs", {}), **policy}
         race = Race(score, goal, every=0.0, budget=workload.budget, label=label)
         env = make_training_env(scenario, size.n_envs)
         model = make_learner("meta_ppo", env, size, **values, policy_kwargs=kwargs)
         while not race.over:
-            model.learn(tuned_values("meta_ppo", ENV)["n_timesteps"], race, reset_num_timesteps=False)
+            model.learn(tuned_values("meta_ppo", BANDIT)["n_timesteps"], race, reset_num_timesteps=False)
         point = race.reached.get("Thompson", race.curve[-1])
         trials = point.timesteps // scenario.horizon
         scores = f"{race.curve[0].score:.2f}, then {point.score:.2f} of {goal['Thompson']:.2f}"
@@ -188,7 +188,7 @@ def time_figure(curves: Mapping[str, Any]) -> Any:
     for goal, score in curves.get("goals", {}).items():
         axes.axhline(score, color="grey", linewidth=1, linestyle="--")
         axes.annotate(goal, (1, score), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9)
-    title = f"{ENV}: score on validation tasks, evaluations not counted"
+    title = f"{BANDIT}: score on validation tasks, evaluations not counted"
     axes.set(xlabel="training (s)", ylabel="expected reward per trial", title=title)
     if curves.get("learners"):
         axes.legend(fontsize=9, frameon=False, loc="lower right")

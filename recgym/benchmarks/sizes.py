@@ -6,23 +6,21 @@ from typing import Any, NamedTuple
 
 from recgym.agents.algorithms import build
 from recgym.agents.tuned import tuned_values
-from recgym.benchmarks.timing import Workload
+from recgym.benchmarks.timing import BANDIT, Workload
 from recgym.sb3 import RecVecEnv
 
 __all__ = [
-    "ENV",
-    "FULL",
+    "FULL_SIZE",
     "LEARNERS",
     "NO_EXPERT",
     "OURS",
-    "QUICK",
+    "QUICK_SIZE",
     "Size",
     "make_learner",
     "make_training_env",
     "size_of",
 ]
 
-ENV = "RecBandit-v0"
 LEARNERS = {"MetaPPO": "meta_ppo", "RecurrentPPO": "recurrent_ppo", "PPO": "ppo"}
 OURS = "MetaPPO"
 NO_EXPERT: dict[str, Any] = {"expert": None, "expert_coef": 0.0, "pretrain_steps": 0}  # PPO alone
@@ -39,9 +37,9 @@ class Size(NamedTuple):
     hyperparameters: dict[str, dict[str, Any]]  # by algorithm, in place of the tuned ones
 
 
-FULL = Size({}, 500, 256, 2_000, 3.0, {})
+FULL_SIZE = Size({}, 500, 256, 2_000, 3.0, {})
 SMALL = {"n_steps": 10, "batch_size": 40, "n_epochs": 2}
-QUICK = Size(
+QUICK_SIZE = Size(
     {"arms": 3, "horizon": 10},
     30,
     16,
@@ -57,12 +55,12 @@ QUICK = Size(
 
 def size_of(workload: Workload) -> Size:
     """Choose the size of a workload."""
-    return QUICK if workload.shrink > 1 else FULL
+    return QUICK_SIZE if workload.shrink > 1 else FULL_SIZE
 
 
 def make_learner(algo: str, env: RecVecEnv, size: Size, *, device: str = "cpu", **values: Any) -> Any:
     """Make an algorithm with its tuned values, and `values` instead of some."""
-    arguments = {**tuned_values(algo, ENV), **size.hyperparameters.get(algo, {}), **values}
+    arguments = {**tuned_values(algo, BANDIT), **size.hyperparameters.get(algo, {}), **values}
     for name in ("n_timesteps", "n_envs"):  # of a run
         del arguments[name]
     return build(algo, env, arguments, device=device, seed=0)

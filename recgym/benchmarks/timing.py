@@ -22,6 +22,7 @@ from recgym.evaluation.report import open_table
 from recgym.rng import make_rng
 
 __all__ = [
+    "BANDIT",
     "Benchmark",
     "Measurement",
     "Play",
@@ -34,6 +35,7 @@ __all__ = [
     "run_probe",
 ]
 
+BANDIT = "RecBandit-v0"
 Play = Callable[[], int]  # plays a trial in every row, waits for the device, returns the number of steps
 Item = TypeVar("Item")
 

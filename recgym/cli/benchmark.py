@@ -33,7 +33,7 @@ EXAMPLES = """examples:
 torch on the CPU runs in one thread unless told otherwise: where other processes use the same cores, several threads
 wait for each other far longer than they compute (OMP_WAIT_POLICY=PASSIVE shortens that).
 """
-LIBRARIES = ("gymnasium", "numpy", "array-api-compat", "torch", "stable-baselines3", "sb3-contrib")
+PACKAGES = ("gymnasium", "numpy", "array-api-compat", "torch", "stable-baselines3", "sb3-contrib")
 BUDGET = 600.0  # seconds of training per learner
 QUICK_BUDGET = 0.5
 TIMESTEPS = 500_000  # of each agent that may overfit
@@ -44,11 +44,11 @@ QUICK_TRIALS = 200
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = parse(arguments)
-    return guarded(lambda: run(options))
+    options = benchmark_options(arguments)
+    return guarded(lambda: run_benchmark(options))
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def benchmark_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the options; exits where one is none."""
     parser = make_parser("benchmark", __doc__ or "", EXAMPLES)
     add = parser.add_argument
@@ -89,7 +89,7 @@ def check(options: argparse.Namespace) -> None:
         new_figure()  # refused now, where it cannot be drawn, rather than after the work
 
 
-def run(options: argparse.Namespace) -> int:
+def run_benchmark(options: argparse.Namespace) -> int:
     """Measure what is asked for, print it, write it; returns the exit status."""
     check(options)
     if options.headroom:
@@ -181,7 +181,7 @@ def report_of(
     report = {
         "quick": options.quick,
         "complete": complete,
-        "versions": {"recgym": recgym.__version__, **{name: version(name) for name in LIBRARIES}},
+        "versions": {"recgym": recgym.__version__, **{name: version(name) for name in PACKAGES}},
         "platform": f"{platform.platform()}, Python {platform.python_version()}",
         "gpu": torch.cuda.get_device_name(gpu) if gpu else None,
         "cores": cores,

@@ -48,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", default="auto", help="of checkpoints: auto, cpu, cuda (default: %(default)s)")
     add("--list-policies", action="store_true", help="list the environment's baselines and stop")
     options = parser.parse_args(arguments)
-    return guarded(lambda: run(options))
+    return guarded(lambda: run_evaluation(options))
 
 
-def run(options: argparse.Namespace) -> int:
+def run_evaluation(options: argparse.Namespace) -> int:
     """Evaluate as the options say; returns the exit status."""
     if options.suite and (options.env or options.param):
         raise ValueError(f"--suite {options.suite} has environments of its own: leave --env and --param out")

@@ -14,7 +14,7 @@ from recgym.cli.list_ import print_environments
 from recgym.cli.options import add_parameters, call_of, choose_device, guarded, make_parser, named_value
 
 if TYPE_CHECKING:
-    from recgym.agents.runs import Outcome
+    from recgym.agents.runs import RunResult
 
 __all__ = ["main"]
 
@@ -29,8 +29,8 @@ EXAMPLES = """examples:
   recgym train --env my_module:MyScenario    # a scenario of your own, from the current folder
   tensorboard --logdir logs
 """
-FREQUENCIES = ("eval_freq", "save_freq")
-COUNTS = ("n_timesteps", "n_envs", "num_threads", "trials", "eval_trials", "tasks")
+AT_LEAST_ZERO = ("eval_freq", "save_freq", "pretrain_steps")
+AT_LEAST_ONE = ("n_timesteps", "n_envs", "num_threads", "trials", "eval_trials", "tasks")
 MAPPINGS = ("param", "hyperparam", "log_column")
 MAX_SEED = 999_999  # above are validation and test tasks
 
@@ -41,46 +41,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--list-envs" in words:
         print_environments()
         return 0
-    return guarded(lambda: train(parse(words)), stopped="stopped; what was saved before is kept")
+    return guarded(lambda: run_training(train_options(words)), stopped="stopped; what was saved before is kept")
 
 
-def train(options: dict[str, Any]) -> int:
+def run_training(options: dict[str, Any]) -> int:
     """Train, and say how to evaluate, inspect and resume; returns the exit status."""
     from recgym.agents.run_options import RunOptions, resume
-    from recgym.agents.runs import train as run
+    from recgym.agents.runs import train
 
     device = choose_device(options.get("device", RunOptions.device))
     resumption = resume(options) if "trained_agent" in options else None
-    outcome = run(resumption.options if resumption else RunOptions(**options), device=device, resumption=resumption)
-    if outcome.interrupted:
-        print("resume:  ", shlex.join([*call_of("train"), *_resuming(outcome)]))
+    result = train(resumption.options if resumption else RunOptions(**options), device=device, resumption=resumption)
+    if result.interrupted:
+        print("resume:  ", shlex.join([*call_of("train"), *_resuming(result)]))
         return 130
-    for line in next_steps(outcome):
+    for line in next_steps(result):
         print(line)
     return 0
 
 
-def _resuming(outcome: Outcome) -> list[str]:
+def _resuming(result: RunResult) -> list[str]:
     """Give the options that go on with a run; what is not registered has to be named each time."""
     from recgym import SCENARIOS
 
-    name = [] if outcome.options.env in SCENARIOS else ["--env", outcome.options.env]
-    return ["-i", str(outcome.checkpoint), *name]
+    name = [] if result.options.env in SCENARIOS else ["--env", result.options.env]
+    return ["-i", str(result.checkpoint), *name]
 
 
-def next_steps(outcome: Outcome) -> list[str]:
+def next_steps(result: RunResult) -> list[str]:
     """Write the commands that evaluate, inspect and resume a run, and where its report is."""
-    env, algo = outcome.options.env, outcome.options.algo
-    parameters = [part for key, value in outcome.parameters.items() for part in ("--param", f"{key}={_json(value)}")]
-    policies = ",".join([*outcome.baselines, f"{algo}={outcome.checkpoint}"])
-    logs = str(outcome.folder.parent.parent)
+    env, algo = result.options.env, result.options.algo
+    parameters = [part for key, value in result.parameters.items() for part in ("--param", f"{key}={_json(value)}")]
+    policies = ",".join([*result.baselines, f"{algo}={result.checkpoint}"])
+    logs = str(result.folder.parent.parent)
     evaluation = [*call_of("evaluate"), "--env", env, *parameters, "--policies", policies]
-    longer = [*call_of("train"), *_resuming(outcome), "-n", str(2 * outcome.timesteps)]
+    longer = [*call_of("train"), *_resuming(result), "-n", str(2 * result.timesteps)]
     return [
         f"evaluate: {shlex.join(evaluation)}",
         f"inspect:  {shlex.join([sys.executable, '-m', 'tensorboard.main', '--logdir', logs])}",
         f"resume:   {shlex.join(longer)}",
-        f"report:   {outcome.folder / 'report.json'}",
+        f"report:   {result.folder / 'report.json'}",
     ]
 
 
@@ -88,7 +88,7 @@ def _json(value: Any) -> str:
     return json.dumps(value)
 
 
-def parse(arguments: Sequence[str]) -> dict[str, Any]:
+def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     """Read the options that were chosen, and no others, by the names of `RunOptions`; exits where one is wrong."""
     from recgym.agents.algorithms import ALGORITHMS
     from recgym.agents.run_options import RunOptions
@@ -151,8 +151,8 @@ def parse(arguments: Sequence[str]) -> dict[str, Any]:
     add("-P", "--progress", action="store_true", help="show a progress bar")
     add("--list-envs", action="store_true", help="list the environments and stop")
     options = vars(parser.parse_args(arguments))
-    for name in (*COUNTS, *FREQUENCIES, "pretrain_steps"):
-        least = 1 if name in COUNTS else 0
+    for name in (*AT_LEAST_ONE, *AT_LEAST_ZERO):
+        least = 1 if name in AT_LEAST_ONE else 0
         if options.get(name, least) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {options[name]}")
     if "log_column" in options and "log" not in options:

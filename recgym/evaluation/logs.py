@@ -82,10 +82,10 @@ def finish_pricing(
     return {"transactions": log.to_json(), "share_of_informed": {k: v._asdict() for k, v in shares.items()}}
 
 
-OPEN_BANDIT = LogKind(open_bandit, begin_bandit, finish_bandit)
+BANDIT_LOGS = LogKind(open_bandit, begin_bandit, finish_bandit)
 LOGS = {  # by scenario class
-    "Bandit": OPEN_BANDIT,
-    "DriftBandit": OPEN_BANDIT,
+    "Bandit": BANDIT_LOGS,
+    "DriftBandit": BANDIT_LOGS,
     "DynamicPricing": LogKind(transactions, begin_pricing, finish_pricing),
 }
 
