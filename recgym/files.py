@@ -1,16 +1,19 @@
-"""Files that are written whole or not at all."""
+"""Write files whole or not at all, and say beforehand where that will fail."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-__all__ = ["write_atomically"]
+__all__ = ["check_writable", "write_atomically", "write_json"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """The whole file or nothing: to a temporary file beside it, flushed to disk, then renamed. Makes the folder."""
+    """Write the whole file or nothing: to one beside it, flushed to disk, then renamed. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:
@@ -24,3 +27,33 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, all or nothing, indented; what is undefined (0/0) becomes null."""
+
+    def defined(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: defined(item) for key, item in part.items()}
+        if isinstance(part, list | tuple):
+            return [defined(item) for item in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    write_atomically(path, (json.dumps(defined(value), indent=2, allow_nan=False) + "\n").encode())
+
+
+def check_writable(path: Path) -> None:
+    """Fail before the work rather than after it; makes the folder.
+
+    Raises:
+        OSError: the file cannot be written (says why).
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        if path.exists() and not path.is_file():
+            raise OSError("it is no regular file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error}") from None

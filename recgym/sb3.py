@@ -1,35 +1,27 @@
-"""The Stable-Baselines3 interface: `RecVecEnv`, `make_vec_env`, and evaluation during training."""
+"""The Stable-Baselines3 interface: `RecVecEnv` and `make_vec_env`."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 try:
-    from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.logger import Figure, HParam
     from stable_baselines3.common.vec_env import VecEnv
 except ImportError as error:
     raise ImportError("recgym.sb3 needs Stable-Baselines3: pip install 'recgym[agents]'") from error
 
 import recgym
 from recgym.arrays import Array, Seed, to_numpy, tree_items
-from recgym.baselines import make_baseline
 from recgym.envs import RENDERED_ROWS, check_options, check_render_mode
-from recgym.evaluation import VALIDATION_SEED, Trials, rollout, summarise
-from recgym.evaluation.report import action_figure, curves_figure
 from recgym.render import Recorder
 from recgym.rng import make_rng
 from recgym.runner import Runner, Step
 
-__all__ = ["EvaluationCallback", "RecVecEnv", "make_vec_env"]
-
-RATES = {"clicks": "ctr"}  # what an objective per decision is called
+__all__ = ["RecVecEnv", "make_vec_env"]
 
 
 def make_vec_env(
@@ -42,7 +34,7 @@ def make_vec_env(
     tasks: Any = None,
     **parameters: Any,
 ) -> RecVecEnv:
-    """A registered environment for SB3, `n_envs` trials computed as one batch.
+    """A problem as an SB3 environment, `n_envs` trials computed as one batch.
 
     Args:
         id: a problem as `recgym.make_scenario` takes it: an id, `module:Class`, or a built scenario.
@@ -227,127 +219,3 @@ class RecVecEnv(VecEnv):
         """Take up a `snapshot`; raises ValueError where it does not fit."""
         self.runner.restore(arrays)
         self._returns[:] = arrays["returns"]
-
-
-class EvaluationCallback(BaseCallback):
-    """Evaluates on validation tasks every `every` timesteps and logs figures and pictures to TensorBoard.
-
-    Tags, named alike for every algorithm: `rollout/ctr` (or another objective per decision), `eval/ctr`, `eval/return`,
-    `eval/regret`, `eval/expected_reward`, `eval/normalised_score`, `eval/difference` (to the best baseline), and the
-    images `eval/regret_curves` and `eval/actions`. A model with a method `figures(scenario, seed=..., title=...)` adds
-    its own, by name.
-
-    Args:
-        scenario: what is evaluated; seeds are those of validation, the same tasks and luck each time.
-        every: timesteps between evaluations; 0 evaluates at the start and at the end only.
-        trials: per evaluation.
-        baselines: names drawn beside the agent; random and informed are added.
-        hyperparameters: shown in TensorBoard's HPARAMS tab.
-
-    Raises:
-        ValueError: when training begins, where VecNormalize changes the observations that the model sees.
-    """
-
-    def __init__(
-        self,
-        scenario: Any,
-        *,
-        every: int,
-        trials: int = 1000,
-        baselines: Iterable[str] = (),
-        hyperparameters: dict[str, Any] | None = None,
-        verbose: int = 0,
-    ) -> None:
-        super().__init__(verbose)
-        self.scenario = scenario
-        self.every, self.trials = every, trials
-        self.names = list(dict.fromkeys(("random", *baselines, "informed")))
-        self.hyperparameters = hyperparameters
-        self.last_evaluation = -1  # timesteps; kept in checkpoints
-        self._baselines: dict[str, Trials] = {}
-        self._running = np.zeros((0, 1 + len(scenario.objectives)))  # [B, 1 + M] decisions and sums of trials under way
-        self._whole = np.zeros(0, dtype=bool)  # [B] seen from their beginning
-        self._finished: deque[np.ndarray] = deque()  # [1 + M] each: the latest whole trials
-
-    def _init_callback(self) -> None:
-        normalised = self.model.get_vec_normalize_env()
-        if normalised is not None and normalised.norm_obs:
-            raise ValueError("EvaluationCallback shows observations as they are: use VecNormalize(norm_obs=False)")
-        rows = self.training_env.num_envs
-        self._running = np.zeros((rows, 1 + len(self.scenario.objectives)))
-        self._whole = np.full(rows, self.model.num_timesteps == 0)
-        self._finished = deque(maxlen=self.model._stats_window_size)  # as many as ep_rew_mean averages
-        if not self._baselines:
-            for name in self.names:
-                policy = make_baseline(name, self.scenario)
-                self._baselines[name] = rollout(policy, self.scenario, trials=self.trials, seed=VALIDATION_SEED)
-
-    def _on_training_start(self) -> None:
-        if self.hyperparameters:
-            shown = {k: v if isinstance(v, int | float | str) else str(v) for k, v in self.hyperparameters.items()}
-            metrics: dict[str, float] = {"eval/normalised_score": 0.0, "eval/regret": 0.0, "rollout/ep_rew_mean": 0.0}
-            self.logger.record("hparams", HParam(shown, metrics), exclude=("stdout", "log", "json", "csv"))
-        if self.last_evaluation < 0:
-            self.evaluate()
-
-    def _on_step(self) -> bool:
-        infos, ended = self.locals["infos"], self.locals["dones"]
-        if not infos:  # the rollout stays on a GPU and says at its end what they would have said
-            return True
-        self._running += [[1.0, *(info[name] for name in self.scenario.objectives)] for info in infos]
-        for row in np.flatnonzero(ended):
-            if self._whole[row]:
-                self._finished.append(self._running[row].copy())
-            self._running[row], self._whole[row] = 0.0, True
-        return True
-
-    def _on_rollout_end(self) -> None:
-        totals = self.locals.get("totals")  # sums over the rollout, by name
-        if totals:
-            means = [float(totals[name].mean()) / self.locals["n_steps"] for name in self.scenario.objectives]
-        elif self._finished:
-            decisions, *sums = np.sum(self._finished, axis=0)
-            means = [float(value / decisions) for value in sums]
-        else:
-            return
-        for name, mean in zip(self.scenario.objectives, means, strict=True):
-            self.logger.record(f"rollout/{RATES.get(name, name)}", mean)
-
-    def _on_rollout_start(self) -> None:  # weights and counters agree here, after an update
-        if self.every and self.num_timesteps - self.last_evaluation >= self.every:
-            self.evaluate()
-
-    def _on_training_end(self) -> None:
-        if self.num_timesteps != self.last_evaluation:
-            self.evaluate()
-
-    def evaluate(self) -> Trials:
-        """Evaluate the current policy, sampled, and log."""
-        trials = rollout(self.model, self.scenario, trials=self.trials, seed=VALIDATION_SEED)
-        results = {**self._baselines, "agent": trials}
-        contenders = [name for name in self.names if name not in ("random", "informed")] or ["random"]
-        reference = max(contenders, key=lambda name: self._baselines[name].returns.mean())
-        summary = summarise(results, self.scenario)["agent"]
-        for name, value in summary.objectives.items():
-            self.logger.record(f"eval/{RATES.get(name, name)}", value.mean / self.scenario.horizon)
-        for name, value in summary.costs.items():
-            self.logger.record(f"eval/{name}", value.mean / self.scenario.horizon)
-        self.logger.record("eval/return", summary.returns.mean)
-        if summary.regret is not None and summary.normalised is not None:
-            self.logger.record("eval/regret", summary.regret.mean)
-            self.logger.record("eval/normalised_score", summary.normalised.mean)
-        self.logger.record("eval/expected_reward", float(trials.expected.mean()) / self.scenario.horizon)
-        self.logger.record("eval/difference", summary.versus[reference].mean)
-        hidden = ("stdout", "log", "json", "csv")
-        title = f"after {self.num_timesteps:,} timesteps, {self.trials:,} validation trials"
-        own: dict[str, Any] = getattr(self.model, "figures", lambda *_, **__: {})(
-            self.scenario, seed=VALIDATION_SEED, title=title
-        )
-        curves = curves_figure(results, self.scenario, title=title, emphasise=("agent",))
-        actions = action_figure(trials, self.scenario, title=title)
-        for name, figure in {"regret_curves": curves, "actions": actions, **own}.items():
-            figure.set_dpi(70)  # a run has dozens of them
-            self.logger.record(f"eval/{name}", Figure(figure, close=False), exclude=hidden)
-        self.logger.dump(self.num_timesteps)
-        self.last_evaluation = self.num_timesteps
-        return trials

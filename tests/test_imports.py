@@ -31,6 +31,7 @@ ORDER = (  # a part may import from the rows above its own and from itself; "" i
     {"testing", "agents"},
     {"benchmarks"},
     {"cli"},
+    {"__main__"},
 )
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 NEEDS_SB3 = ("sb3", "agents", "benchmarks")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +11,9 @@ from stable_baselines3 import PPO
 import recgym
 from recgym.agents import MetaPPO, load_pretrained
 from recgym.agents.algorithms import build
+from recgym.agents.tuned import tuned_values
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, evaluate
 from recgym.sb3 import make_vec_env
-
-HYPERPARAMETERS = Path(__file__).parent.parent / "scripts" / "hyperparams.toml"
 
 
 def summary(agent: Any, scenario: Any, trials: int, seed: int) -> Any:
@@ -57,7 +54,7 @@ def test_the_shipped_agents_are_above_what_they_learn_to_beat(
 
 @pytest.mark.slow
 def test_ppo_with_the_tuned_values_ends_above_ucb1() -> None:
-    values = tomllib.loads(HYPERPARAMETERS.read_text())["ppo"]["default"]
+    values = tuned_values("ppo", "RecBandit-v0")
     del values["n_timesteps"]
     env = make_vec_env("RecBandit-v0", values.pop("n_envs"), 0)
     threads = torch.get_num_threads()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import recgym
-from recgym.evaluation.report import environments_markdown
+from recgym.cli.list_ import environments_markdown
+from recgym.cli.options import COMMANDS
 from recgym.parameters import parameters_of
 
 ROOT = Path(__file__).parent.parent
@@ -37,16 +38,19 @@ def test_the_first_block_is_short() -> None:
 
 def test_environment_table_is_that_of_the_registry() -> None:
     table = README.split("checked by the tests -->")[1].split("<!-- end of environments -->")[0]
-    assert table.strip() == environments_markdown(), "run `python -m recgym.evaluation.report` and paste what it prints"
+    assert table.strip() == environments_markdown(), "run `recgym list --markdown` and paste what it prints"
 
 
 def test_files_and_options_that_are_named_exist() -> None:
     for text, folder in ((README, ROOT), (AGENTS, ROOT / "docs")):
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (folder / link).exists(), link
-    for command in re.findall(r"^python scripts/\S+\.py.*$", README + AGENTS, flags=re.M):
-        _, script, *options = shlex.split(command, comments=True)
-        source = (ROOT / script).read_text()
+    calls = rf"^(?:python scripts/\S+\.py|recgym (?:{'|'.join(COMMANDS)})) .*$"
+    for command in re.findall(calls, README + AGENTS, flags=re.M):
+        program, name, *options = shlex.split(command, comments=True)
+        assert program == "recgym" or (ROOT / name).exists(), command
+        module = COMMANDS[Path(name).stem].module
+        source = "".join((ROOT / "recgym" / "cli" / f"{part}.py").read_text() for part in (module, "options"))
         for option in options:
             assert not option.startswith("-") or f'"{option}"' in source or option == "--help", (command, option)
 

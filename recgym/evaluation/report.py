@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import recgym
-from recgym.data import TransactionLog
-from recgym.evaluation.statistics import Interval
+from recgym.baselines import baselines_for
+from recgym.evaluation.comparison import Comparison, evaluate
+from recgym.evaluation.groups import cut_json, print_cut
+from recgym.evaluation.statistics import Interval, ratio
 from recgym.evaluation.summary import Summary
-from recgym.evaluation.trials import Trials, action_shares
+from recgym.evaluation.trials import CHUNK, TEST_SEED, Trials, action_shares
+from recgym.scenario import Scenario
+
+if TYPE_CHECKING:
+    from recgym.data import TransactionLog
 
 __all__ = [
+    "FIGURE_ENDINGS",
+    "KNOWS",
     "action_figure",
+    "check_drawable",
+    "compare",
     "curves_figure",
-    "environments_markdown",
+    "new_figure",
+    "open_table",
     "print_shares",
     "print_table",
     "print_transactions",
@@ -27,7 +39,8 @@ __all__ = [
 KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed": "the task", "agent": "its training"}
 SIGNS = {1: "+", 0: " ", -1: "-"}
 Z95 = 1.959963984540054
-MOST_INSIDE = 12  # curves whose legend fits into the figure
+MAX_INSIDE = 12  # curves whose legend fits into the figure
+FIGURE_ENDINGS = (".png", ".pdf", ".svg")
 
 
 def report_json(
@@ -40,14 +53,14 @@ def report_json(
     reference: str,
     kinds: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The report as JSON can carry it."""
+    """Put figures into a report as JSON can carry it."""
 
-    def plain(value: Any) -> Any:
-        return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value._asdict()
+    def fields_of(value: Any) -> Any:
+        return {key: fields_of(item) for key, item in value.items()} if isinstance(value, dict) else value._asdict()
 
     policies = {}
     for name, summary in summaries.items():
-        figures = {key: plain(value) for key, value in summary._asdict().items() if value is not None}
+        figures = {key: fields_of(value) for key, value in summary._asdict().items() if value is not None}
         policies[name] = {"kind": kinds.get(name, "agent"), "return": figures.pop("returns"), **figures}
     return {
         "env": env,
@@ -60,32 +73,36 @@ def report_json(
 
 
 def _sign(gain: Mapping[str, float]) -> int:
-    """Of a difference whose whole interval lies on one side of 0; else 0."""
+    """Give the sign of a difference whose whole interval lies on one side of 0; else 0."""
     return int(gain["low"] > 0) - int(gain["high"] < 0)
 
 
-def _terminal(title: str) -> tuple[Any, Any]:
-    """Where to print, and an empty table."""
+def open_table(title: str, *, width: int = 120) -> tuple[Any, Any]:
+    """Give where to print, and an empty table; `width` is that of what is no terminal."""
     try:
         from rich.console import Console
         from rich.table import Table
     except ImportError as error:
         raise ImportError("tables are drawn with rich: pip install 'recgym[agents]'") from error
-    return Console(width=None if sys.stdout.isatty() else 120), Table(title=title)
+    return Console(width=None if sys.stdout.isatty() else width), Table(title=title)
 
 
 def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
-    """The report as a table on the terminal, best return first."""
-    console, table = _terminal(title or f"{report['env']}: {report['trials']:,} held-out trials, seed {report['seed']}")
+    """Print the report as a table, best return first."""
+    console, table = open_table(
+        title or f"{report['env']}: {report['trials']:,} held-out trials, seed {report['seed']}"
+    )
 
     def figure(value: Mapping[str, float], digits: int) -> str:
         half = max(value["high"] - value["mean"], value["mean"] - value["low"])
         return f"{value['mean']:.{digits}f} ± {half:.{digits}f}"
 
     table.add_column("policy")
-    bounded = "of_bound" in next(iter(report["policies"].values()))  # regret of the moment is no measure there
-    measure = "% of bound" if bounded else "regret"
-    for heading in ("knows", "return", measure, "normalised", f"minus {report['reference']}"):
+    first = next(iter(report["policies"].values()))
+    bounded = "of_bound" in first  # regret of the moment is no measure there
+    solved = "normalised" in first
+    scores = ("% of bound" if bounded else "regret", "normalised") if solved else ()
+    for heading in ("knows", "return", *scores, f"minus {report['reference']}"):
         table.add_column(heading, justify="right")
     rows = sorted(report["policies"].items(), key=lambda item: -item[1]["return"]["mean"])
     for name, policy in rows:
@@ -94,13 +111,14 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
             name,
             KNOWS[policy["kind"]],
             figure(policy["return"], 2),
-            figure({k: 100 * v for k, v in policy["of_bound"].items()}, 1) if bounded else figure(policy["regret"], 2),
-            figure(policy["normalised"], 3),
+            *_scores(policy, figure),
             f"{figure(gain, 2)} {SIGNS[_sign(gain)]}",
             style="bold" if policy["kind"] == "agent" else None,
         )
     table.caption = "± 95 % bootstrap interval; + / -: the whole paired interval is above / below 0"
     console.print(table)
+    if not solved:
+        console.print("no optimum is known for these weights: no regret, no bound and no normalised score")
     for name, policy in rows:
         if policy["kind"] == "agent":
             for sign, meaning in ((1, "is above"), (0, "cannot be told from"), (-1, "is below")):
@@ -109,9 +127,97 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
                     console.print(f"{name} {meaning} {', '.join(others)}", highlight=False)
 
 
+def _scores(policy: Mapping[str, Any], figure: Callable[[Mapping[str, float], int], str]) -> list[str]:
+    """Give the cells of a policy that need an optimum."""
+    if "normalised" not in policy:
+        return []
+    if "of_bound" in policy:
+        share = figure({key: 100 * value for key, value in policy["of_bound"].items()}, 1)
+        return [share, figure(policy["normalised"], 3)]
+    return [figure(policy["regret"], 2), figure(policy["normalised"], 3)]
+
+
+def check_drawable(*, figure: bool) -> None:
+    """Fail before the work rather than after it.
+
+    Raises:
+        ImportError: what draws tables, or figures, is not installed.
+    """
+    for needed, extra, what in (("rich", "agents", "tables"), ("matplotlib", "plot", "figures")):
+        if (figure or needed == "rich") and find_spec(needed) is None:
+            raise ImportError(f"{what} are drawn with {needed}: pip install 'recgym[{extra}]'")
+
+
+def compare(
+    scenario: Any,
+    policies: Mapping[str, Any],
+    *,
+    env: str,
+    parameters: Mapping[str, Any],
+    trials: int,
+    seed: int,
+    by: str | None = None,
+) -> tuple[Comparison, dict[str, Any]]:
+    """Evaluate policies on held-out trials with a progress bar, and print the table.
+
+    Args:
+        scenario: what is played.
+        policies: by name, as `evaluate` takes them.
+        env: what the report calls the environment.
+        parameters: with which that gives this scenario.
+        trials: per policy.
+        seed: which held-out tasks, counted from `TEST_SEED`.
+        by: what the report is also cut by; see `evaluate`.
+
+    Returns:
+        What was compared, and the report.
+    """
+    from tqdm import tqdm
+
+    known = baselines_for(scenario)  # no agent can have the name of one
+    with tqdm(unit=" decisions", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def show(name: str, decisions: int) -> None:
+            bar.set_description(name, refresh=False)
+            bar.update(decisions - bar.n if decisions > bar.n else 0)
+            if decisions == scenario.horizon * -(-trials // CHUNK):
+                bar.reset()
+
+        comparison = evaluate(scenario, policies, trials=trials, seed=TEST_SEED + seed, by=by, on_step=show)
+    results = comparison.trials
+    report = report_json(
+        comparison.summaries,
+        env=env,
+        parameters=parameters,
+        trials=trials,
+        seed=seed,
+        reference=comparison.reference,
+        kinds={name: b.kind for name in results if (b := known.get(name.removesuffix(":argmax"))) is not None},
+    )
+    print_table(report)
+    _add_gaps(report, results, [name for name in results if name in known and known[name].kind == "prior-aware"])
+    if comparison.cut is not None:
+        report["cut"] = cut_json(comparison.cut)
+        print_cut(report["cut"])
+    return comparison, report
+
+
+def _add_gaps(report: Mapping[str, Any], results: Mapping[str, Trials], aware: Sequence[str]) -> None:
+    """Add what each agent closes of the gap from the reference to the prior-aware policies, and print it."""
+    reference = report["reference"]
+    free = results[reference].returns
+    for agent in (name for name, policy in report["policies"].items() if policy["kind"] == "agent"):
+        shares = {name: ratio(results[agent].returns - free, results[name].returns - free) for name in aware}
+        shares = {name: share for name, share in shares.items() if math.isfinite(share.mean)}
+        report["policies"][agent]["gap_closed"] = {name: share._asdict() for name, share in shares.items()}
+        for name, (mean, low, high) in shares.items():
+            if mean > 0:  # who is below the reference is said to be so above
+                print(f"{agent} closes {mean:.0%} ({low:.0%} to {high:.0%}) of the gap from {reference} to {name}")
+
+
 def print_shares(shares: Mapping[str, Interval]) -> None:
-    """Each policy's return in percent of the informed policy's, on the terminal, best first."""
-    console, table = _terminal("percent of the informed policy's return")
+    """Print each policy's return in percent of the informed policy's, best first."""
+    console, table = open_table("percent of the informed policy's return")
     table.add_column("policy")
     table.add_column("percent", justify="right")
     for name, (mean, low, high) in sorted(shares.items(), key=lambda item: -item[1].mean):
@@ -121,14 +227,14 @@ def print_shares(shares: Mapping[str, Interval]) -> None:
 
 
 def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origins: Mapping[str, str]) -> None:
-    """What a log of sales says of demand, and where the parameters of the scenario come from, on the terminal.
+    """Print what a log of sales says of demand, and where the parameters of the scenario come from.
 
     Args:
         log: the log.
         parameters: of the scenario, all of them.
         origins: where each of them comes from; see `TransactionLog.origins`.
     """
-    console, table = _terminal(f"demand in {log.path}, {len(log.sales):,} rows")
+    console, table = open_table(f"demand in {log.path}, {len(log.sales):,} rows")
     table.add_column("product")
     for heading in ("rows", "base price", "sales at it", "price elasticity", "promotion lift, %", "residual, log"):
         table.add_column(heading, justify="right")
@@ -140,7 +246,7 @@ def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origi
     table.caption = "± standard error; associational: prices and promotions were not drawn at random"
     console.print(table)
 
-    _, table = _terminal("held-out demand error")
+    _, table = open_table("held-out demand error")
     table.add_column("model")
     for heading in ("root mean square, log sales", "mean absolute, % of sales"):
         table.add_column(heading, justify="right")
@@ -148,105 +254,92 @@ def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origi
         table.add_row(model, f"{error.rmse:.3f} ± {error.error:.3f}", f"{100 * error.ape:.0f}")
     console.print(table)
 
-    _, table = _terminal("parameters of the task distribution")
+    _, table = open_table("parameters of the task distribution")
     table.add_column("origin")
     table.add_column("parameters")
     for origin in dict.fromkeys(origins.values()):
-        names = [name for name, found in origins.items() if found == origin]
+        names = [name for name, source in origins.items() if source == origin]
         table.add_row(origin, "; ".join(f"{name} {parameters[name]}" for name in names))
     console.print(table)
 
 
-def curves_figure(
-    results: Mapping[str, Trials], scenario: Any, *, title: str = "", emphasise: Sequence[str] = ()
-) -> Any:
-    """What each policy lacks so far over the decisions of a trial, mean with a 95 % band. A matplotlib Figure.
+def new_figure() -> tuple[Any, Any]:
+    """Make a matplotlib Figure and its axes.
 
-    Regret against the best action of the moment; where that is no measure (see `Scenario.myopic`) the reward so far
-    behind the informed policy's.
+    Raises:
+        ImportError: matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    behind = not scenario.myopic
-    lacking = {
-        name: np.cumsum(results["informed"].rewards - trials.rewards if behind else trials.regret, axis=1, dtype=float)
-        for name, trials in results.items()
-    }
-    for place, (name, curve) in enumerate(sorted(lacking.items(), key=lambda item: float(item[1][:, -1].sum()))):
+    return figure, figure.subplots()
+
+
+def curves_figure(
+    results: Mapping[str, Trials], scenario: Any, *, title: str = "", emphasise: Sequence[str] = ()
+) -> Any:
+    """Draw what each policy lacks so far over the decisions of a trial, mean with a 95 % band; a matplotlib Figure.
+
+    Regret against the best action of the moment; where that is no measure (see `Scenario.myopic`) the reward so far
+    behind the informed policy's. Without an optimum the reward so far.
+    """
+    figure, axes = new_figure()
+    curves, label = _curves(results, scenario)
+    for place, (name, curve) in enumerate(sorted(curves.items(), key=lambda item: float(item[1][:, -1].sum()))):
         mean, half = curve.mean(axis=0), Z95 * curve.std(axis=0) / np.sqrt(len(curve))
         decisions = np.arange(1, curve.shape[1] + 1)
         width, order = (2.6, 3) if name in emphasise else (1.3, 2)
         dash = "-" if place < 10 else "--"  # there are ten colours
         (line,) = axes.plot(decisions, mean, dash, label=f"{name}  {mean[-1]:.1f}", linewidth=width, zorder=order)
         axes.fill_between(decisions, mean - half, mean + half, color=line.get_color(), alpha=0.2, linewidth=0)
-    what = "behind the informed policy" if behind else "regret"
-    axes.set(xlabel="decision", ylabel=f"{what} so far (reward), lower is better", title=title)
-    if not behind:
+    axes.set(xlabel="decision", ylabel=label, title=title)
+    if scenario.solved and scenario.myopic:
         axes.set_ylim(bottom=0)
     look: dict[str, Any] = {"fontsize": 9, "frameon": False, "title": "policy, at the end"}
-    if len(results) > MOST_INSIDE:  # they would cover the curves
+    if len(results) > MAX_INSIDE:  # they would cover the curves
         figure.legend(**look, loc="outside right upper")
     else:
         axes.legend(**look)
     return figure
 
 
+def _curves(results: Mapping[str, Trials], scenario: Scenario) -> tuple[dict[str, np.ndarray], str]:
+    """Give the curves [N, T] of each policy, and what they are."""
+    if not scenario.solved:
+        columns = {name: trials.rewards for name, trials in results.items()}
+        label = "reward so far"
+    elif scenario.myopic:
+        columns = {name: trials.regret for name, trials in results.items()}
+        label = "regret so far (reward), lower is better"
+    else:
+        columns = {name: results["informed"].rewards - trials.rewards for name, trials in results.items()}
+        label = "behind the informed policy so far (reward), lower is better"
+    return {name: np.cumsum(column, axis=1, dtype=float) for name, column in columns.items()}, label
+
+
 def action_figure(trials: Trials, scenario: Any, *, title: str = "") -> Any:
-    """What was chosen, and how often it was the best, over the decisions of a trial. A matplotlib Figure.
+    """Draw what was chosen, and how often it was the best, over the decisions of a trial; a matplotlib Figure.
 
     The best is that of the moment, and not shown where it is no measure (see `Scenario.myopic`). Candidates that have
     names are coloured in their order.
     """
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
-    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure()
     shares = action_shares(trials, scenario.layout.candidates)
     decisions = np.arange(1, len(shares) + 1)
     names = scenario.candidate_names
     if names is None:
         axes.stackplot(decisions, shares.T, alpha=0.6)
     else:
+        from matplotlib import colormaps
+
         bands = axes.stackplot(decisions, shares.T, colors=colormaps["viridis"](np.linspace(0, 1, len(names))))
         figure.legend(bands[::-1], names[::-1], fontsize=8, frameon=False, loc="outside right center")
-    if scenario.myopic:
+    if scenario.myopic and scenario.solved:
         best = (trials.regret <= 1e-6).mean(axis=0)
         axes.plot(decisions, best, color="black", linewidth=2, label="share of best choices")
         axes.legend(loc="upper left", fontsize=9)
     axes.set(xlabel="decision", ylabel="share of trials", ylim=(0, 1), title=title)
     axes.set_xlim(decisions[0], max(decisions[-1], decisions[0] + 1))
     return figure
-
-
-def environments_markdown() -> str:
-    """The registered environments and the fields of their observations, as the README shows them."""
-    lines = ["| id | what it is | candidates | decisions |", "|---|---|---|---|"]
-    built = {env_id: recgym.make_scenario(env_id) for env_id in recgym.SCENARIOS}
-    for env_id, scenario in built.items():
-        first = recgym.SCENARIOS[env_id].about or (type(scenario).__doc__ or "").strip().splitlines()[0]
-        lines.append(f"| `{env_id}` | {first} | {scenario.layout.candidates} | {scenario.horizon} |")
-    for env_id, scenario in built.items():
-        layout, (start, step, total) = scenario.layout, scenario.layout.sizes
-        lines += ["", f"`{env_id}` observes {total} numbers; i counts candidates from 0.", ""]
-        lines += ["| index | name | range | meaning |", "|---|---|---|---|"]
-        column = 0
-        for field in layout.context:
-            index = str(column) if field.width == 1 else f"{column} to {column + field.width - 1}"
-            lines.append(f"| {index} | `{field.name}` | {field.low:.3g} to {field.high:.3g} | {field.meaning} |")
-            column += field.width
-        for field in layout.candidate:
-            index = f"{start} + {step} i" if field.width == 1 else f"{start} to {start + field.width - 1}, + {step} i"
-            lines.append(f"| {index} | `{field.name}` | {field.low:.3g} to {field.high:.3g} | {field.meaning} |")
-            start += field.width
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(environments_markdown())

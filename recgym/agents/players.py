@@ -1,0 +1,67 @@
+"""Policies as people name them: a checkpoint, or a trained agent that ships with the package."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from recgym.agents.checkpoint import load, read
+from recgym.agents.pretrained import agent_file, agent_ids
+from recgym.evaluation import rl2
+from recgym.layout import Layout
+from recgym.sb3 import RecVecEnv
+
+__all__ = ["PRETRAINED", "load_player", "suite_player", "weights_file"]
+
+PRETRAINED = "pretrained:"
+
+
+def weights_file(source: str) -> Path:
+    """Find the file that a policy is loaded from.
+
+    Args:
+        source: a path, or "pretrained:" before the id of an environment for which an agent ships, or before another
+            of the trained agents, by folder and file: "pretrained:rl2/raw-0".
+
+    Raises:
+        ValueError: no such agent ships (names the nearest).
+    """
+    if not source.startswith(PRETRAINED):
+        return Path(source)
+    name = source.removeprefix(PRETRAINED)
+    files = {env_id: agent_file(env_id) for env_id in agent_ids()}
+    for folder in {path.parents[1] for path in files.values()}:
+        others = sorted(set(folder.glob("*/*.safetensors")) - set(files.values()))
+        files |= {f"{path.parent.name}/{path.stem}": path for path in others}
+    if name not in files:
+        near = difflib.get_close_matches(name, files, 1, 0.5)
+        hint = f"did you mean {PRETRAINED}{near[0]}? " if near else ""
+        raise ValueError(f"no trained agent ships as {name!r}; {hint}there are: {', '.join(files) or 'none'}")
+    return files[name]
+
+
+def load_player(source: str, scenario: Any, *, device: str) -> Any:
+    """Load a policy to play a scenario; see `weights_file` and `recgym.agents.load`."""
+    return load(weights_file(source), env=RecVecEnv(scenario, 1), device=device)
+
+
+def suite_player(source: str, *, deterministic: bool, device: str) -> rl2.Agent:
+    """Take a checkpoint as a suite does, in the observation mode that it was trained in; errors as in `read`."""
+    path = weights_file(source)
+    header, _ = read(path)
+    if header["layout"] is None:
+        raise ValueError(f"{path}: was trained on observations without named fields, which no suite has")
+    layout = Layout.from_json(header["layout"])
+    names = [field.name for field in layout]
+
+    def build(scenario: Any) -> Any:
+        try:
+            return load(path, env=RecVecEnv(scenario, 1), device=device)
+        except ValueError:
+            if layout.candidates != scenario.arms and names == [field.name for field in scenario.layout]:
+                raise ValueError(f"trained on {layout.candidates} candidates") from None
+            raise
+
+    about = {"path": source, **{key: header[key] for key in ("algo", "env", "num_timesteps", "versions")}}
+    return rl2.Agent(build, "average" in names, deterministic, about)

@@ -1,0 +1,10 @@
+"""Run the command as `python -m recgym.cli`."""
+
+import sys
+
+from recgym.cli import main
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Compare policies on held-out trials: the same tasks and the same luck for all of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import recgym
+from recgym.cli.list_ import print_baselines
+from recgym.cli.options import add_parameters, choose_device, guarded, make_parser
+from recgym.evaluation import Shuffled, cut_figure, rl2
+from recgym.evaluation.report import FIGURE_ENDINGS, check_drawable, compare, curves_figure
+from recgym.files import check_writable, write_atomically, write_json
+
+__all__ = ["main"]
+
+DEFAULT_ENV = "RecBandit-v0"
+ARGMAX = ":argmax"
+EXAMPLES = """examples:
+  recgym evaluate --env RecBandit-v0 --policies pretrained:RecBandit-v0,ucb1,thompson,gittins --trials 4000
+  recgym evaluate --param statistics=false --policies raw=pretrained:rl2/raw-0,ucb1_tuned
+  recgym evaluate --env RecBandit-v0 --policies thompson,mine=logs/ppo/RecBandit-v0_1/checkpoint.safetensors
+  recgym evaluate --env RecBandit-v0 --param arms=20 --param prior=[1,3] --policies greedy --json report.json
+  recgym evaluate --env DynamicPricing-v0 --policies glm_ts,pretrained:DynamicPricing-v0 --by family --figure by.png
+  recgym evaluate --env RecBanditDrift-v0 --list-policies
+  recgym evaluate --suite rl2 --policies meta-0=A.safetensors,meta-1=B.safetensors --markdown table.md
+A checkpoint plays as it was trained, sampling its actions; LABEL:argmax=PATH takes the most probable ones.
+pretrained:ID is the trained agent that ships for an environment; pretrained:ID:argmax and LABEL=pretrained:ID work too.
+A suite is a published table, played whole; labels that end in -0, -1, ... are seeds, whose mean it shows as well.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = make_parser("evaluate", __doc__ or "", EXAMPLES)
+    add_parameters(parser, default=DEFAULT_ENV)
+    add = parser.add_argument
+    add("--suite", choices=("rl2",), help="a published table instead of one environment")
+    add("--policies", default="", help="comma-separated: baselines, pretrained:ID, label=PATH, label:argmax=PATH")
+    add("--trials", type=int, default=4000, help="per policy (default: %(default)s)")
+    add("--seed", type=int, default=0, help="which held-out tasks (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the report")
+    add("--figure", type=Path, metavar="FILE", help="draw what is lost, or with --by scores by group (png, pdf, svg)")
+    add("--markdown", type=Path, metavar="FILE", help="write the suite's tables")
+    add("--by", metavar="FIELD", help="also cut the report by a field of the task, or by difficulty")
+    add("--shuffle", default="", metavar="FIELDS", help="play agents also with these from another trial: their worth")
+    add("--device", default="auto", help="of checkpoints: auto, cpu, cuda (default: %(default)s)")
+    add("--list-policies", action="store_true", help="list the environment's baselines and stop")
+    options = parser.parse_args(arguments)
+    return guarded(lambda: run_evaluation(options))
+
+
+def run_evaluation(options: argparse.Namespace) -> int:
+    """Evaluate as the options say; returns the exit status."""
+    if options.suite and (options.env or options.param):
+        raise ValueError(f"--suite {options.suite} has environments of its own: leave --env and --param out")
+    if options.suite and options.by:
+        raise ValueError("--by cuts the report of one environment: leave it out, or --suite")
+    if options.suite and options.figure:
+        raise ValueError("--figure shows the regret in one environment: leave it out, or --suite")
+    if options.markdown and not options.suite:
+        raise ValueError("--markdown writes the tables of a suite: add --suite")
+    env = options.env or DEFAULT_ENV
+    parameters = dict(options.param or ())
+    scenario = recgym.make_scenario(env, **parameters)
+    if options.list_policies:
+        print_baselines(scenario)
+        return 0
+    if options.seed < 0 or options.trials < 2:
+        raise ValueError("--seed must be at least 0 and --trials at least 2")
+    if options.suite and not options.policies:
+        policies: dict[str, str | None] = {}  # its own baselines
+    else:
+        policies = read_policies(options.policies)
+    agents = {label: source for label, source in policies.items() if source is not None}
+    if options.shuffle and (options.suite or not agents):
+        raise ValueError("--shuffle is for agents in one environment: name a checkpoint in --policies")
+    if options.figure and options.figure.suffix not in FIGURE_ENDINGS:
+        raise ValueError(f"--figure {options.figure}: the ending must be one of {', '.join(FIGURE_ENDINGS)}")
+    for path in filter(None, (options.json, options.figure, options.markdown)):
+        check_writable(path)
+    check_drawable(figure=options.figure is not None)
+    device = choose_device(options.device) if agents else "cpu"
+    if options.suite:
+        evaluate_suite(options, policies, device=device)
+        return 0
+    players: dict[str, Any] = dict(policies)
+    if agents:
+        from recgym.agents.players import load_player
+
+        players |= {label: load_player(source, scenario, device=device) for label, source in agents.items()}
+    fields = [name.strip() for name in options.shuffle.split(",") if name.strip()]
+    if fields:
+        for label in agents:
+            ending = ARGMAX if label.endswith(ARGMAX) else ""
+            name = f"{label.removesuffix(ARGMAX)}:shuffled{ending}"
+            players[name] = Shuffled(players[label], scenario.layout, fields)
+    comparison, report = compare(
+        scenario, players, env=env, parameters=parameters, trials=options.trials, seed=options.seed, by=options.by
+    )
+    if options.json:
+        write_json(options.json, report | ({"shuffled": fields} if fields else {}))
+    if options.figure:
+        title = f"{env}, {options.trials:,} held-out trials"
+        emphasis = [name for name, player in players.items() if player is not None]
+        if comparison.cut is not None:
+            figure = cut_figure(comparison.cut, title=title, emphasise=emphasis)
+        else:
+            figure = curves_figure(comparison.trials, scenario, title=title, emphasise=emphasis)
+        figure.savefig(options.figure)
+    return 0
+
+
+def read_policies(text: str) -> dict[str, str | None]:
+    """Read labels and where their policies come from: ucb1,pretrained:ID,label=PATH,PATH.safetensors.
+
+    A baseline comes from nowhere, None.
+
+    Raises:
+        ValueError: two have one label, or there is none.
+    """
+    policies: dict[str, str | None] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        label, _, source = item.partition("=")
+        name = item.removesuffix(ARGMAX)
+        if not source and name.startswith("pretrained:"):
+            source = name
+        elif not source and name.endswith(".safetensors"):
+            source = name
+            label = Path(name).stem + item[len(name) :]
+        if label in policies:
+            raise ValueError(f"two policies are called {label!r}; name them apart: label=PATH")
+        policies[label] = source or None
+    if not policies:
+        raise ValueError("--policies names none; try --list-policies")
+    return policies
+
+
+def evaluate_suite(options: argparse.Namespace, policies: Mapping[str, str | None], *, device: str) -> None:
+    """Play a suite with a progress bar, write its report and print it."""
+    from tqdm import tqdm
+
+    agents: dict[str, rl2.Agent] = {}
+    extra: dict[str, str] = {}  # versions that agents depend on
+    if any(policies.values()):
+        from recgym.agents.archive import versions
+        from recgym.agents.players import suite_player
+
+        extra = versions()
+        for label, source in policies.items():
+            if source is not None:
+                agents[label] = suite_player(source, deterministic=label.endswith(ARGMAX), device=device)
+    baselines = [label for label, source in policies.items() if source is None]
+    with tqdm(unit=" decisions", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description(what, refresh=False)
+            bar.update(done - bar.n)
+
+        report = rl2.play(agents, baselines, cells=rl2.RL2, trials=options.trials, seed=options.seed, on_step=show)
+    if agents:
+        report["versions"] |= extra
+        report["device"] = device
+    if options.json:
+        write_json(options.json, report)
+    if options.markdown:
+        write_atomically(options.markdown, rl2.markdown(report).encode())
+    rl2.print_tables(report)

@@ -1,0 +1,166 @@
+"""Train an agent, evaluate it on held-out trials, and leave everything about the run in one folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recgym.cli.list_ import print_environments
+from recgym.cli.options import add_parameters, call_of, choose_device, guarded, make_parser, named_value
+
+if TYPE_CHECKING:
+    from recgym.agents.runs import RunResult
+
+__all__ = ["main"]
+
+EXAMPLES = """examples:
+  recgym train --env RecBandit-v0 --progress
+  recgym train --env RecBanditDrift-v0 --pretrain-expert discounted_ucb --pretrain-steps 1000000
+  recgym train --vary arms=[5,10,50] --vary horizon=[10,100,500] --n-envs 64    # one agent for nine sizes
+  recgym train --env RecBandit-v0 --param arms=20 -n 1000000 --pretrain-steps 700000 --seed 1
+  recgym train -i logs/ppo/RecBandit-v0_1/checkpoint.safetensors       # go on where that run stopped
+  recgym train --env RecBandit-v0 --log open_bandit/random/men.csv.gz   # arms and prior from a log
+  recgym train --env DynamicPricing-v0 --log orange_juice.csv.gz    # demand from a log of sales
+  recgym train --env my_module:MyScenario    # a scenario of your own, from the current folder
+  tensorboard --logdir logs
+"""
+AT_LEAST_ZERO = ("eval_freq", "save_freq", "pretrain_steps")
+AT_LEAST_ONE = ("n_timesteps", "n_envs", "num_threads", "trials", "eval_trials", "tasks")
+MAPPINGS = ("param", "hyperparam", "log_column")
+MAX_SEED = 999_999  # above are validation and test tasks
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--list-envs" in words:
+        print_environments()
+        return 0
+    return guarded(lambda: run_training(train_options(words)), stopped="stopped; what was saved before is kept")
+
+
+def run_training(options: dict[str, Any]) -> int:
+    """Train, and say how to evaluate, inspect and resume; returns the exit status."""
+    from recgym.agents.run_options import RunOptions, resume
+    from recgym.agents.runs import train
+
+    device = choose_device(options.get("device", RunOptions.device))
+    resumption = resume(options) if "trained_agent" in options else None
+    result = train(resumption.options if resumption else RunOptions(**options), device=device, resumption=resumption)
+    if result.interrupted:
+        print("resume:  ", shlex.join([*call_of("train"), *_resuming(result)]))
+        return 130
+    for line in next_steps(result):
+        print(line)
+    return 0
+
+
+def _resuming(result: RunResult) -> list[str]:
+    """Give the options that go on with a run; what is not registered has to be named each time."""
+    from recgym import SCENARIOS
+
+    name = [] if result.options.env in SCENARIOS else ["--env", result.options.env]
+    return ["-i", str(result.checkpoint), *name]
+
+
+def next_steps(result: RunResult) -> list[str]:
+    """Write the commands that evaluate, inspect and resume a run, and where its report is."""
+    env, algo = result.options.env, result.options.algo
+    parameters = [part for key, value in result.parameters.items() for part in ("--param", f"{key}={_json(value)}")]
+    policies = ",".join([*result.baselines, f"{algo}={result.checkpoint}"])
+    logs = str(result.folder.parent.parent)
+    evaluation = [*call_of("evaluate"), "--env", env, *parameters, "--policies", policies]
+    longer = [*call_of("train"), *_resuming(result), "-n", str(2 * result.timesteps)]
+    return [
+        f"evaluate: {shlex.join(evaluation)}",
+        f"inspect:  {shlex.join([sys.executable, '-m', 'tensorboard.main', '--logdir', logs])}",
+        f"resume:   {shlex.join(longer)}",
+        f"report:   {result.folder / 'report.json'}",
+    ]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value)
+
+
+def train_options(arguments: Sequence[str]) -> dict[str, Any]:
+    """Read the options that were chosen, and no others, by the names of `RunOptions`; exits where one is wrong."""
+    from recgym.agents.algorithms import ALGORITHMS
+    from recgym.agents.run_options import RunOptions
+    from recgym.agents.transformer import INIT_POLICIES
+
+    default = RunOptions()
+    parser = make_parser("train", __doc__ or "", EXAMPLES)
+    parser.argument_default = argparse.SUPPRESS
+    add = parser.add_argument
+    add_parameters(parser, default=default.env)
+    add("--algo", choices=list(ALGORITHMS), help=f"(default: {default.algo})")
+    add("-n", "--n-timesteps", type=int, metavar="N", help="in total (default: tuned)")
+    add("--n-envs", type=int, metavar="N", help="trials played at once (default: tuned)")
+    add("--hyperparam", type=named_value, action="append", metavar="NAME=VALUE", help="of the algorithm")
+    add("--pretrain-expert", metavar="NAME", help="baseline that MetaPPO imitates first (default: tuned)")
+    add("--pretrain-steps", type=int, metavar="N", help="decisions that imitate it; 0: none (default: tuned)")
+    add("--init-policy", choices=INIT_POLICIES, help="what a fresh MetaPPO does (default: uniform)")
+    add(
+        "--vary",
+        type=named_value,
+        action="append",
+        metavar="NAME=[V,...]",
+        help="MetaPPO: parameters of the environment that differ from rollout to rollout, all combinations in turn",
+    )
+    add("--tasks", type=int, metavar="N", help="train on N fixed tasks (default: a new task every trial)")
+    add("--seed", type=int, help=f"of tasks, luck and weights, below {MAX_SEED + 1:,} (default: {default.seed})")
+    add("--device", help=f"auto, cpu, cuda (default: {default.device})")
+    add("--num-threads", type=int, metavar="N", help="of torch; another number gives other weights")
+    add(
+        "-i",
+        "--trained-agent",
+        type=Path,
+        metavar="FILE",
+        help="checkpoint to go on from, in its own folder; with --env MODULE:CLASS where it was trained in such a one",
+    )
+    add(
+        "--log",
+        type=Path,
+        metavar="PATH",
+        help="log that sets the task distribution and is reported on: "
+        "Open Bandit for RecBandit-v0, transactions for DynamicPricing-v0",
+    )
+    add(
+        "--log-column",
+        type=named_value,
+        action="append",
+        metavar="NAME=COLUMN",
+        help="of a log of transactions: what sales, price, product or promotion is called there; promotion=null: none",
+    )
+    add("--tensorboard-log", type=Path, metavar="DIR", help=f"of runs (default: {default.tensorboard_log})")
+    add(
+        "--eval-freq",
+        type=int,
+        metavar="N",
+        help="timesteps between evaluations (default: 10 a run; 0: first and last)",
+    )
+    add("--eval-trials", type=int, metavar="N", help=f"of those (default: {default.eval_trials})")
+    add("--save-freq", type=int, metavar="N", help="timesteps between checkpoints (default: 10 a run; 0: last only)")
+    add("--trials", type=int, metavar="N", help=f"held-out, of the last evaluation (default: {default.trials})")
+    add("-P", "--progress", action="store_true", help="show a progress bar")
+    add("--list-envs", action="store_true", help="list the environments and stop")
+    options = vars(parser.parse_args(arguments))
+    for name in (*AT_LEAST_ONE, *AT_LEAST_ZERO):
+        least = 1 if name in AT_LEAST_ONE else 0
+        if options.get(name, least) < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {options[name]}")
+    if "log_column" in options and "log" not in options:
+        parser.error("--log-column names a column of a log: add --log PATH")
+    if not 0 <= options.get("seed", 0) <= MAX_SEED:
+        what = f"--seed must be in [0, {MAX_SEED}] (above are validation and test tasks)"
+        parser.error(f"{what}, got {options['seed']}")
+    options |= {name: dict(options[name]) for name in MAPPINGS if name in options}
+    if "vary" in options:
+        options["vary"] = tuple(options["vary"])
+    return options

@@ -1,0 +1,135 @@
+"""What a public log gives an environment: the task distribution at first, a part of the report at last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import recgym
+from recgym.baselines import baselines_for, family_of, make_baseline
+from recgym.data import OpenBanditLog, TransactionLog
+from recgym.evaluation.offpolicy import off_policy_report, print_off_policy
+from recgym.evaluation.report import print_shares, print_transactions
+from recgym.evaluation.statistics import ratio
+from recgym.evaluation.trials import Trials
+from recgym.parameters import class_of
+from recgym.scenario import Scenario
+
+__all__ = ["begin", "finish", "read_log"]
+
+BESIDE = ("random", "greedy", "thompson_prior", "gittins")  # baselines that stand beside an agent on a log
+
+
+def begin_bandit(log: OpenBanditLog, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Take arms and prior of a log, and print them; `parameters` come on top.
+
+    Raises:
+        ValueError: the parameters name another number of arms.
+    """
+    fit = log.parameters
+    a, b = fit["prior"]
+    spread = math.sqrt(a * b / (a + b + 1)) / (a + b)
+    print(f"{log.path}: {fit['arms']} items, click rates Beta({a:.3g}, {b:.3g}): ", end="")
+    print(f"mean {a / (a + b):.2%}, standard deviation {spread:.2%}")
+    if parameters.get("arms", fit["arms"]) != fit["arms"]:
+        wrong = f"--param arms={parameters['arms']} does not fit the {fit['arms']} items of {log.path}"
+        raise ValueError(f"{wrong}; leave it out")
+    return {**fit, **parameters}
+
+
+def begin_pricing(log: TransactionLog, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the task distribution of a log of sales, and print what it rests on; `parameters` come on top."""
+    everything = {**log.parameters, **parameters}
+    scenario = recgym.make_scenario(env, **everything)
+    print_transactions(log, asdict(scenario), {**log.origins, **dict.fromkeys(parameters, "given")})
+    return everything
+
+
+def finish_bandit(
+    log: OpenBanditLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials], *, progress: bool
+) -> dict[str, Any]:
+    """Report and print what the log says of the agents, beside a few baselines."""
+    from tqdm import tqdm
+
+    names = [name for name in BESIDE if name in baselines_for(scenario)]
+    policies = {name: make_baseline(name, scenario) for name in names} | dict(agents)
+    total = len(policies) * len(log.action)
+    with tqdm(unit=" events", disable=not progress, leave=False, total=total) as bar:
+        report = off_policy_report(policies, scenario, log, on_event=lambda *_: bar.update())
+    print_off_policy(report)
+    return {"off_policy": report}
+
+
+def finish_pricing(
+    log: TransactionLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials], *, progress: bool
+) -> dict[str, Any]:
+    """Report what the log says of demand, and print the returns in percent of the informed policy's."""
+    shares = {name: ratio(trials.returns, results["informed"].returns) for name, trials in results.items()}
+    if math.isnan(shares["informed"].mean):
+        print("percent of the informed policy's return: none, as that policy earns nothing for certain")
+    else:
+        print_shares(shares)
+    return {"transactions": log.to_json(), "share_of_informed": {k: v._asdict() for k, v in shares.items()}}
+
+
+# --- by kind of log --------------------------------------------------------------------------------------------------
+def read_log(env: str, path: Path, columns: Mapping[str, Any]) -> Any:
+    """Read a log by the reader that the environment's family names.
+
+    Args:
+        env: as `recgym.make_scenario` takes it.
+        path: of the log.
+        columns: what the reader's columns are called in it.
+
+    Raises:
+        ValueError: no log sets this environment up, its logs have no such column, or the file is malformed.
+    """
+    read = _reader(env)
+    known = [name for name, argument in signature(read).parameters.items() if argument.kind is argument.KEYWORD_ONLY]
+    for name in columns:
+        if name not in known:
+            has = f"its columns are {', '.join(known)}" if known else "the names of its columns are fixed"
+            raise ValueError(f"--log-column {name}: no such column in a log for {env}: {has}")
+    return read(path, **columns)
+
+
+def _reader(env: str) -> Any:
+    """The function that reads logs for an environment."""
+    name = family_of(recgym.make_scenario(env)).reader
+    if not name or _is_reference(env):
+        readers = {env_id: family_of(recgym.make_scenario(env_id)).reader for env_id in recgym.SCENARIOS}
+        able = [env_id for env_id, reader in readers.items() if reader and not _is_reference(env_id)]
+        raise ValueError(f"--log: {env} takes nothing from a log; {', '.join(able)} do")
+    return class_of(name)
+
+
+def _is_reference(env: str) -> bool:
+    preset = recgym.SCENARIOS.get(env.removeprefix("recgym:"))
+    return preset is not None and preset.reference
+
+
+def begin(log: Any, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the parameters that a log gives an environment, and print what they are; `parameters` come on top.
+
+    A log of a kind that recgym does not know, of a family from elsewhere, has them in its attribute `parameters`.
+    """
+    if isinstance(log, OpenBanditLog):
+        return begin_bandit(log, env, parameters)
+    if isinstance(log, TransactionLog):
+        return begin_pricing(log, env, parameters)
+    return {**log.parameters, **parameters}
+
+
+def finish(
+    log: Any, agents: Mapping[str, Any], scenario: Scenario, results: Mapping[str, Trials], *, progress: bool
+) -> dict[str, Any]:
+    """Report what a log says of agents, as parts of the run's report, and print it; nothing for an unknown kind."""
+    if isinstance(log, OpenBanditLog):
+        return finish_bandit(log, agents, scenario, results, progress=progress)
+    if isinstance(log, TransactionLog):
+        return finish_pricing(log, agents, scenario, results, progress=progress)
+    return {}
