@@ -31,7 +31,7 @@ import recgym
 from recgym.agents.algorithms import ALGORITHMS, algorithm, build
 from recgym.agents.archive import versions
 from recgym.agents.checkpoint import load, read, save
-from recgym.agents.transformer import INIT_POLICIES
+from recgym.agents.options import INIT_POLICIES
 from recgym.baselines import baselines_for, left_out
 from recgym.evaluation.report import action_figure, curves_figure
 from recgym.sb3 import EvaluationCallback, RecVecEnv
