@@ -97,3 +97,10 @@ def edited(content: bytes, edit: Callable[[dict[str, Any], dict[str, torch.Tenso
     edit(header, tensors)
     header["digest"] = _digest(tensors, header)
     return safetensors.torch.save(tensors, metadata={"recgym": json.dumps(header)})
+
+
+def as_first_format(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """An edit that makes a file as the first version wrote it: fields without roles."""
+    header["format"] = 1
+    for block in ("context", "candidate"):
+        header["layout"][block] = [field[:5] for field in header["layout"][block]]

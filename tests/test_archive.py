@@ -14,7 +14,8 @@ import torch
 
 from recgym.agents.archive import HEADER, LATER, MAX_ENVS, MAX_HEADER
 from recgym.agents.checkpoint import load, read, save
-from tests.small_checkpoints import SMALL, edited, make, write
+from recgym.layout import Layout
+from tests.small_checkpoints import SMALL, as_first_format, edited, make, write
 
 
 def test_the_first_files_say_nothing_of_spaces(written: Path, tmp_path: Path) -> None:
@@ -109,7 +110,8 @@ def nameless(**values: Any) -> Callable[[bytes], bytes]:
     return lambda content: edited(content, edit)
 
 
-FIELD = ["time", 0.0, 1.0, "share", 1]
+FIELD = ["time", 0.0, 1.0, "share", 1, "clock"]
+OTHER = ["chosen", 0.0, 1.0, "", 1, "action"]
 ARGUMENTS = SMALL["ppo"]
 REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda c: b"", "too short"),
@@ -165,25 +167,30 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         for i, layout in enumerate(
             (
                 {},
-                {"context": [FIELD], "candidate": [FIELD]},
-                {"context": [FIELD], "candidate": [FIELD], "candidates": 4, "more": 1},
-                {"context": {}, "candidate": [FIELD], "candidates": 4},
-                {"context": None, "candidate": [FIELD], "candidates": 4},
-                *({"context": [FIELD], "candidate": [FIELD], "candidates": k} for k in (0, True, "4", 4.0)),
+                {"context": [FIELD], "candidate": [OTHER]},
+                {"context": [FIELD], "candidate": [OTHER], "candidates": 4, "more": 1},
+                {"context": {}, "candidate": [OTHER], "candidates": 4},
+                {"context": None, "candidate": [OTHER], "candidates": 4},
+                *({"context": [FIELD], "candidate": [OTHER], "candidates": k} for k in (0, True, "4", 4.0)),
                 *(
                     {"context": [FIELD], "candidate": [field], "candidates": 4}
                     for field in (
-                        "time",
+                        "chosen",
                         3,
-                        FIELD[:4],
-                        [*FIELD, 1],
-                        [1, *FIELD[1:]],
-                        ["time", "0", 1.0, "share", 1],
-                        ["time", 0.0, None, "share", 1],
-                        ["time", 0.0, 1.0, None, 1],
-                        [*FIELD[:4], 0],
-                        [*FIELD[:4], "1"],
-                        [*FIELD[:4], True],
+                        FIELD,  # a name twice
+                        OTHER[:4],
+                        OTHER[:5],  # the first format had no roles
+                        [*OTHER, 1],
+                        [1, *OTHER[1:]],
+                        ["chosen", "0", 1.0, "", 1, "action"],
+                        ["chosen", 0.0, None, "", 1, "action"],
+                        ["chosen", 0.0, 1.0, None, 1, "action"],
+                        [*OTHER[:4], 0, "action"],
+                        [*OTHER[:4], "1", "action"],
+                        [*OTHER[:4], True, "action"],
+                        [*OTHER[:5], "villain"],
+                        [*OTHER[:5], None],
+                        [*OTHER[:5], ["action"]],
                     )
                 ),
             )
@@ -307,3 +314,29 @@ def test_a_zip_that_is_there_is_refused_and_not_passed_over(tmp_path: Path) -> N
     (tmp_path / "agent.zip").write_bytes(b"PK\x03\x04 and more than nine bytes")
     with pytest.raises(ValueError, match="zip or pickle"):
         load(tmp_path / "agent.zip")
+
+
+# --- the first format, which had no roles ----------------------------------------------------------------------------
+SHIPPED = sorted((Path(__file__).parent.parent / "agents").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_shipped_files_have_the_roles_of_their_environment(path: Path) -> None:
+    header, _ = read(path)
+    layout, env = Layout.from_json(header["layout"]), load(path, device="cpu").env
+    assert [(field.name, field.role) for field in layout] == [(f.name, f.role) for f in env.get_attr("layout")[0]]
+    if header["format"] == 1:
+        assert {len(field) for block in ("context", "candidate") for field in header["layout"][block]} == {5}
+
+
+def test_a_file_of_the_first_format_plays_as_one_of_the_second(tmp_path: Path) -> None:
+    path = write(tmp_path / "agent", make("meta_ppo"), "meta_ppo")
+    old = tmp_path / "old.safetensors"
+    old.write_bytes(edited(path.read_bytes(), as_first_format))
+    ours, theirs = (load(file, device="cpu") for file in (path, old))
+    assert ours.policy.layout == theirs.policy.layout
+    assert all(map(torch.equal, ours.policy.state_dict().values(), theirs.policy.state_dict().values()))
+    mixture = tmp_path / "mixture.safetensors"
+    mixture.write_bytes(edited(path.read_bytes(), lambda header, _: header.update(format=1)))
+    with pytest.raises(ValueError, match=r"lists of \[name, low, high, meaning, width\] with each name once"):
+        load(mixture)

@@ -15,7 +15,7 @@ import torch
 from recgym.agents.algorithms import ALGORITHMS
 from recgym.agents.checkpoint import load
 from recgym.sb3 import make_vec_env
-from tests.small_checkpoints import PARAMETERS, SaveAt, edited, make, write
+from tests.small_checkpoints import PARAMETERS, SaveAt, as_first_format, edited, make, write
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +224,21 @@ def test_there_is_no_training_to_keep_before_the_first(algo: str, tmp_path: Path
     with pytest.raises(ValueError, match="there is no training to go on with: learn in the environment first"):
         write(tmp_path / "agent", make(algo), algo, training=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_state_of_the_first_format(trained: Callable[[str], Path], tmp_path: Path) -> None:
+    """It is taken up where the environment's state has the same parts, and else the error says why it is not."""
+    path = tmp_path / "whole.safetensors"
+    path.write_bytes(edited(trained("meta_ppo").read_bytes(), as_first_format))
+    env = make_vec_env("RecBandit-v0", 4, 0, **PARAMETERS)
+    assert load(path, env=env, device="cpu", resume=True).num_timesteps == 120
+
+    def rename_state(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        as_first_format(header, tensors)
+        name = next(name for name in tensors if name.startswith("env.state."))
+        tensors[f"{name}_of_old"] = tensors.pop(name)
+
+    path.write_bytes(edited(trained("meta_ppo").read_bytes(), rename_state))
+    message = refuse_to_resume(path)
+    assert "(the file is of format 1, when environments kept their state otherwise)" in message
+    assert load(path, device="cpu").num_timesteps == 120
