@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from recgym.agents.memory import eliminate
+from recgym.agents.memory import invert_root
 from tests.small_agents import (
     contextual,
     meta,
@@ -61,11 +61,12 @@ def test_least_squares_that_cannot_be_solved_stop_learning_and_not_acting() -> N
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 9])
-def test_elimination_is_cholesky_and_a_triangular_solve(size: int) -> None:
+def test_elimination_inverts_the_root_of_cholesky(size: int) -> None:
     generator = torch.Generator().manual_seed(size)
     rows = torch.randn(5, 3, size, 2 * size, generator=generator, dtype=torch.float64)
     matrix = rows @ rows.transpose(-1, -2) + torch.eye(size, dtype=torch.float64)
-    right = torch.randn(5, 3, size, 4, generator=generator, dtype=torch.float64)
-    root = torch.linalg.cholesky(matrix)
-    torch.testing.assert_close(eliminate(matrix, right), torch.linalg.solve_triangular(root, right, upper=False))
-    assert eliminate(-matrix, right).isnan().any()
+    inverse = invert_root(matrix)
+    identity = torch.eye(size, dtype=torch.float64).expand_as(matrix)
+    torch.testing.assert_close(inverse @ torch.linalg.cholesky(matrix), identity)
+    torch.testing.assert_close(inverse, inverse.tril())
+    assert invert_root(-matrix).isnan().any()

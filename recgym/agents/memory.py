@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recgym.layout import LOG_SCALE
 
-__all__ = ["CandidateMemory", "DecayedSums", "FeatureMemory", "Memory", "eliminate"]
+__all__ = ["CandidateMemory", "DecayedSums", "FeatureMemory", "Memory", "invert_root"]
 
 MIN_LOG_RIDGE = -7.0  # with less, sums of 32 bits are not positive definite
 
@@ -127,26 +127,27 @@ class FeatureMemory(nn.Module):
 
 def _solve_root(matrix: Tensor, right: Tensor) -> Tensor:
     """L^-1 right [..., F, N] for a matrix L L^T [..., F, F]; NaN where it is not positive definite."""
-    if torch.compiler.is_exporting():
-        return eliminate(matrix, right)  # ONNX knows no factorisation
+    if torch.compiler.is_exporting():  # ONNX knows no factorisation
+        return invert_root(matrix) @ right
     root, failed = torch.linalg.cholesky_ex(matrix)  # unlike `cholesky` it does not wait for a GPU
     root = torch.where(failed[..., None, None] > 0, torch.nan, root)
     return torch.linalg.solve_triangular(root, right, upper=False)
 
 
-def eliminate(matrix: Tensor, right: Tensor) -> Tensor:
-    """L^-1 right [..., F, N] for a matrix L L^T [..., F, F], column by column; NaN where it is not positive definite.
+def invert_root(matrix: Tensor) -> Tensor:
+    """L^-1 [..., F, F] for a matrix L L^T, column by column; NaN where it is not positive definite.
 
-    Cholesky's factorisation in its outer-product form on the matrix and the right-hand side at once (Golub and Van Loan
-    2013, "Matrix Computations", section 4.2.6): each step divides the first row by the root of its first number, and
-    takes its outer product away from the rows below.
+    Cholesky's factorisation in its outer-product form (Golub and Van Loan 2013, "Matrix Computations", section 4.2.6)
+    on the matrix and an identity beside it: each step divides the first row by the root of its first number, and takes
+    its outer product away from the rows below, which leaves the rows of L^-1.
     """
     size = matrix.shape[-1]
-    left = torch.cat([matrix, right], dim=-1)  # [..., F - i, F - i + N] after i steps
+    identity = torch.eye(size, dtype=matrix.dtype, device=matrix.device).expand(matrix.shape)
+    below = torch.cat([matrix, identity], dim=-1)  # [..., F - i, 2 F - i] after i steps
     rows = []
     for i in range(size):
-        row = left[..., 0, :] / left[..., 0, :1].sqrt()
+        row = below[..., 0, :] / below[..., 0, :1].sqrt()
         rows.append(row[..., size - i :])
         column = row[..., 1 : size - i]  # the matrix is symmetric: its column is its row
-        left = left[..., 1:, 1:] - column[..., :, None] * row[..., None, 1:]
+        below = below[..., 1:, 1:] - column[..., :, None] * row[..., None, 1:]
     return torch.stack(rows, dim=-2)

@@ -99,10 +99,12 @@ class History(nn.Module):
 
         A memory that has reached `context_length` forgets its oldest decision.
         """
-        kept = min(memory.cache.shape[1], self.context_length - 1)
-        old = memory.cache[:, memory.cache.shape[1] - kept :]
-        length = memory.length.clamp(max=kept) + 1
-        mask = (torch.arange(kept, -1, -1, device=length.device) < length[:, None])[:, None, None, :]
+        old = memory.cache
+        if not torch.compiler.is_exporting():  # else whoever carries the memory forgets: see `OnnxAgent`
+            old = old[:, max(0, old.shape[1] - self.context_length + 1) :]
+        past = old.shape[1]
+        length = memory.length.clamp(max=past) + 1
+        mask = (torch.arange(past, -1, -1, device=length.device) < length[:, None])[:, None, None, :]
         x = self.embed(inputs)[:, None]
         before, new = old.split(2 * x.shape[-1], dim=-1), []
 
@@ -247,7 +249,10 @@ class CandidateNetwork(nn.Module):
 
     def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         """Logits [B, K], values [B] and the memory after observations [B, D]."""
-        context, candidates = self.reading.split(observation)
+        return self.step_parts(*self.reading.split(observation), memory)
+
+    def step_parts(self, context: Tensor, candidates: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        """As `step`, for observations that are split: context [B, Dc] and candidates [B, K, Di]."""
         chosen, feedback = self.reading.last_decision(context, candidates)
         sums, moments, read, mask = None, None, None, None
         if self.candidate_memory is not None:
