@@ -135,8 +135,8 @@ class MetaPPO(OnPolicyAlgorithm):
             longest = max(TransformerOptions.context_length, self.options.n_steps or 0)
             self.policy_kwargs = {"context_length": longest, **self.policy_kwargs}
         optimizer = {"weight_decay": self.options.weight_decay, **self.policy_kwargs.get("optimizer_kwargs", {})}
-        shown = {"layout": None if layout is None else layout.to_json(), "optimizer_kwargs": optimizer}
-        self.policy_kwargs = {**self.policy_kwargs, **shown}
+        described = None if layout is None else layout.to_json()
+        self.policy_kwargs = {**self.policy_kwargs, "layout": described, "optimizer_kwargs": optimizer}
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(  # type: ignore[assignment]
