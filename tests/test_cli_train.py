@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from runs_for_tests import DEFAULT, PPO, SMALL, TINY, checkpoint_in, events_in, weights
+
+from tests.runs_for_tests import DEFAULT, PPO, SMALL, TINY, checkpoint_in, events_in, weights
 
 
 def hyperparameters_in(events: Any) -> Any:

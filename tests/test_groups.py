@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import Toy
 
 import recgym
 from recgym.evaluation import cut_figure, cut_json, evaluate, interval, print_cut, rollout
 from recgym.scenarios.pricing.demand import FAMILIES
+from tests.toys import Toy
 
 
 @pytest.fixture(scope="module")

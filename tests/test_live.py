@@ -161,3 +161,25 @@ def test_a_memory_without_a_structure_is_not_kept() -> None:
     session.choose()
     with pytest.raises(ValueError, match=r"no start\(rows\)"):
         session.to_bytes()
+
+
+@pytest.mark.parametrize("id", [id for id in IDS if not recgym.SCENARIOS[id].reference])
+def test_a_shipped_agent_goes_on_from_its_bytes(id: str) -> None:
+    """Most probable actions of a session that is kept and taken up at every decision, and of one that is not."""
+    pytest.importorskip("stable_baselines3")
+    from recgym.agents import load_pretrained
+
+    agent = load_pretrained(id, horizon=HORIZON)
+    scenario, state, rng = simulate(id, 2)
+    sessions = [LiveSession(agent, scenario, rows=2, deterministic=True) for _ in range(2)]
+    for t in range(HORIZON):
+        actions = [session.choose(state.seen.offer) for session in sessions]
+        np.testing.assert_array_equal(*actions)
+        rng.rekey(1, t)
+        hidden, response = scenario.respond(state, actions[0], rng)
+        state = type(state)(
+            state.task, hidden, scenario.learn(state.seen, actions[0], response.feedback, response.offer)[0]
+        )
+        for session in sessions:
+            session.learn(response.feedback)
+        sessions[1] = LiveSession.from_bytes(sessions[1].to_bytes(), agent, scenario, deterministic=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs_for_tests import PPO, TINY, assert_same, checkpoint_in, events_in, weights
 
 import recgym
 from recgym.agents import run_folder
@@ -24,6 +23,7 @@ from recgym.agents.run_folder import commit, make_folder
 from recgym.agents.run_options import RunOptions, arguments_of, options_to_keep, resume
 from recgym.agents.tuned import TABLES, tuned_values
 from recgym.sb3 import RecVecEnv, make_vec_env
+from tests.runs_for_tests import PPO, TINY, assert_same, checkpoint_in, events_in, weights
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,4 +1,4 @@
-"""Small scenarios that tests need and nobody else: two objectives and a cost, with weights fixed or drawn."""
+"""Small scenarios that tests need: `Toy` has two objectives and a cost to be weighed, `Shelf` an ordered slate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from recgym.arrays import Array, Rng, namespace, rows_of
 from recgym.baselines import Baseline, Family
 from recgym.baselines.policy import ConstantPolicy
-from recgym.layout import CHOSEN, Layout, clock, clock_fields
+from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.parameters import param
 from recgym.scenario import Account, Response, Scenario, Seen, State, weights_param
 
@@ -72,7 +72,7 @@ class Toy(Scenario):
     costs: ClassVar[tuple[str, ...]] = ("display",)
     covered: ClassVar[tuple[str, ...]] = ("clicks", "likes")
     credited: ClassVar[bool] = True
-    family: ClassVar[str] = "toys:FAMILY"
+    family: ClassVar[str] = "tests.toys:FAMILY"
 
     def sample_task(self, rng: Rng, batch: int) -> Task:
         return Task(rng.uniform((batch, self.arms)), self.draw_preference(rng, batch))
@@ -157,3 +157,107 @@ class Toy(Scenario):
     def feedback_space(self) -> gymnasium.spaces.Dict:
         click = gymnasium.spaces.Box(0.0, 1.0, (), np.float32)
         return gymnasium.spaces.Dict({"click": click, "like": click})
+
+
+# --- a slate ---------------------------------------------------------------------------------------------------------
+class ShelfTask(NamedTuple):
+    rates: Array  # [B, K] click probability in the first place
+
+
+class ShelfOffer(NamedTuple):
+    items: Array  # [B, K] 1 for every item
+
+
+class ShelfClicks(NamedTuple):
+    click: Array  # [B, k] by place
+
+
+class ShelfKept(NamedTuple):
+    chosen: Array  # [B, K]
+    clicked: Array  # [B, K]
+
+
+class Nothing(NamedTuple):
+    """The world carries nothing besides the task."""
+
+
+@dataclass(frozen=True)
+class Shelf(Scenario):
+    """Show k of K items in order; each is clicked by itself, and lower places are seen less."""
+
+    arms: int = param(5, 1, 100, "items", "number of candidates")
+    places: int = param(2, 1, 100, "items", "length of the slate")
+    horizon: int = param(8, 1, 1000, "decisions", "length of a trial")
+
+    task_type: ClassVar[type] = ShelfTask
+    offer_type: ClassVar[type] = ShelfOffer
+    feedback_type: ClassVar[type] = ShelfClicks
+    objectives: ClassVar[tuple[str, ...]] = ("clicks",)
+    credited: ClassVar[bool] = True
+
+    def sample_task(self, rng: Rng, batch: int) -> ShelfTask:
+        rates = rng.uniform((batch, self.arms))
+        return ShelfTask(rng.xp.astype(rates > 0.6, rng.xp.float32) * 0.9 + 0.05)
+
+    def begin(self, task: ShelfTask, rng: Rng) -> tuple[Nothing, ShelfOffer]:
+        return Nothing(), ShelfOffer(rng.xp.ones_like(task.rates))
+
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Nothing, Response]:
+        xp = rng.xp
+        examined = 0.9 ** xp.astype(xp.arange(self.places, device=rng.device), xp.float32)
+        rates = state.task.rates[rows_of(action)[:, None], action] * examined
+        clicks = xp.astype(rng.uniform(tuple(rates.shape)) < rates, xp.float32)
+        return state.hidden, Response(ShelfClicks(clicks), state.seen.offer, xp.sum(rates, axis=-1))
+
+    def open(self, offer: ShelfOffer) -> ShelfKept:
+        none = namespace(offer.items).zeros_like(offer.items)
+        return ShelfKept(none, none)
+
+    def account(self, seen: Seen, action: Array, feedback: ShelfClicks) -> Account:
+        reward = namespace(feedback.click).sum(feedback.click, axis=-1)
+        return Account(reward, reward[:, None], reward[:, None][:, :0])
+
+    def update(self, seen: Seen, action: Array, feedback: ShelfClicks) -> ShelfKept:
+        xp = namespace(seen.kept.chosen)
+        rows = rows_of(action)[:, None]
+        chosen = xp.zeros_like(seen.kept.chosen)
+        clicked = xp.zeros_like(seen.kept.chosen)
+        chosen[rows, action] = 1.0
+        clicked[rows, action] = feedback.click
+        return ShelfKept(chosen, clicked)
+
+    def observe(self, seen: Seen) -> Array:
+        return self.layout.join(clock(seen, self.horizon), seen.kept._asdict())
+
+    def best_reward(self, state: State) -> Array:
+        xp = namespace(state.task.rates)
+        best = xp.sort(state.task.rates, axis=-1)
+        return sum(best[:, -1 - place] * 0.9**place for place in range(self.places))
+
+    def informed_action(self, state: State) -> Array:
+        xp = namespace(state.task.rates)
+        return xp.argsort(state.task.rates, axis=-1, descending=True)[:, : self.places]
+
+    def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
+        return state.task.rates, None
+
+    @cached_property
+    def layout(self) -> Layout:
+        clicked = Field("clicked", 0.0, 1.0, "1 for the candidates clicked last", role="outcome")
+        return Layout(clock_fields(self.horizon, reward=(0.0, self.places)), (CHOSEN, clicked), self.arms)
+
+    @cached_property
+    def action_space(self) -> gymnasium.spaces.MultiDiscrete:
+        return gymnasium.spaces.MultiDiscrete([self.arms] * self.places)
+
+    @cached_property
+    def task_space(self) -> gymnasium.spaces.Dict:
+        return gymnasium.spaces.Dict({"rates": gymnasium.spaces.Box(0.0, 1.0, (self.arms,), np.float32)})
+
+    @cached_property
+    def offer_space(self) -> gymnasium.spaces.Dict:
+        return gymnasium.spaces.Dict({"items": gymnasium.spaces.Box(0.0, 1.0, (self.arms,), np.float32)})
+
+    @cached_property
+    def feedback_space(self) -> gymnasium.spaces.Dict:
+        return gymnasium.spaces.Dict({"click": gymnasium.spaces.Box(0.0, 1.0, (self.places,), np.float32)})

@@ -23,15 +23,9 @@ from recgym.layout import ROLES
 
 __all__ = ["FORMAT", "find", "read", "target", "versions", "write"]
 
-FORMAT = 1  # a newer number is refused
-
-
-LONGEST_HEADER = 4 << 20  # bytes
-
-
-MOST_ENVS = 1 << 20  # a forged number would fill the memory before anything refuses it
-
-
+FORMAT = 2  # a newer number is refused; fields of a layout have roles since 2
+MAX_HEADER = 4 << 20  # bytes
+MAX_ENVS = 1 << 20  # a forged number would fill the memory before anything refuses it
 HEADER: dict[str, tuple[type, ...]] = {  # what a header must have
     "algo": (str,),
     "arguments": (dict,),
@@ -46,14 +40,8 @@ HEADER: dict[str, tuple[type, ...]] = {  # what a header must have
     "own": (dict, type(None)),
     "training": (dict, type(None)),
 }
-
-
 LATER: dict[str, Any] = {"spaces": None, "own": None}  # what the first files lack
-
-
 LIBRARIES = ("gymnasium", "numpy", "stable_baselines3", "sb3_contrib", "torch", "safetensors")
-
-
 DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -61,24 +49,29 @@ DTYPES = (
 
 
 def versions() -> dict[str, str]:
-    """Of what decides a training run."""
+    """Name the versions of what decides a training run."""
     return {"recgym": recgym.__version__, **{name: version(name) for name in LIBRARIES}}
 
 
-def _is_layout(value: Mapping[str, Any]) -> bool:
+def _is_layout(value: Mapping[str, Any], version: int) -> bool:
     """Whether `Layout.from_json`, which takes what it is given, makes a layout of it."""
     if set(value) != {"context", "candidate", "candidates"} or not is_whole(value["candidates"], 1):
         return False
     blocks = value["context"], value["candidate"]
-    return all(isinstance(block, list) and all(map(_is_field, block)) for block in blocks)
+    if not all(isinstance(block, list) and all(_is_field(field, version) for field in block) for block in blocks):
+        return False
+    names = [field[0] for block in blocks for field in block]
+    return len(set(names)) == len(names)
 
 
-def _is_field(value: Any) -> bool:
-    if not isinstance(value, list) or len(value) not in (5, 6) or (len(value) == 6 and value[5] not in ROLES):
+def _is_field(value: Any, version: int) -> bool:
+    """Whether it is [name, low, high, meaning, width], and from the second version on a role after these."""
+    if not isinstance(value, list) or len(value) != (5 if version < 2 else 6):
         return False
     name, low, high, meaning, width = value[:5]
+    role_stands = version < 2 or (isinstance(value[5], str) and value[5] in ROLES)
     numbers = isinstance(low, int | float) and isinstance(high, int | float)
-    return isinstance(name, str) and numbers and isinstance(meaning, str) and is_whole(width, 1)
+    return isinstance(name, str) and numbers and isinstance(meaning, str) and is_whole(width, 1) and role_stands
 
 
 def _check_header(header: Mapping[str, Any]) -> None:
@@ -97,14 +90,15 @@ def _check_header(header: Mapping[str, Any]) -> None:
         raise ValueError(f"the header's 'env' must have id, parameters and n_envs, has {sorted(env)}")
     if not isinstance(env["id"], str | None) or not isinstance(env["parameters"], dict):
         raise ValueError(f"the header's 'env' must have a text as id and a mapping as parameters, has {env}")
-    if not is_whole(env["n_envs"], 1) or env["n_envs"] > MOST_ENVS:
-        raise ValueError(f"n_envs in the header must be a whole number in [1, {MOST_ENVS}], is {env['n_envs']!r}")
+    if not is_whole(env["n_envs"], 1) or env["n_envs"] > MAX_ENVS:
+        raise ValueError(f"n_envs in the header must be a whole number in [1, {MAX_ENVS}], is {env['n_envs']!r}")
     if (env["id"] is None) != (spaces is not None) or (layout is None and spaces is None):
         raise ValueError("the header must have a layout and no spaces for an environment with an id, else spaces")
-    if layout is not None and not _is_layout(layout):
+    if layout is not None and not _is_layout(layout, header["format"]):
+        role = "" if header["format"] < 2 else ", role"
         raise ValueError(
             "the header's 'layout' must have context and candidate, lists of "
-            "[name, low, high, meaning, width, role], and candidates, a number"
+            f"[name, low, high, meaning, width{role}] with each name once, and candidates, a number"
         )
     if spaces is not None:
         lists = set(spaces) == {"observation", "action"} and all(isinstance(v, list) for v in spaces.values())
@@ -130,13 +124,13 @@ def _digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]) -> s
 
 
 def target(path: str | Path) -> Path:
-    """Where a checkpoint of this name lies: SB3's callbacks and users end names in ".zip", or in nothing."""
+    """Name the file of a checkpoint: SB3's callbacks and users end names in ".zip", or in nothing."""
     path = Path(path)
     return path if path.suffix == ".safetensors" else path.with_name(path.name.removesuffix(".zip") + ".safetensors")
 
 
 def write(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Path:
-    """Adds the suffix and the digest; all or nothing."""
+    """Write header and tensors with a digest, all or nothing; adds the suffix."""
     path = target(path)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
@@ -145,8 +139,8 @@ def write(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, tor
         text = json.dumps({**header, "digest": _digest(tensors, header)})
         content = safetensors.torch.save(tensors, metadata={"recgym": text})
         (length,) = struct.unpack("<Q", content[:8])
-        if length > LONGEST_HEADER:
-            raise ValueError(f"a header of {length} bytes is longer than {LONGEST_HEADER}")
+        if length > MAX_HEADER:
+            raise ValueError(f"a header of {length} bytes is longer than {MAX_HEADER}")
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: nothing was written: {error}") from None
     write_atomically(path, content)
@@ -154,7 +148,7 @@ def write(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, tor
 
 
 def find(path: str | Path) -> Path:
-    """The file that `save` wrote under this name."""
+    """Find the file that `save` wrote under this name."""
     return Path(path) if Path(path).is_file() else target(path)
 
 
@@ -168,16 +162,17 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no checkpoint, is damaged, or was written by a newer version (says which).
     """
-    given, path = path, find(path)
+    name = path
+    path = find(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{given}: no such checkpoint; a run keeps its own in its folder under logs/")
+        raise FileNotFoundError(f"{name}: no such checkpoint; a run keeps its own in its folder under logs/")
     content = path.read_bytes()
     if len(content) < 9:
         raise ValueError(f"{path}: {len(content)} bytes are too short for a checkpoint")
     (length,) = struct.unpack("<Q", content[:8])
     if content[8:9] != b"{" and (content[:2] == b"PK" or content[:1] == b"\x80"):  # a length may begin so too
         raise ValueError(f"{path}: this is a zip or pickle file, which can run code when loaded; it was not opened")
-    if length > LONGEST_HEADER:
+    if length > MAX_HEADER:
         raise ValueError(f"{path}: not a checkpoint, or damaged: its header would take {length} bytes")
     try:
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,43 +14,11 @@ import torch
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-__all__ = ["RANGES", "check_numbers", "construct", "json_values", "plain_arguments", "plain_schedule"]
+from recgym.agents.options import SCHEDULES, MetaPPOOptions
 
-ACTIVATIONS = ("ReLU", "Tanh", "GELU", "SiLU")
+__all__ = ["construct", "json_values", "plain_arguments", "plain_schedule", "writable_options"]
 
-
-POSITIVE, ANY = 1e-12, float("inf")
-
-
-RANGES: dict[str, tuple[float, float, bool]] = {  # least and greatest number, and whether it must be whole
-    **dict.fromkeys(("n_steps", "batch_size", "n_epochs", "batch_decisions"), (1, ANY, True)),
-    **dict.fromkeys(("width", "heads", "layers", "context_length"), (1, ANY, True)),
-    **dict.fromkeys(("pretrain_steps", "history_layers"), (0, ANY, True)),
-    **dict.fromkeys(("gamma", "gae_lambda", "pretrain_mix"), (0.0, 1.0, False)),
-    **dict.fromkeys(("ent_coef", "vf_coef", "weight_decay", "expert_coef"), (0.0, ANY, False)),
-    **dict.fromkeys(("max_grad_norm", "target_kl", "reward_scale", "temperature"), (POSITIVE, ANY, False)),
-    **dict.fromkeys(("pretrain_learning_rate", "pretrain_epochs"), (POSITIVE, ANY, False)),
-}
-
-
-OPTIONAL = ("n_steps", "batch_size", "batch_decisions", "target_kl")  # None is a value of theirs
-
-
-def check_numbers(values: Mapping[str, Any]) -> None:
-    """Refuse what is outside `RANGES`; names that are not there are passed over.
-
-    Raises:
-        ValueError: says which, and what it may be.
-    """
-    for name, given in values.items():
-        if name not in RANGES or (given is None and name in OPTIONAL):
-            continue
-        (low, high, whole), value = RANGES[name], json_values(given)
-        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not (number and low <= value <= high):
-            least = "above 0" if low == POSITIVE else f"of at least {low:g}"
-            most = f" and at most {high:g}" if high < ANY else ""
-            raise ValueError(f"{name} must be a {'whole ' if whole else ''}number {least}{most}, got {given!r}")
+ACTIVATIONS = ("ReLU", "Tanh", "GELU", "SiLU")  # names that a file may give
 
 
 def json_values(value: Any) -> Any:
@@ -83,32 +53,45 @@ def plain_schedule(value: Any, *, name: str = "schedule") -> float | str | None:
     Raises:
         ValueError: JSON cannot carry it.
     """
-    kept = value.value_schedule if isinstance(value, FloatSchedule) else value
-    if isinstance(kept, LinearSchedule) and (kept.end, kept.end_fraction) == (0.0, 1.0):
-        return f"lin_{float(kept.start)!r}"
-    kept = kept.val if isinstance(kept, ConstantSchedule) else kept
-    kept = kept.item() if isinstance(kept, np.number) else kept
-    if kept is None or (isinstance(kept, int | float) and not isinstance(kept, bool)):
-        return kept
-    if isinstance(kept, str) and isinstance(_schedule(name, kept), LinearSchedule):
-        return kept
+    schedule = value.value_schedule if isinstance(value, FloatSchedule) else value
+    if isinstance(schedule, LinearSchedule) and (schedule.end, schedule.end_fraction) == (0.0, 1.0):
+        return f"lin_{float(schedule.start)!r}"
+    constant = schedule.val if isinstance(schedule, ConstantSchedule) else schedule
+    constant = constant.item() if isinstance(constant, np.number) else constant
+    if constant is None or (isinstance(constant, int | float) and not isinstance(constant, bool)):
+        return constant
+    if isinstance(constant, str) and isinstance(_schedule(name, constant), LinearSchedule):
+        return constant
     raise ValueError(
         f"{name} = {value!r} cannot be kept in a checkpoint: give a number, or 'lin_X' for a fall from X to 0 "
         "(as a schedule: LinearSchedule(X, 0, 1))"
     )
 
 
+def writable_options(options: MetaPPOOptions) -> dict[str, Any]:
+    """Options by name, schedules as `plain_schedule` gives them; of what it refuses the first value, with a warning."""
+    values = {each.name: getattr(options, each.name) for each in fields(options)}
+    for name in SCHEDULES:
+        try:
+            values[name] = plain_schedule(values[name], name=name)
+        except ValueError as error:
+            first = float(values[name](1.0))
+            warnings.warn(f"{error}; the file keeps its first value {first:g}", stacklevel=4)
+            values[name] = first
+    return values
+
+
 def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Constructor arguments as JSON can carry them, schedules as `plain_schedule` takes them."""
-    kept = {}
+    values = {}
     for name, value in arguments.items():
         schedule = callable(value) and not isinstance(value, type)
-        kept[name] = plain_schedule(value, name=name) if schedule else value
+        values[name] = plain_schedule(value, name=name) if schedule else value
         try:
-            json.dumps(kept[name])
+            json.dumps(values[name])
         except (TypeError, ValueError) as error:
             raise ValueError(f"argument {name!r} cannot be kept in a checkpoint: {error}") from None
-    return kept
+    return values
 
 
 def construct(kind: type, env: VecEnv, arguments: Mapping[str, Any], *, device: str, seed: int | None) -> Any:

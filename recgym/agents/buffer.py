@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer
+from stable_baselines3.common.utils import explained_variance
 from torch import Tensor
+
+from recgym.arrays import to_numpy
 
 __all__ = ["Batch", "TrialBuffer", "generalised_advantages"]
 
@@ -27,9 +30,20 @@ class Batch(NamedTuple):
 
 
 def generalised_advantages(
-    rewards: Tensor, values: Tensor, starts: Tensor, last_values: Tensor, dones: Tensor, *, gamma: float, lam: float
+    rewards: Tensor,
+    values: Tensor,
+    starts: Tensor,
+    last_values: Tensor,
+    dones: Tensor,
+    *,
+    gamma: float,
+    lam: float,
+    present: Tensor | None = None,
 ) -> Tensor:
     """A_t = delta_t + gamma lambda A_{t+1}, delta_t = r_t + gamma V_{t+1} - V_t within a trial (Schulman et al. 2016).
+
+    Where nothing is decided, no value is fitted and none is read: what comes in then belongs to the decision before,
+    discounted over the time that passes, and lambda counts decisions (as in a semi-Markov process).
 
     Args:
         rewards: [T, B].
@@ -39,13 +53,24 @@ def generalised_advantages(
         dones: [B] bool, whether the last decision ended a trial.
         gamma: discount.
         lam: lambda.
+        present: [T, B] bool, where something is decided; None: everywhere. Elsewhere the advantage is 0.
     """
     advantages = torch.zeros_like(rewards)
-    advantage, following, going = torch.zeros_like(last_values), last_values, ~dones
+    advantage = torch.zeros_like(last_values)  # of the next decision, as seen from the step after this one
+    following = last_values  # V_{t+1}
+    going = ~dones
     for t in reversed(range(len(rewards))):
-        delta = rewards[t] + gamma * following * going - values[t]
-        advantage = delta + gamma * lam * advantage * going
-        advantages[t], following, going = advantage, values[t], ~starts[t]
+        target = rewards[t] + gamma * following * going
+        later = advantage * going
+        advantage = target - values[t] + gamma * lam * later
+        following = values[t]
+        if present is None:
+            advantages[t] = advantage
+        else:
+            advantages[t] = torch.where(present[t], advantage, 0.0)
+            advantage = torch.where(present[t], advantage, gamma * later)
+            following = torch.where(present[t], following, target)
+        going = ~starts[t]
     return advantages
 
 
@@ -77,7 +102,7 @@ class TrialBuffer(BaseBuffer):
     ) -> None:
         super().__init__(buffer_size, observation_space, action_space, device, n_envs)
         self.gamma, self.gae_lambda = gamma, gae_lambda
-        size = (buffer_size, n_envs)
+        size = buffer_size, n_envs
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(*size, *shape, dtype=dtype, device=self.device)
@@ -85,7 +110,10 @@ class TrialBuffer(BaseBuffer):
         self.observations = empty(*(observation_space.shape or ()))
         self.actions = empty(*(action_space.shape or ()), dtype=torch.int64)
         self.starts = empty(dtype=torch.bool)
-        self.rewards, self.values, self.log_probs, self.advantages = empty(), empty(), empty(), empty()
+        self.rewards = empty()
+        self.values = empty()
+        self.log_probs = empty()
+        self.advantages = empty()
         slate = isinstance(action_space, spaces.MultiDiscrete)
         self.labels = empty(labels, dtype=torch.int64 if slate else torch.float32)
 
@@ -99,19 +127,30 @@ class TrialBuffer(BaseBuffer):
         log_prob: Tensor,
         label: Tensor | None = None,
     ) -> None:
-        """One decision of every environment; tensors [B, ...]."""
+        """Keep one decision of every environment; tensors [B, ...]."""
         t = self.pos
-        self.observations[t], self.actions[t], self.rewards[t] = observation, action, reward
-        self.starts[t], self.values[t], self.log_probs[t] = start, value, log_prob
+        self.observations[t] = observation
+        self.actions[t] = action
+        self.rewards[t] = reward
+        self.starts[t] = start
+        self.values[t] = value
+        self.log_probs[t] = log_prob
         if label is not None:
             self.labels[t] = label
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
-    def compute_returns_and_advantage(self, last_values: Tensor, dones: Tensor) -> None:
-        """See `generalised_advantages`; returns are advantages plus values."""
+    def compute_returns_and_advantage(self, last_values: Tensor, dones: Tensor, present: Tensor | None = None) -> None:
+        """Estimate advantages (`generalised_advantages`), and with them returns."""
         self.advantages = generalised_advantages(
-            self.rewards, self.values, self.starts, last_values, dones, gamma=self.gamma, lam=self.gae_lambda
+            self.rewards,
+            self.values,
+            self.starts,
+            last_values,
+            dones,
+            gamma=self.gamma,
+            lam=self.gae_lambda,
+            present=present,
         )
 
     @property
@@ -119,8 +158,16 @@ class TrialBuffer(BaseBuffer):
         """[T, B] what the values are fitted to (TD(lambda))."""
         return self.advantages + self.values
 
+    def explained_variance(self, present: Tensor | None = None) -> float:
+        """Share of the returns' variance that the values explain, where something is decided (None: everywhere)."""
+        values, returns = to_numpy(self.values).flatten(), to_numpy(self.returns).flatten()
+        if present is not None:
+            rows = to_numpy(present).flatten()
+            values, returns = values[rows], returns[rows]
+        return float(explained_variance(values, returns))
+
     def trials(self, length: int) -> Batch:
-        """Everything, as B T / length rows of `length` decisions."""
+        """Hand out everything, as B T / length rows of `length` decisions."""
 
         def rows(tensor: Tensor) -> Tensor:  # [T, B, ...] -> [B T / length, length, ...]
             return tensor.transpose(0, 1).reshape(self.n_envs * self.buffer_size // length, length, *tensor.shape[2:])
@@ -137,7 +184,7 @@ class TrialBuffer(BaseBuffer):
         )
 
     def get(self, length: int, batch_size: int) -> Iterator[Batch]:
-        """Minibatches of `batch_size` rows of `length` decisions, in random order, each row once.
+        """Hand out minibatches of `batch_size` rows of `length` decisions, in random order, each row once.
 
         The last one takes what is left over as well: none is smaller than the others, one may be almost twice as large.
         """
@@ -145,8 +192,9 @@ class TrialBuffer(BaseBuffer):
         order = torch.randperm(len(whole.actions), device=self.device)
         count = max(1, len(order) // batch_size)
         for i in range(count):
-            chosen = order[i * batch_size :] if i == count - 1 else order[i * batch_size : (i + 1) * batch_size]
-            yield Batch(*(column[chosen] for column in whole))
+            end = None if i == count - 1 else (i + 1) * batch_size
+            rows = order[i * batch_size : end]
+            yield Batch(*(column[rows] for column in whole))
 
     def _get_samples(self, *_: Any, **__: Any) -> Any:  # SB3's other buffers sample transitions
         raise TypeError("a TrialBuffer hands out whole trials: use get()")

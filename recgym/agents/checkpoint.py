@@ -51,13 +51,13 @@ def save(
             cannot carry a value, or there is no training to keep. What was there under this path stays.
         OSError: the folder cannot be written to.
     """
-    found = name_of(model)
-    if found is None or algo not in (None, found):
+    name = name_of(model)
+    if name is None or algo not in (None, name):
         raise ValueError(f"the model is a {type(model).__name__}, not {algo or 'one of ' + ', '.join(ALGORITHMS)}")
     return save_model(
         path,
         model,
-        algo=found,
+        algo=name,
         arguments=arguments,
         env_id=env_id,
         parameters=parameters,

@@ -10,14 +10,24 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
 import recgym
 from recgym.layout import Layout
 from recgym.parameters import stands_for
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["check_shown", "identify", "layout_of", "make_env", "scenario_of", "spaces_of"]
+__all__ = [
+    "attribute_of",
+    "check_raw",
+    "check_shown",
+    "horizon_of",
+    "identify",
+    "layout_of",
+    "make_env",
+    "scenario_of",
+    "spaces_of",
+]
 
 
 def identify(scenario: Any) -> tuple[str | None, dict[str, Any]]:
@@ -26,7 +36,7 @@ def identify(scenario: Any) -> tuple[str | None, dict[str, Any]]:
     `recgym.make_scenario(id, **parameters)` gives an equal scenario. Where none does, because no id has this class or
     JSON cannot carry a parameter, this is (None, {}).
     """
-    found = []
+    candidates = []
     for env_id in (key for key, preset in recgym.SCENARIOS.items() if stands_for(preset.scenario, type(scenario))):
         values = {field.name: getattr(scenario, field.name) for field in fields(scenario)}
         preset = recgym.make_scenario(env_id)
@@ -37,8 +47,8 @@ def identify(scenario: Any) -> tuple[str | None, dict[str, Any]]:
         except (TypeError, ValueError):
             same = False
         if same:
-            found.append((env_id, parameters))
-    return min(found, key=lambda named: len(named[1]), default=(None, {}))
+            candidates.append((env_id, parameters))
+    return min(candidates, key=lambda named: len(named[1]), default=(None, {}))
 
 
 def scenario_of(env: VecEnv) -> Any:
@@ -64,7 +74,41 @@ def layout_of(env: VecEnv) -> Layout | None:
     return layout
 
 
+def attribute_of(env: VecEnv, name: str) -> Any:
+    """Of the first row; None where it has no such attribute: asked for what it lacks, a subprocess would die."""
+    return env.get_attr(name)[0] if env.has_attr(name) else None
+
+
+def horizon_of(env: VecEnv, layout: Layout | None) -> int | None:
+    """Decisions of a trial; None without a Layout.
+
+    Raises:
+        ValueError: there is a Layout, and the environment does not tell.
+    """
+    if layout is None:
+        return None
+    horizon = getattr(attribute_of(env, "scenario"), "horizon", None) or attribute_of(env, "horizon")
+    if horizon is None:
+        raise ValueError("an environment with a Layout must have an attribute `horizon`: the decisions of a trial")
+    return int(horizon)
+
+
+def check_raw(env: VecEnv) -> None:
+    """Refuse observations that VecNormalize changes.
+
+    Raises:
+        ValueError: says what to do instead.
+    """
+    normalised = unwrap_vec_wrapper(env, VecNormalize)
+    if normalised is not None and normalised.norm_obs:
+        raise ValueError(
+            "VecNormalize changes the rewards and candidates that MetaPPO reads in the observation: "
+            "use VecNormalize(norm_obs=False), or reward_scale"
+        )
+
+
 def spaces_of(env: VecEnv) -> dict[str, list[int]]:
+    """Sizes of observations and actions."""
     space = env.action_space
     discrete = isinstance(space, gymnasium.spaces.Discrete)
     action = [int(space.n)] if discrete else np.ravel(getattr(space, "nvec", ())).tolist()  # type: ignore[attr-defined]
@@ -72,6 +116,11 @@ def spaces_of(env: VecEnv) -> dict[str, list[int]]:
 
 
 def make_env(path: Path, named: Mapping[str, Any]) -> RecVecEnv:
+    """Make the environment that a file names by id, parameters and n_envs.
+
+    Raises:
+        ValueError: it names none, or one that cannot be made.
+    """
     if named["id"] is None:
         raise ValueError(f"{path}: was trained in an environment that is not registered, so pass one: load(..., env=)")
     try:
@@ -108,6 +157,13 @@ def check_shown(env: VecEnv, theirs: Layout | None, spaces: Any, *, any_candidat
         differ = [f"{name} ({there.get(name, 0)} there, {here.get(name, 0)} here)" for name in names]
         if not differ and list(there) != list(here):
             differ = [f"the order {', '.join(there)} there, {', '.join(here)} here"]
+        if not differ:
+            pairs = zip(theirs, ours, strict=True)
+            differ = [
+                f"{field.name} ({field.role} there, {other.role} here)"
+                for field, other in pairs
+                if field.role != other.role
+            ]
     if differ:
         raise ValueError(f"trained on other observations or actions than here: {', '.join(differ)}")
 

@@ -14,12 +14,13 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from recgym.agents.policy import PlackettLuce
+from recgym.agents.distribution import PlackettLuce
+from recgym.agents.losses import mean_present
 from recgym.arrays import to_numpy
 from recgym.baselines import make_baseline
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["Expert", "imitation_loss", "label_entropy", "mixed"]
+__all__ = ["Expert", "follow_expert", "imitation_loss", "label_entropy"]
 
 
 class Expert:
@@ -60,23 +61,23 @@ class Expert:
             seen = self._env.unwrapped.runner.state  # type: ignore[attr-defined]
         arguments = {"state": self._memory, "episode_start": to_numpy(starts)}
         if hasattr(self.policy, "distribution"):
-            found, self._memory = self.policy.distribution(seen, **arguments)
+            label, self._memory = self.policy.distribution(seen, **arguments)
         else:
-            found, self._memory = self.policy.predict(seen, **arguments, deterministic=True)
-            found = found if self.slate else np.eye(self.width, dtype=np.float32)[found]
+            label, self._memory = self.policy.predict(seen, **arguments, deterministic=True)
+            label = label if self.slate else np.eye(self.width, dtype=np.float32)[label]
         dtype = torch.int64 if self.slate else torch.float32
-        return torch.as_tensor(found, dtype=dtype, device=observation.device)
+        return torch.as_tensor(label, dtype=dtype, device=observation.device)
 
 
-def mixed(actions: Tensor, labels: Tensor, share: float) -> Tensor:
-    """`actions` [B] or [B, k], of which a random `share` of the rows is replaced by the expert's."""
+def follow_expert(actions: Tensor, labels: Tensor, share: float) -> Tensor:
+    """Replace a random `share` of the rows of `actions` [B] or [B, k] by the expert's."""
     slate = actions.ndim > 1
     expert = labels if slate else torch.multinomial(labels, 1)[:, 0]
-    replaced = torch.rand(len(actions), device=actions.device) < share
-    return torch.where(replaced[:, None] if slate else replaced, expert, actions)
+    rows = torch.rand(len(actions), device=actions.device) < share
+    return torch.where(rows[:, None] if slate else rows, expert, actions)
 
 
-def imitation_loss(distribution: PlackettLuce, labels: Tensor) -> tuple[Tensor, Tensor]:
+def imitation_loss(distribution: PlackettLuce, labels: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Cross-entropy to the expert, and the share of decisions in which the most probable action is one of its own.
 
     Less the expert's own entropy (`label_entropy`) the loss is the divergence KL(expert || policy).
@@ -84,16 +85,19 @@ def imitation_loss(distribution: PlackettLuce, labels: Tensor) -> tuple[Tensor, 
     Args:
         distribution: over actions [..., K].
         labels: probabilities [..., K], or slates [..., k] int64.
+        present: [...] bool, where something is decided; None: everywhere.
     """
     mode = distribution.mode()
     if distribution.k is not None:
-        return -distribution.log_prob(labels).mean(), (mode == labels).all(dim=-1).float().mean()
-    loss = -(labels * distribution.log_probabilities()).sum(dim=-1).mean()
-    return loss, (labels.gather(-1, mode[..., None]) > 0).float().mean()
+        agreement = (mode == labels).all(dim=-1).float()
+        return -mean_present(distribution.log_prob(labels), present), mean_present(agreement, present)
+    cross_entropy = (labels * distribution.log_probabilities()).sum(dim=-1)
+    agreement = (labels.gather(-1, mode[..., None])[..., 0] > 0).float()
+    return -mean_present(cross_entropy, present), mean_present(agreement, present)
 
 
-def label_entropy(labels: Tensor) -> Tensor:
+def label_entropy(labels: Tensor, present: Tensor | None = None) -> Tensor:
     """Mean entropy of the expert in nats: of its ties; 0 for slates, of which it names one."""
     if not labels.is_floating_point():
         return torch.zeros((), device=labels.device)
-    return torch.special.entr(labels).sum(dim=-1).mean()
+    return mean_present(torch.special.entr(labels).sum(dim=-1), present)

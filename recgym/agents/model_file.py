@@ -37,7 +37,7 @@ def save_model(
     header: dict[str, Any] = {
         "format": archive.FORMAT,
         "algo": algo,
-        **_describe(model, env_id, parameters, training=training),
+        **_header_of_env(model, env_id, parameters, training=training),
         "arguments": plain_arguments(arguments),
         "versions": archive.versions(),
         "threads": torch.get_num_threads(),
@@ -54,13 +54,14 @@ def save_model(
     return archive.write(path, header, tensors)
 
 
-def _describe(
+def _header_of_env(
     model: Any, env_id: str | None, parameters: Mapping[str, Any] | None, *, training: bool
 ) -> dict[str, Any]:
     """The header's env, layout and spaces, once the environment is known to be what they say."""
     if model.env is None:
         raise ValueError("the model has no environment that the file could describe: see its set_env")
-    scenario, given = scenario_of(model.env), dict(parameters or {})
+    scenario = scenario_of(model.env)
+    values = dict(parameters or {})
     normalised = model.get_vec_normalize_env()
     if normalised is not None and (training or normalised.norm_obs):
         what = "the model's VecNormalize keeps statistics that a checkpoint does not hold"
@@ -68,23 +69,23 @@ def _describe(
             raise ValueError(f"{what}: train without it")
         warnings.warn(f"{what}: save them with env.save(path)", stacklevel=4)
     if env_id is not None:
-        expected = recgym.make_scenario(env_id, **given)
+        expected = recgym.make_scenario(env_id, **values)
         if scenario is None or scenario != expected:
             raise ValueError(
                 f"the model's environment is not {expected}: see recgym.sb3.make_vec_env, or name its parameters"
             )
     else:
-        if given:
-            raise ValueError(f"parameters {sorted(given)} without the id of the environment that has them")
+        if values:
+            raise ValueError(f"parameters {sorted(values)} without the id of the environment that has them")
         if scenario is not None:
-            env_id, given = identify(scenario)
+            env_id, values = identify(scenario)
         if env_id is None and not getattr(model, "any_candidates", False):
             raise ValueError(
                 f"the model's environment is not one of {', '.join(recgym.SCENARIOS)}: see recgym.sb3.make_vec_env"
             )
     layout = layout_of(model.env)
     return {
-        "env": {"id": env_id, "parameters": given, "n_envs": model.n_envs},
+        "env": {"id": env_id, "parameters": values, "n_envs": model.n_envs},
         "layout": None if layout is None else layout.to_json(),
         "spaces": spaces_of(model.env) if env_id is None else None,
     }
@@ -141,7 +142,9 @@ def load_model(
         try:
             training_state.restore(model, header["training"], tensors)
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: the training state does not fit: {error}; load it without resume") from None
+            older = f" (the file is of format {header['format']}, when environments kept their state otherwise)"
+            why = f"{error}{older if header['format'] < archive.FORMAT else ''}"
+            raise ValueError(f"{path}: the training state does not fit: {why}; load it without resume") from None
     return model
 
 
@@ -169,8 +172,8 @@ def _construct(
                 model._setup_model()
         except Exception as error:  # SB3 checks little: what a wrong argument raises depends on how far it gets
             why = str(error) or type(error).__name__
-            given = f" and {sorted(arguments)}" if arguments else ""
+            others = f" and {sorted(arguments)}" if arguments else ""
             raise ValueError(
-                f"{path}: {header['algo']} cannot be built from the header's arguments{given}: {why}"
+                f"{path}: {header['algo']} cannot be built from the header's arguments{others}: {why}"
             ) from error
     return model

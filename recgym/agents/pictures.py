@@ -14,12 +14,12 @@ from recgym.arrays import to_numpy
 from recgym.rng import make_rng
 from recgym.runner import Runner
 
-__all__ = ["Sample", "policy_figures", "sample_trials"]
+__all__ = ["TrialRecord", "policy_figures", "sample_trials"]
 
-SHOWN = 3  # moments of the trial whose attention is drawn
+MOMENTS = (0.05, 0.3, 1.0)  # shares of the trial after which attention is drawn
 
 
-class Sample(NamedTuple):
+class TrialRecord(NamedTuple):
     """Trials of a policy, sampled, and what the first one attended to at its last decision of each of `moments`."""
 
     entropy: np.ndarray  # [T, B] nats of the (first) choice
@@ -32,12 +32,12 @@ class Sample(NamedTuple):
     lasting: bool  # candidates outlast a decision, so that there is something to say of each
 
 
-def sample_trials(policy: TransformerPolicy, scenario: Any, *, trials: int, seed: int) -> Sample:
-    """Play `trials` trials; see `Sample`."""
+def sample_trials(policy: TransformerPolicy, scenario: Any, *, trials: int, seed: int) -> TrialRecord:
+    """Play `trials` trials; see `TrialRecord`."""
     if not isinstance(policy.network, CandidateNetwork):
         raise ValueError("there is a picture of candidates only where the environment has a Layout")
     runner = Runner(scenario, trials, make_rng("cpu", seed))
-    moments = sorted({max(0, round(scenario.horizon * part) - 1) for part in (0.05, 0.3, 1.0)})
+    moments = sorted({max(0, round(scenario.horizon * part) - 1) for part in MOMENTS})
     last = policy.network.blocks[-1]
     looked: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     entropy, best, actions, rewards = [], [], [], []
@@ -49,23 +49,22 @@ def sample_trials(policy: TransformerPolicy, scenario: Any, *, trials: int, seed
             if isinstance(attention, Attention):
                 attention.recorded = []
         with torch.no_grad():
-            seen = torch.as_tensor(observation, device=policy.device)
-            distribution, _, memory = policy.step(seen, memory, starts)
+            batch = torch.as_tensor(observation, device=policy.device)
+            distribution, _, memory = policy.step(batch, memory, starts)
             action = distribution.sample()
-        for attention, found in recorders:
+        for attention, maps in recorders:
             if isinstance(attention, Attention):
                 assert attention.recorded is not None
-                found.append(to_numpy(attention.recorded[0][0].mean(dim=0)))
+                maps.append(to_numpy(attention.recorded[0][0].mean(dim=0)))
                 attention.recorded = None
-        logs = distribution.log_probabilities()
-        entropy.append(to_numpy(-(logs.exp() * logs.clamp(min=-1e9)).sum(dim=-1)))
+        entropy.append(to_numpy(distribution.first_entropy()))
         step = runner.advance(to_numpy(action))
         best.append(step.info["regret"] <= 1e-6)
         actions.append(int(to_numpy(action)[0].flat[0]))
         rewards.append(float(step.reward[0]))
         observation, starts = step.observation, torch.zeros_like(starts)
-    shown = np.array(entropy), np.array(best), moments, looked[0], looked[1], np.array(actions), np.array(rewards)
-    return Sample(*shown, lasting=scenario.candidate_rewards(runner.state)[1] is not None)
+    arrays = np.array(entropy), np.array(best), moments, looked[0], looked[1], np.array(actions), np.array(rewards)
+    return TrialRecord(*arrays, lasting=scenario.candidate_rewards(runner.state)[1] is not None)
 
 
 def policy_figures(
@@ -76,35 +75,35 @@ def policy_figures(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
-    sample = sample_trials(policy, scenario, trials=trials, seed=seed)
+    record = sample_trials(policy, scenario, trials=trials, seed=seed)
     decisions = np.arange(1, scenario.horizon + 1)
     certainty = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     axes = certainty.subplots()
     candidates = scenario.layout.candidates
-    axes.plot(decisions, sample.entropy.mean(axis=1) / math.log(max(candidates, 2)), label="entropy / log K")
-    axes.plot(decisions, sample.best.mean(axis=1), color="black", label="share of best choices")
+    axes.plot(decisions, record.entropy.mean(axis=1) / math.log(max(candidates, 2)), label="entropy / log K")
+    axes.plot(decisions, record.best.mean(axis=1), color="black", label="share of best choices")
     axes.set(xlabel="decision", ylabel="mean over trials", ylim=(0, 1), title=title)
     axes.legend(frameon=False)
 
-    rows = 2 if sample.history else 1
-    attention = Figure(figsize=(4 * len(sample.moments), 3.6 * rows), dpi=110, layout="constrained")
-    grid = attention.subplots(rows, len(sample.moments), squeeze=False)
-    for column, moment in enumerate(sample.moments):
+    rows = 2 if record.history else 1
+    attention = Figure(figsize=(4 * len(record.moments), 3.6 * rows), dpi=110, layout="constrained")
+    grid = attention.subplots(rows, len(record.moments), squeeze=False)
+    for column, moment in enumerate(record.moments):
         known = [
-            f"{k}: {int(sample.rewards[:moment][sample.actions[:moment] == k].sum())}/"
-            f"{int((sample.actions[:moment] == k).sum())}"
+            f"{k}: {int(record.rewards[:moment][record.actions[:moment] == k].sum())}/"
+            f"{int((record.actions[:moment] == k).sum())}"
             for k in range(candidates)
         ]
         axes = grid[0, column]
-        axes.imshow(sample.across[column], vmin=0, cmap="viridis", aspect="auto")
-        axes.set(title=f"decision {moment + 1}: shows {sample.actions[moment]}", xlabel="candidate looked at")
-        if candidates <= 20 and sample.lasting:
+        axes.imshow(record.across[column], vmin=0, cmap="viridis", aspect="auto")
+        axes.set(title=f"decision {moment + 1}: shows {record.actions[moment]}", xlabel="candidate looked at")
+        if candidates <= 20 and record.lasting:
             axes.set_yticks(range(candidates), known, fontsize=7)
         if column == 0:
-            axes.set_ylabel("candidate: reward / times shown" if sample.lasting else "candidate")
-        if sample.history:
+            axes.set_ylabel("candidate: reward / times shown" if record.lasting else "candidate")
+        if record.history:
             below = grid[1, column]
-            below.imshow(sample.history[column], vmin=0, cmap="viridis", aspect="auto")
+            below.imshow(record.history[column], vmin=0, cmap="viridis", aspect="auto")
             below.set(xlabel="decision looked at", ylabel="candidate" if column == 0 else "")
     attention.suptitle(f"attention of the last block, one trial{', ' + title if title else ''}", fontsize=10)
     return {"certainty": certainty, "attention": attention}

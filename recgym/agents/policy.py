@@ -1,10 +1,11 @@
-"""The policy that SB3's loops see: a Transformer with a memory, and a distribution over ordered slates."""
+"""The policy that SB3's loops see: a Transformer with a memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,61 +14,15 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor
 
-from recgym.agents.arguments import check_numbers
-from recgym.agents.transformer import INIT_POLICIES, CandidateNetwork, Memory, SequenceNetwork, own_features
+from recgym.agents.arguments import json_values
+from recgym.agents.distribution import PlackettLuce
+from recgym.agents.memory import Memory
+from recgym.agents.options import TransformerOptions, takes_options
+from recgym.agents.transformer import CandidateNetwork, SequenceNetwork
 from recgym.arrays import to_numpy, tree_map
-from recgym.layout import LOG_SCALE, Layout
+from recgym.layout import Layout
 
-__all__ = ["CONTEXT_LENGTH", "PlackettLuce", "TransformerPolicy"]
-
-CONTEXT_LENGTH = 1000
-
-
-class PlackettLuce(NamedTuple):
-    """Ordered top-k without replacement: each place is a softmax over what is left (Luce 1959; Plackett 1975).
-
-    With k = 1 it is the categorical distribution, and actions have no last axis.
-    """
-
-    logits: Tensor  # [..., K]
-    k: int | None  # places of the slate; None: a single choice
-
-    def sample(self) -> Tensor:
-        """[...] or [..., k] int64: the highest of the logits with Gumbel noise (Yellott 1977)."""
-        return self._top(self.logits - torch.empty_like(self.logits).exponential_().clamp(min=1e-30).log())
-
-    def mode(self) -> Tensor:
-        """[...] or [..., k] the most probable slate."""
-        return self._top(self.logits)
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """[...] log-probability of `action` [...] or [..., k]."""
-        return self._places(action)[0]
-
-    def entropy(self, action: Tensor) -> Tensor:
-        """[...] entropy of each place given the ones before it in `action`, summed; its mean is that of the slate.
-
-        Of a slate's gradient it has the part for given places; how their probabilities change is left out.
-        """
-        return self._places(action)[1]
-
-    def log_probabilities(self) -> Tensor:
-        """[..., K] of the first place."""
-        return self.logits.log_softmax(dim=-1)
-
-    def _top(self, scores: Tensor) -> Tensor:
-        return scores.argmax(dim=-1) if self.k is None else scores.topk(self.k, dim=-1).indices
-
-    def _places(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        logits, log_prob, entropy = self.logits, torch.zeros(()), torch.zeros(())
-        places = action[..., None] if self.k is None else action
-        for place in range(places.shape[-1]):
-            shown = places[..., place : place + 1]
-            logs = logits.log_softmax(dim=-1)
-            log_prob = log_prob + logs.gather(-1, shown)[..., 0]
-            entropy = entropy - (logs.exp() * logs.clamp(min=-1e9)).sum(dim=-1)
-            logits = logits.scatter(-1, shown, -torch.inf)
-        return log_prob, entropy
+__all__ = ["TransformerPolicy"]
 
 
 class TransformerPolicy(ActorCriticPolicy):
@@ -78,63 +33,32 @@ class TransformerPolicy(ActorCriticPolicy):
         action_space: Discrete, or with a layout also MultiDiscrete (an ordered slate without replacement).
         lr_schedule: learning rate over the remaining progress.
         layout: `Layout.to_json()` of the environment, or None: one token per step, from any Box.
-        width: of a token.
-        heads: of the attention.
-        layers: blocks across the candidates (without a layout: of the Transformer over the steps).
-        candidate_memory: whether each candidate has a memory of its own.
-        feature_memory: whether there is a memory of features. None: where candidates have features of their own, so
-            that feedback on one says something about others.
-        memory_scales: initial time scales of these memories.
-        history_layers: of the Transformer over the trial; 0: none.
-        context_length: decisions that the history can look back; a longer memory forgets the oldest ones.
-        init_policy: "uniform", "expert" or "softmax"; see `CandidateNetwork`.
-        temperature: of the softmax.
-        expert_prior: [K] probabilities for "expert", where the layout has no field of that name.
+        options: of the network; as arguments each field of `TransformerOptions` by its name.
         use_sde: always False; SB3 passes it.
         optimizer_class: of torch.
         optimizer_kwargs: of it, without the learning rate.
 
     Raises:
         ValueError: spaces or arguments that do not go together (says which).
+        TypeError: an argument is unknown (names the nearest).
     """
 
+    @takes_options(TransformerOptions)
     def __init__(
         self,
         observation_space: spaces.Space,
         action_space: spaces.Space,
         lr_schedule: Any,
         *,
+        options: TransformerOptions,
         layout: Mapping[str, Any] | None = None,
-        width: int = 32,
-        heads: int = 2,
-        layers: int = 2,
-        candidate_memory: bool = True,
-        feature_memory: bool | None = None,
-        memory_scales: Sequence[float] = (1.0, 0.95),
-        history_layers: int = 0,
-        context_length: int = CONTEXT_LENGTH,
-        init_policy: str = "uniform",
-        temperature: float = 0.1,
-        expert_prior: Sequence[float] | None = None,
         use_sde: bool = False,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
         optimizer_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        if not isinstance(observation_space, spaces.Box):
-            raise ValueError(f"TransformerPolicy needs a Box of observations, got {observation_space}")
-        if isinstance(action_space, spaces.MultiDiscrete) and layout is None:
-            raise ValueError(f"a slate ({action_space}) needs an environment with a Layout")
-        if init_policy not in INIT_POLICIES:
-            raise ValueError(f"init_policy must be one of {', '.join(INIT_POLICIES)}, got {init_policy!r}")
-        check_numbers(locals())
-        if width % heads:
-            raise ValueError(f"width {width} must be a multiple of heads {heads}")
-        if np.any(np.asarray(getattr(action_space, "start", 0))):
-            raise ValueError(f"{action_space}: actions must count from 0")
-        if layout is not None:
-            choices = {int(n) for n in np.ravel(getattr(action_space, "n", getattr(action_space, "nvec", ())))}
-            if choices != {layout["candidates"]} or sum(action_space.shape or ()) > layout["candidates"]:
-                raise ValueError(f"{action_space} does not choose among the {layout['candidates']} candidates shown")
+        _check_spaces(observation_space, action_space, layout)
+        if layout is None and options.init_policy != "uniform":
+            raise ValueError(f"init_policy {options.init_policy!r} needs an environment with a Layout")
         super().__init__(
             observation_space,
             action_space,
@@ -143,47 +67,17 @@ class TransformerPolicy(ActorCriticPolicy):
             optimizer_class=optimizer_class,
             optimizer_kwargs=dict(optimizer_kwargs or {}),
         )
+        self.options = options
         self.layout = None if layout is None else Layout.from_json(layout)
         self.places = int(action_space.shape[0]) if isinstance(action_space, spaces.MultiDiscrete) else None
-        if feature_memory is None:
-            feature_memory = self.layout is not None and bool(own_features(self.layout))
-        self.context_length = context_length if history_layers or self.layout is None else None
-        self.arguments = {
-            "layout": layout,
-            "width": width,
-            "heads": heads,
-            "layers": layers,
-            "candidate_memory": candidate_memory,
-            "feature_memory": feature_memory,
-            "memory_scales": list(memory_scales),
-            "history_layers": history_layers,
-            "context_length": context_length,
-            "init_policy": init_policy,
-            "temperature": temperature,
-            "expert_prior": None if expert_prior is None else list(expert_prior),
-        }
+        self.context_length = options.context_length if options.history_layers or self.layout is None else None
+        self.network: CandidateNetwork | SequenceNetwork
         if self.layout is None:
-            if init_policy != "uniform":
-                raise ValueError(f"init_policy {init_policy!r} needs an environment with a Layout")
-            inputs, actions = int(np.prod(observation_space.shape)), int(action_space.n)  # type: ignore[attr-defined]
-            self.network: CandidateNetwork | SequenceNetwork = SequenceNetwork(
-                inputs, actions, width=width, heads=heads, layers=layers, context_length=context_length
-            )
+            inputs = math.prod(observation_space.shape or ())
+            actions = int(action_space.n)  # type: ignore[attr-defined]
+            self.network = SequenceNetwork(inputs, actions, options)
         else:
-            self.network = CandidateNetwork(
-                self.layout,
-                width=width,
-                heads=heads,
-                layers=layers,
-                candidate_memory=candidate_memory,
-                feature_memory=feature_memory,
-                memory_scales=tuple(memory_scales),
-                history_layers=history_layers,
-                context_length=context_length,
-                init_policy=init_policy,
-                temperature=temperature,
-                expert_prior=expert_prior,
-            )
+            self.network = CandidateNetwork(self.layout, options)
         weights = list(self.parameters())
         groups: list[dict[str, Any]] = [
             {"params": [weight for weight in weights if weight.ndim > 1]},
@@ -195,9 +89,15 @@ class TransformerPolicy(ActorCriticPolicy):
         """Nothing of what `ActorCriticPolicy` builds is needed; SB3 calls this in its constructor."""
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        spaces_ = {"observation_space": self.observation_space, "action_space": self.action_space}
-        optimizer = {"optimizer_class": self.optimizer_class, "optimizer_kwargs": self.optimizer_kwargs}
-        return {**spaces_, "lr_schedule": self._dummy_schedule, **self.arguments, **optimizer}
+        return {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "lr_schedule": self._dummy_schedule,
+            "layout": None if self.layout is None else self.layout.to_json(),
+            **json_values(asdict(self.options)),
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+        }
 
     def save(self, path: Any) -> None:
         """Refused: SB3 would write a pickle."""
@@ -211,15 +111,20 @@ class TransformerPolicy(ActorCriticPolicy):
         raise NotImplementedError("a policy alone is not loaded: use MetaPPO.load(path).policy")
 
     # --- memory ---
+    def start(self, rows: int) -> Memory:
+        """The memory, NumPy arrays [rows, ...], of trials that begin: of the structure that `predict` hands on."""
+        observation = torch.zeros((rows, *(self.observation_space.shape or ())), device=self.device)
+        return tree_map(to_numpy, self.network.initial(self._flat(observation, 1)))
+
     def restarted(self, memory: Memory | None, observation: Tensor, starts: Tensor) -> Memory:
         """The memory with the rows of `starts` [B] as new; all of them where there is none yet."""
         if memory is None:
             return self.network.initial(observation)
 
-        def kept(leaf: Tensor) -> Tensor:  # not a product: what is not a number ends with its trial
+        def restart(leaf: Tensor) -> Tensor:  # not a product: what is not a number ends with its trial
             return torch.where(starts.view(-1, *[1] * (leaf.ndim - 1)), torch.zeros_like(leaf), leaf)
 
-        return Memory(*map(kept, memory))
+        return Memory(*map(restart, memory))
 
     # --- one decision: acting ---
     def step(self, observation: Tensor, memory: Memory | None, starts: Tensor) -> tuple[PlackettLuce, Tensor, Memory]:
@@ -274,39 +179,50 @@ class TransformerPolicy(ActorCriticPolicy):
             ValueError: observation or memory of another shape than expected, or an observation that is not finite.
         """
         self.set_training_mode(False)
-        array = to_numpy(observation)
+        array, single = self._rows(to_numpy(observation))
+        batch = torch.tensor(array, device=self.device)  # a copy: the memory may keep a part of it
+        starts = self._starts(len(array), state, episode_start)
+        with torch.no_grad():
+            actions, _, _, memory = self.forward(batch, self._memory(state, starts), starts, deterministic)
+        action = to_numpy(actions)
+        return (action[0] if single else action), tree_map(to_numpy, memory)
+
+    def _rows(self, array: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Observations [B, ...], and whether a single one was given."""
         shape = self.observation_space.shape
         if array.shape[-len(shape) :] != shape or array.ndim > len(shape) + 1:  # type: ignore[arg-type]
             raise ValueError(f"observations must have shape {shape} or (rows, *{shape}), got {array.shape}")
         single = array.ndim == len(shape)
         array = array[None] if single else array
-        rows = len(array)
-        if not rows:
+        if not len(array):
             raise ValueError("there are no observations to act on")
-        wrong = ~np.isfinite(array.reshape(rows, math.prod(shape))).all(axis=1)
+        wrong = ~np.isfinite(array.reshape(len(array), math.prod(shape))).all(axis=1)
         if wrong.any():
             raise ValueError(f"observation {int(wrong.argmax())} holds numbers that are not finite")
-        batch = torch.tensor(array, device=self.device)  # a copy: the memory may keep a part of it
+        return array, single
+
+    def _starts(self, rows: int, state: Memory | None, episode_start: Any) -> Tensor:
+        """[B] bool, rows that begin a trial."""
         starts = torch.full((rows,), state is None, device=self.device)
-        if episode_start is not None:
-            begins = np.array(episode_start, dtype=bool).reshape(-1)
-            if len(begins) != rows:
-                raise ValueError(f"episode_start is of {len(begins)} rows, the observations are {rows}")
-            starts = starts | torch.as_tensor(begins, device=self.device)
-        memory = None
-        if state is not None:
-            if not isinstance(state, Memory):
-                raise ValueError(f"state must be the Memory that the last call returned, got a {type(state).__name__}")
-            state = tree_map(to_numpy, state)
-            if len(state.length) != rows:
-                raise ValueError(f"the memory is of {len(state.length)} rows, the observations are {rows}")
-            longest = int((state.length * ~to_numpy(starts)).max(initial=0))  # what no row looks at is let go
-            state = state._replace(cache=state.cache[:, state.cache.shape[1] - longest :])
-            memory = tree_map(lambda leaf: torch.as_tensor(leaf, device=self.device), state)
-        with torch.no_grad():
-            actions, _, _, memory = self.forward(batch, memory, starts, deterministic)
-        chosen = to_numpy(actions)
-        return (chosen[0] if single else chosen), tree_map(to_numpy, memory)
+        if episode_start is None:
+            return starts
+        begins = np.array(episode_start, dtype=bool).reshape(-1)
+        if len(begins) != rows:
+            raise ValueError(f"episode_start is of {len(begins)} rows, the observations are {rows}")
+        return starts | torch.as_tensor(begins, device=self.device)
+
+    def _memory(self, state: Any, starts: Tensor) -> Memory | None:
+        """What `predict` was given, as tensors on the policy's device."""
+        if state is None:
+            return None
+        if not isinstance(state, Memory):
+            raise ValueError(f"state must be the Memory that the last call returned, got a {type(state).__name__}")
+        memory = tree_map(to_numpy, state)
+        if len(memory.length) != len(starts):
+            raise ValueError(f"the memory is of {len(memory.length)} rows, the observations are {len(starts)}")
+        longest = int((memory.length * ~to_numpy(starts)).max(initial=0))  # what no row looks at is let go
+        memory = memory._replace(cache=memory.cache[:, memory.cache.shape[1] - longest :])
+        return tree_map(lambda leaf: torch.as_tensor(leaf, device=self.device), memory)
 
     # --- whole trials: learning ---
     def evaluate_trials(
@@ -325,11 +241,31 @@ class TransformerPolicy(ActorCriticPolicy):
 
     def decisions_left(self, observation: Tensor) -> Tensor | float:
         """[B, S] of observations [B, S, D], the next one included; 1 where the environment does not tell."""
-        if isinstance(self.network, SequenceNetwork):
-            return 1.0
-        return torch.expm1(observation[..., self.network.column["remaining"]] * LOG_SCALE)
+        return 1.0 if isinstance(self.network, SequenceNetwork) else self.network.reading.decisions_left(observation)
+
+    def present(self, observation: Tensor) -> Tensor | None:
+        """[B, S] bool, where something is decided, of observations [B, S, D]; None: everywhere."""
+        return None if isinstance(self.network, SequenceNetwork) else self.network.reading.present(observation)
 
     def _flat(self, observation: Tensor, axes: int) -> Tensor:
         numbers = preprocess_obs(observation, self.observation_space)  # images: from 0 to 1
         assert isinstance(numbers, Tensor)
         return numbers.reshape(*observation.shape[:axes], -1)  # of any number of candidates
+
+
+def _check_spaces(observation: spaces.Space, action: spaces.Space, layout: Mapping[str, Any] | None) -> None:
+    """Refuse spaces that the policy cannot act in.
+
+    Raises:
+        ValueError: says which, and why.
+    """
+    if not isinstance(observation, spaces.Box):
+        raise ValueError(f"TransformerPolicy needs a Box of observations, got {observation}")
+    if isinstance(action, spaces.MultiDiscrete) and layout is None:
+        raise ValueError(f"a slate ({action}) needs an environment with a Layout")
+    if np.any(np.asarray(getattr(action, "start", 0))):
+        raise ValueError(f"{action}: actions must count from 0")
+    if layout is not None:
+        choices = {int(n) for n in np.ravel(getattr(action, "n", getattr(action, "nvec", ())))}
+        if choices != {layout["candidates"]} or sum(action.shape or ()) > layout["candidates"]:
+            raise ValueError(f"{action} does not choose among the {layout['candidates']} candidates shown")

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["capture", "check_tensors", "is_whole", "restore"]
+__all__ = ["capture", "check_counters", "check_tensors", "is_whole", "restore"]
 
 REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 COUNTERS = {"n_updates": "_n_updates", "n_calls": "_n_calls", "episodes": "_episode_num"}  # attributes of the model
-PLAIN = {*COUNTERS, "param_groups", "random", "action_space", "progress", "replay", "episode_infos"}
+KEYS = {*COUNTERS, "param_groups", "random", "action_space", "progress", "replay", "episode_infos"}
 WORDS = 624  # of the Mersenne twister, which NumPy's and Python's global generators are
 
 
@@ -34,35 +34,47 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
+def check_counters(counters: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse counters of an algorithm's own that are not the ones it has; of these, `seed` may be None.
+
+    Raises:
+        ValueError: says what they must be.
+    """
+    whole = [value for name, value in counters.items() if value is not None or name != "seed"]
+    if set(counters) != set(own) or not all(map(is_whole, whole)):
+        names = ", ".join(own)
+        raise ValueError(f"own counters must be whole numbers {names}, found {dict(counters)}")
+
+
+def check_tensors(expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
     """Refuse other names, shapes or dtypes than expected.
 
     Raises:
         ValueError: says what differs.
     """
-    missing, surplus = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    missing, surplus = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
     if missing or surplus:
         raise ValueError(f"missing {missing[:4]}, unexpected {surplus[:4]}")
     for name, tensor in expected.items():
-        if tensor.shape != found[name].shape or tensor.dtype != found[name].dtype:
-            want, got = (f"{t.dtype} {tuple(t.shape)}" for t in (tensor, found[name]))
+        if tensor.shape != tensors[name].shape or tensor.dtype != tensors[name].dtype:
+            want, got = (f"{t.dtype} {tuple(t.shape)}" for t in (tensor, tensors[name]))
             raise ValueError(f"tensor {name!r} should be {want}, found {got}")
 
 
-def _check_plain(model: Any, plain: Mapping[str, Any]) -> None:
-    if missing := PLAIN - set(plain):
+def _check_settings(model: Any, settings: Mapping[str, Any]) -> None:
+    if missing := KEYS - set(settings):
         raise ValueError(f"missing {sorted(missing)}")
     for name in COUNTERS:
-        if not is_whole(plain[name]):
-            raise ValueError(f"{name} must be a whole number from 0, found {plain[name]!r}")
-    if not _is_number(plain["progress"]):
-        raise ValueError(f"progress must be a number, found {plain['progress']!r}")
-    infos = plain["episode_infos"]
+        if not is_whole(settings[name]):
+            raise ValueError(f"{name} must be a whole number from 0, found {settings[name]!r}")
+    if not _is_number(settings["progress"]):
+        raise ValueError(f"progress must be a number, found {settings['progress']!r}")
+    infos = settings["episode_infos"]
     if not isinstance(infos, list) or not all(
         isinstance(info, dict) and {"r", "l"} <= set(info) and all(map(_is_number, info.values())) for info in infos
     ):
         raise ValueError("episode_infos must be a list of mappings to numbers, with r and l")
-    buffer, replay = getattr(model, "replay_buffer", None), plain["replay"]
+    buffer, replay = getattr(model, "replay_buffer", None), settings["replay"]
     if buffer is None and replay is not None:
         raise ValueError("it has a replay buffer, the model has none")
     if buffer is not None:
@@ -82,14 +94,14 @@ def _param_groups(ours: list[dict[str, Any]], theirs: Any) -> list[dict[str, Any
     """The file's settings of the optimizer; those that it does not name, as an older torch had fewer, stay."""
     if not isinstance(theirs, list) or len(theirs) != len(ours) or not all(isinstance(g, dict) for g in theirs):
         raise ValueError(f"param_groups must be a list of {len(ours)} mappings")
-    for mine, given in zip(ours, theirs, strict=True):
-        wrong = sorted(key for key in given if key not in mine or not _alike(mine[key], given[key]))
-        if given.get("params") != mine["params"] or wrong:
+    for mine, other in zip(ours, theirs, strict=True):
+        wrong = sorted(key for key in other if key not in mine or not _alike(mine[key], other[key]))
+        if other.get("params") != mine["params"] or wrong:
             raise ValueError(f"param_groups do not fit the optimizer: {wrong or 'params'}")
-    return [{**mine, **given} for mine, given in zip(ours, theirs, strict=True)]
+    return [{**mine, **other} for mine, other in zip(ours, theirs, strict=True)]
 
 
-def _expected(model: Any, plain: Mapping[str, Any], found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _expected(model: Any, settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tensors with the names, shapes and dtypes that the file must have, apart from policy and environment."""
     words = torch.zeros(WORDS, dtype=torch.int64)
     space = model.observation_space
@@ -100,23 +112,23 @@ def _expected(model: Any, plain: Mapping[str, Any], found: Mapping[str, torch.Te
         "last.observation": torch.from_numpy(np.zeros((model.n_envs, *space.shape), dtype=space.dtype)),
         "last.episode_starts": torch.zeros(model.n_envs, dtype=torch.bool),
         **_lstm_states(model),
-        **_replay(model, plain["replay"]),
+        **_replay(model, settings["replay"]),
     }
-    if "random.cuda" in found and model.device.type == "cuda":
+    if "random.cuda" in tensors and model.device.type == "cuda":
         expected["random.cuda"] = torch.cuda.get_rng_state(model.device)
-    kept = {int(name.split(".")[1]) for name in found if name.startswith("optimizer.")}
-    stepped = plain.get("optimizer", sorted(kept))
-    if stepped:
+    indices = {int(name.split(".")[1]) for name in tensors if name.startswith("optimizer.")}
+    weights = settings.get("optimizer", sorted(indices))
+    if weights:
         # every optimizer has tensors of its own: a copy that makes a step shows which
         trial = copy.deepcopy(model.policy.optimizer)
         for group in trial.param_groups:
-            for weight in group["params"]:
-                weight.grad = torch.zeros_like(weight)
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
         trial.step()
         state = trial.state_dict()["state"]
-        if not isinstance(stepped, list) or not all(is_whole(index) and index in state for index in stepped):
-            raise ValueError(f"the optimizer has {len(state)} weights, the file keeps {stepped}")
-        for index in stepped:
+        if not isinstance(weights, list) or not all(is_whole(index) and index in state for index in weights):
+            raise ValueError(f"the optimizer has {len(state)} weights, the file keeps {weights}")
+        for index in weights:
             expected |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state[index].items()}
     return expected
 
@@ -153,13 +165,13 @@ def _random_states(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]
     }
 
 
-def _set_random_states(model: Any, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> None:
-    kind, position, has_gauss, gauss, python_version, python_gauss = plain["random"]
+def _set_random_states(model: Any, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any]) -> None:
+    kind, position, has_gauss, gauss, python_version, python_gauss = settings["random"]
     words = tensors["random.numpy"]
     # NumPy does not check these, and reads beyond the words where the position is wrong
     if position not in range(WORDS + 1) or has_gauss not in (0, 1) or ((words < 0) | (words >= 1 << 32)).any():
         raise ValueError("the state of NumPy's generator is none")
-    model.action_space.np_random.bit_generator.state = plain["action_space"]
+    model.action_space.np_random.bit_generator.state = settings["action_space"]
     torch.set_rng_state(tensors["random.torch"])
     if "random.cuda" in tensors and model.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], model.device)
@@ -187,10 +199,10 @@ def capture(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         )
     if model._last_obs is None:
         raise ValueError("there is no training to go on with: learn in the environment first, or save without it")
-    arrays, plain = _random_states(model)
+    arrays, settings = _random_states(model)
     state = model.policy.optimizer.state_dict()
-    for index, values in state["state"].items():
-        arrays |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in values.items()}
+    for index, moments in state["state"].items():
+        arrays |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in moments.items()}
     buffer = getattr(model, "replay_buffer", None)
     replay = None if buffer is None else [buffer.pos, buffer.full]
     arrays |= {f"env.{name}": torch.from_numpy(np.array(value)) for name, value in env.snapshot().items()}
@@ -201,7 +213,7 @@ def capture(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     arrays["last.observation"] = torch.from_numpy(observation)
     arrays["last.episode_starts"] = torch.from_numpy(np.array(model._last_episode_starts))
     return arrays | _lstm_states(model) | _replay(model, replay), {
-        **plain,
+        **settings,
         **{key: getattr(model, attribute, 0) for key, attribute in COUNTERS.items()},
         "param_groups": state["param_groups"],
         "optimizer": sorted(state["state"]),
@@ -214,12 +226,12 @@ def capture(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     }
 
 
-def restore(model: Any, plain: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+def restore(model: Any, settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
     """Take up what `capture` gave.
 
     Args:
         model: with the weights of the same file.
-        plain: the JSON part.
+        settings: the JSON part.
         tensors: all of the file's, those of the policy included.
 
     Raises:
@@ -230,16 +242,16 @@ def restore(model: Any, plain: Mapping[str, Any], tensors: Mapping[str, torch.Te
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         groups[part if part in groups else ""][rest if part in groups else name] = tensor
-    found = groups[""]
+    own = groups[""]
     if model.device.type != "cuda":
-        found.pop("random.cuda", None)  # trained there, and goes on here
-    _check_plain(model, plain)
+        own.pop("random.cuda", None)  # trained there, and goes on here
+    _check_settings(model, settings)
     optimizer: Any = model.policy.optimizer
-    param_groups = _param_groups(optimizer.state_dict()["param_groups"], plain["param_groups"])
-    check_tensors(_expected(model, plain, found), found)
+    param_groups = _param_groups(optimizer.state_dict()["param_groups"], settings["param_groups"])
+    check_tensors(_expected(model, settings, own), own)
     before = _random_states(model)
     try:
-        _set_random_states(model, found, plain)
+        _set_random_states(model, own, settings)
         env = model.env.unwrapped
         env.restore({name: tensor.numpy() for name, tensor in groups["env"].items()})
         check_tensors({name: torch.from_numpy(np.array(v)) for name, v in env.snapshot().items()}, groups["env"])
@@ -247,27 +259,27 @@ def restore(model: Any, plain: Mapping[str, Any], tensors: Mapping[str, torch.Te
         _set_random_states(model, *before)
         raise
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in found.items():
+    for name, tensor in own.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".")
             state.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": param_groups})
-    model._last_obs = found["last.observation"].numpy().copy()
-    model._last_episode_starts = found["last.episode_starts"].numpy().copy()
+    model._last_obs = own["last.observation"].numpy().copy()
+    model._last_episode_starts = own["last.episode_starts"].numpy().copy()
     memory = getattr(model, "_last_lstm_states", None)
     if memory is not None:
-        kept = [
-            tuple(found[f"last.lstm.{name}.{i}"].to(model.device) for i in range(len(pair)))
+        pairs = [
+            tuple(own[f"last.lstm.{name}.{i}"].to(model.device) for i in range(len(pair)))
             for name, pair in memory._asdict().items()
         ]
-        model._last_lstm_states = type(memory)(*kept)
-    for name, filled in _replay(model, plain["replay"]).items():
-        filled.copy_(found[name])
-    if plain["replay"] is not None:
-        model.replay_buffer.pos, model.replay_buffer.full = plain["replay"]
+        model._last_lstm_states = type(memory)(*pairs)
+    for name, rows in _replay(model, settings["replay"]).items():
+        rows.copy_(own[name])
+    if settings["replay"] is not None:
+        model.replay_buffer.pos, model.replay_buffer.full = settings["replay"]
     for key, attribute in COUNTERS.items():
         if hasattr(model, attribute):
-            setattr(model, attribute, plain[key])
-    model._current_progress_remaining = plain["progress"]
-    model.ep_info_buffer = deque(plain["episode_infos"], maxlen=model._stats_window_size)
+            setattr(model, attribute, settings[key])
+    model._current_progress_remaining = settings["progress"]
+    model.ep_info_buffer = deque(settings["episode_infos"], maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(maxlen=model._stats_window_size)

@@ -1,39 +1,28 @@
 """The networks: candidates as tokens that share weights, each with a memory, and a causal Transformer over the trial.
 
-Read from top to bottom: attention, a block, the memory per candidate, the history, then the two networks that put them
-together. Every network has one `forward` for whole trials (learning) and one `step` for a single decision (acting) that
-takes the memory in and hands a new one out; both give the same logits to rounding.
+Read from top to bottom: attention, the history, a block across the candidates, then the two networks that put them
+together with the memories (`recgym.agents.memory`). Every network has one `forward` for whole trials (learning) and one
+`step` for a single decision (acting) that takes the memory in and hands a new one out; both give the same logits to
+rounding.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recgym.layout import LOG_SCALE, Layout
+from recgym.agents.memory import CandidateMemory, FeatureMemory, Memory
+from recgym.agents.options import TransformerOptions
+from recgym.agents.tokens import Reading
+from recgym.layout import Layout
 
-__all__ = ["INIT_POLICIES", "CandidateNetwork", "Memory", "SequenceNetwork", "own_features"]
+__all__ = ["Attention", "CandidateNetwork", "SequenceNetwork"]
 
-INIT_POLICIES = ("uniform", "expert", "softmax")
-STATISTICS = ("chosen", "clicked", "average", "exposure", "expert")  # candidate fields that are no features
-NEEDED = ("chosen", "last_reward", "remaining")  # fields that every layout must have
-LEAST_RIDGE = -7.0  # its logarithm: with less, sums of 32 bits are not positive definite
 RESIDUAL = 0.5  # gain of what a fresh block adds: a deep stack starts near the identity
-
-
-class Memory(NamedTuple):
-    """What a policy carries from one decision to the next: a value, never kept on the policy. B rows."""
-
-    candidates: Tensor  # [B, K, H, E] sums of the memory per candidate; E = 0 without it
-    features: Tensor  # [B, 1, H, E] sums of the memory of features; E = 0 without it
-    offered: Tensor  # [B, K, Di] candidate rows of the last observation, to which the next `chosen` refers
-    cache: Tensor  # [B, S, C] keys and values of the last S decisions, the newest last; C = 0 without a history
-    length: Tensor  # [B] int64, how many of them belong to this trial
 
 
 # --- attention -------------------------------------------------------------------------------------------------------
@@ -70,107 +59,6 @@ def feed_forward(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), last)
 
 
-# --- sums over the trial ---------------------------------------------------------------------------------------------
-class DecayedSums(nn.Module):
-    """z(t) = sum_{tau <= t} rho_h^(t - tau) event_tau, for a few time scales rho_h: a running sum when acting, a matrix
-    product when learning.
-
-    A scale of 1 stays at 1 and gives sufficient statistics of what does not change; the others are learned and follow
-    what does.
-    """
-
-    fixed: Tensor  # [H] bool
-
-    def __init__(self, scales: Sequence[float]) -> None:
-        super().__init__()
-        values = torch.tensor(list(scales), dtype=torch.float32)
-        if not len(values) or not bool(((values > 0) & (values <= 1)).all()):
-            raise ValueError(f"memory_scales must be numbers in (0, 1], got {list(scales)}")
-        self.register_buffer("fixed", values == 1.0)
-        self.logit = nn.Parameter(torch.logit(values.clamp(max=1.0 - 1e-6)))
-
-    def scales(self) -> Tensor:
-        """[H] rho_h."""
-        return torch.where(self.fixed, 1.0, torch.sigmoid(self.logit))
-
-    def step(self, sums: Tensor, event: Tensor) -> Tensor:
-        """Sums [B, K, H, E] after one more event [B, K, E]."""
-        return self.scales()[:, None] * sums + event[:, :, None, :]
-
-    def scan(self, events: Tensor, at: Tensor) -> Tensor:
-        """Sums [B, S, K, H, E] at the decisions `at` [S] of events [B, T, K, E]."""
-        batch, time, arms, width = events.shape
-        age = at[:, None] - torch.arange(time, device=at.device)  # [S, T]
-        scales = self.scales()[:, None, None]
-        decay = torch.where(age >= 0, scales ** age.clamp(min=0), torch.zeros((), device=at.device))  # [H, S, T]
-        sums = decay.view(-1, time) @ events.reshape(batch, time, arms * width)  # [B, H S, K E]
-        return sums.view(batch, len(scales), len(at), arms, width).permute(0, 2, 3, 1, 4)
-
-
-class CandidateMemory(nn.Module):
-    """What each candidate brought: sums of (1, feedback) over the decisions that showed it.
-
-    Linear attention whose key is the candidate's identity.
-    """
-
-    def __init__(self, scales: Sequence[float], feedback: int) -> None:
-        super().__init__()
-        self.sums = DecayedSums(scales)
-        self.event_width = 1 + feedback
-        self.width = len(scales) * (2 + feedback)  # of `read`
-
-    def event(self, chosen: Tensor, feedback: Tensor) -> Tensor:
-        """[..., K, E] of what was shown [..., K] and its feedback [..., K, V]."""
-        return chosen[..., None] * torch.cat([torch.ones_like(chosen)[..., None], feedback], dim=-1)
-
-    def read(self, sums: Tensor) -> Tensor:
-        """[..., K, width] of sums [..., K, H, E]: log count, width of an interval, mean feedback, per scale."""
-        count, rest = sums[..., :1], sums[..., 1:]
-        parts = (torch.log1p(count) * (1.0 / LOG_SCALE), torch.rsqrt(count + 1.0), rest / (count + 1.0))
-        return torch.cat(parts, dim=-1).flatten(-2)
-
-
-class FeatureMemory(nn.Module):
-    """What feedback on some candidates says about others: least squares of the feedback on their features.
-
-    Attention whose keys are the features and that solves for the values instead of averaging them (the mesa layer of
-    von Oswald et al. 2023, "Uncovering mesa-optimization algorithms in Transformers"). With x the features and a 1, the
-    sums of x x^T and x feedback^T are all it keeps; reading them for a candidate gives the prediction
-    x^T (A + ridge I)^-1 b and its width sqrt(x^T (A + ridge I)^-1 x).
-    """
-
-    def __init__(self, scales: Sequence[float], features: int, feedback: int) -> None:
-        super().__init__()
-        self.sums = DecayedSums(scales)
-        self.log_ridge = nn.Parameter(torch.zeros(len(scales)))
-        self.features, self.feedback = features + 1, feedback
-        self.event_width = self.features * (self.features + feedback)
-        self.width = len(scales) * (feedback + 1)  # of `read`
-
-    def event(self, chosen: Tensor, offered: Tensor, feedback: Tensor) -> Tensor:
-        """[..., 1, E] of what was shown [..., K], its features [..., K, F] and its feedback [..., K, V]."""
-        x = self._with_one(offered)
-        both = torch.cat([x, feedback], dim=-1)
-        return ((chosen[..., None] * x).transpose(-1, -2) @ both).flatten(-2)[..., None, :]
-
-    def read(self, sums: Tensor, features: Tensor) -> Tensor:
-        """[..., K, width] of sums [..., 1, H, E] for candidates with features [..., K, F]: predictions and widths."""
-        both = sums[..., 0, :, :].unflatten(-1, (self.features, -1))  # [..., H, F, F + V]
-        identity = torch.eye(self.features, device=both.device)
-        matrix = both[..., : self.features] + self.log_ridge.clamp(min=LEAST_RIDGE).exp()[:, None, None] * identity
-        root, failed = torch.linalg.cholesky_ex(matrix)  # unlike `cholesky` it does not wait for a GPU
-        root = torch.where(failed[..., None, None] > 0, torch.nan, root)
-        x = self._with_one(features).transpose(-1, -2)[..., None, :, :].expand(*both.shape[:-1], -1)  # [..., H, F, K]
-        solved = torch.linalg.solve_triangular(root, torch.cat([x, both[..., self.features :]], dim=-1), upper=False)
-        spread, moment = solved.split([x.shape[-1], self.feedback], dim=-1)
-        predicted = spread.transpose(-1, -2) @ moment  # [..., H, K, V]
-        width = spread.square().sum(dim=-2).sqrt()[..., None]
-        return torch.cat([predicted, width], dim=-1).transpose(-2, -3).flatten(-2)
-
-    def _with_one(self, features: Tensor) -> Tensor:
-        return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
-
-
 # --- a history of the trial ------------------------------------------------------------------------------------------
 class HistoryBlock(nn.Module):
     """Causal attention over the decisions, then a feed-forward network."""
@@ -193,7 +81,7 @@ class History(nn.Module):
     There are no positions: time is a feature, and what begins a trial has no past.
     """
 
-    def __init__(self, inputs: int, width: int, heads: int, layers: int, readers: int, context_length: int) -> None:
+    def __init__(self, inputs: int, width: int, heads: int, *, layers: int, readers: int, context_length: int) -> None:
         super().__init__()
         self.embed = nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.blocks = nn.ModuleList(HistoryBlock(width, heads) for _ in range(layers))
@@ -211,10 +99,12 @@ class History(nn.Module):
 
         A memory that has reached `context_length` forgets its oldest decision.
         """
-        kept = min(memory.cache.shape[1], self.context_length - 1)
-        old = memory.cache[:, memory.cache.shape[1] - kept :]
-        length = memory.length.clamp(max=kept) + 1
-        mask = (torch.arange(kept, -1, -1, device=length.device) < length[:, None])[:, None, None, :]
+        old = memory.cache
+        if not torch.compiler.is_exporting():  # else whoever carries the memory forgets: see `OnnxAgent`
+            old = old[:, max(0, old.shape[1] - self.context_length + 1) :]
+        past = old.shape[1]
+        length = memory.length.clamp(max=past) + 1
+        mask = (torch.arange(past, -1, -1, device=length.device) < length[:, None])[:, None, None, :]
         x = self.embed(inputs)[:, None]
         before, new = old.split(2 * x.shape[-1], dim=-1), []
 
@@ -271,87 +161,48 @@ class CandidateNetwork(nn.Module):
     The weights are shared by all candidates: permuting them permutes the logits, and any number can be scored.
 
     Args:
-        layout: names the numbers of an observation.
-        width: of a token, d.
-        heads: of the attention.
-        layers: blocks across the candidates.
-        candidate_memory: whether there is a memory per candidate.
-        feature_memory: whether there is a memory of features.
-        memory_scales: initial time scales of the two.
-        history_layers: of the Transformer over the trial; 0: none.
-        context_length: decisions that it can look back.
-        init_policy: "uniform", "expert" (the candidate field `expert`, or `expert_prior`) or "softmax" (running mean
-            feedback over `temperature`).
-        temperature: of that softmax, in units of the reward.
-        expert_prior: [K] probabilities.
+        layout: says what the numbers of an observation are, by role.
+        options: of the network.
 
     Raises:
-        ValueError: arguments and layout do not go together (says which).
+        ValueError: options and layout do not go together (says which).
     """
 
     log_prior: Tensor  # [K]
 
-    def __init__(
-        self,
-        layout: Layout,
-        *,
-        width: int,
-        heads: int,
-        layers: int,
-        candidate_memory: bool,
-        feature_memory: bool,
-        memory_scales: Sequence[float],
-        history_layers: int,
-        context_length: int,
-        init_policy: str,
-        temperature: float,
-        expert_prior: Sequence[float] | None,
-    ) -> None:
+    def __init__(self, layout: Layout, options: TransformerOptions) -> None:
         super().__init__()
-        self.layout = layout
-        self.context_width, self.candidate_width, _ = layout.sizes
-        self.column = {name: start for name, (_, start, _) in layout.places.items()}
-        if missing := [name for name in NEEDED if name not in self.column]:
-            raise ValueError(f"the layout lacks {', '.join(missing)}, from which the policy learns what happened")
-        outcomes = [field.name for field in layout.context if field.name.startswith("last_") and field.width == 1]
-        outcomes.remove("last_reward")
-        self.outcomes = ["last_reward", *outcomes]  # of what was chosen
-        self.feedback = [name for name in ("clicked",) if name in self.column]  # of each candidate
-        own = (layout.places[name] for name in own_features(layout))
-        self.own = [column for _, start, n in own for column in range(start, start + n)]
-        if feature_memory and not self.own:
+        width, heads, scales = options.width, options.heads, options.memory_scales
+        self.reading = Reading.of(layout)
+        features, outcomes = len(self.reading.features), len(self.reading.outcomes) + len(self.reading.feedback)
+        if options.feature_memory and not features:
             raise ValueError("a memory of features needs candidates with features of their own; this layout has none")
-        told = len(self.outcomes) + len(self.feedback)
-        self.candidate_memory = CandidateMemory(memory_scales, told) if candidate_memory else None
-        self.feature_memory = FeatureMemory(memory_scales, len(self.own), told) if feature_memory else None
-        inputs = self.context_width + self.candidate_width
+        with_features = bool(features) if options.feature_memory is None else options.feature_memory
+        self.candidate_memory = CandidateMemory(scales, outcomes) if options.candidate_memory else None
+        self.feature_memory = FeatureMemory(scales, features, outcomes) if with_features else None
+        inputs = self.reading.context + self.reading.candidate
         inputs += sum(memory.width for memory in (self.candidate_memory, self.feature_memory) if memory)
         self.embed = nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
         self.history = None
-        if history_layers:
-            shown = (1 + len(self.feedback)) * self.candidate_width + len(self.feedback) + self.context_width
-            self.history = History(shown, width, heads, history_layers, layers, context_length)
-        self.blocks = nn.ModuleList(CandidateBlock(width, heads, history=bool(history_layers)) for _ in range(layers))
+        if options.history_layers:
+            self.history = History(
+                self.reading.summary_width,
+                width,
+                heads,
+                layers=options.history_layers,
+                readers=options.layers,
+                context_length=options.context_length,
+            )
+        with_history = self.history is not None
+        self.blocks = nn.ModuleList(CandidateBlock(width, heads, history=with_history) for _ in range(options.layers))
         self.norm = nn.LayerNorm(width)
         self.score = nn.Linear(width, 1, bias=False)  # a bias shared by all candidates cancels
         nn.init.zeros_(self.score.weight)  # a fresh policy is the initial policy, exactly
-        self.value = nn.Sequential(nn.Linear(width + self.context_width, width), nn.GELU(), nn.Linear(width, 1))
-        self.init_policy, self.temperature = init_policy, temperature
-        if init_policy == "softmax" and not (candidate_memory and 1.0 in memory_scales):
-            raise ValueError("init_policy 'softmax' needs a running estimate: a candidate_memory with a scale of 1")
-        self.lasting = [*memory_scales, 1.0].index(1.0)  # the scale that forgets nothing
-        if init_policy == "expert" and "expert" not in self.column:
-            if expert_prior is None:
-                raise ValueError(
-                    "init_policy 'expert' needs a candidate field 'expert' (bandits: --param expert=NOISE), or "
-                    "expert_prior, the probabilities of the candidates"
-                )
-            prior = torch.tensor(list(expert_prior), dtype=torch.float32)
-            if len(prior) != layout.candidates:
-                raise ValueError(f"expert_prior must have {layout.candidates} probabilities, got {len(prior)}")
-            if not bool((prior > 0).all()) or not math.isclose(float(prior.sum()), 1.0, abs_tol=1e-3):
-                raise ValueError(f"expert_prior must be positive and sum to 1, got {list(expert_prior)}")
-            self.register_buffer("log_prior", prior.log())
+        self.value = nn.Sequential(nn.Linear(width + self.reading.context, width), nn.GELU(), nn.Linear(width, 1))
+        self.init_policy, self.temperature = options.init_policy, options.temperature
+        self.lasting = [*scales, 1.0].index(1.0)  # the scale that forgets nothing
+        if options.init_policy == "expert" and self.reading.prior is None:
+            self.register_buffer("log_prior", _log_prior(options, layout.candidates))
 
     # --- whole trials ---
     def forward(self, observation: Tensor, starts: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -362,27 +213,28 @@ class CandidateNetwork(nn.Module):
             starts: [B, T] bool; only the first decision starts.
             at: int64 [S].
         """
-        context, candidates = self._split(observation)
+        context, candidates = self.reading.split(observation)
         time = observation.shape[1]
         at = torch.arange(time, device=observation.device) if at is None else at
         offered = torch.cat([torch.zeros_like(candidates[:, :1]), candidates[:, :-1]], dim=1)
-        chosen, feedback = self._feedback(context, candidates)
+        chosen, feedback = self.reading.last_decision(context, candidates)
         sums, moments, read, mask = None, None, None, None
         if self.candidate_memory is not None:
             sums = self.candidate_memory.sums.scan(self.candidate_memory.event(chosen, feedback), at)
         if self.feature_memory is not None:
-            events = self.feature_memory.event(chosen, offered[..., self.own], feedback)
+            events = self.feature_memory.event(chosen, self._features(offered), feedback)
             moments = self.feature_memory.sums.scan(events, at)
         if self.history is not None:
             past = torch.ones(time, time, dtype=torch.bool, device=observation.device).tril()[None, None]
-            read = self.history(self._token(context, chosen, feedback, offered), past)[1]
+            read = self.history(self.reading.summary(context, chosen, feedback, offered), past)[1]
             mask = past[:, :, at]
         return self._decide(context[:, at], candidates[:, at], sums, moments, read, mask)
 
     # --- one decision ---
     def initial(self, observation: Tensor) -> Memory:
         """Memory of trials that begin with observations [B, D]."""
-        new, (rows, arms) = self.score.weight.new_zeros, self._split(observation)[1].shape[:2]
+        new = self.score.weight.new_zeros
+        rows, arms = self.reading.split(observation)[1].shape[:2]
         widths = [
             (len(memory.sums.logit), memory.event_width) if memory else (0, 0)
             for memory in (self.candidate_memory, self.feature_memory)
@@ -390,55 +242,38 @@ class CandidateNetwork(nn.Module):
         return Memory(
             candidates=new(rows, arms, *widths[0]),
             features=new(rows, 1, *widths[1]),
-            offered=new(rows, arms if self.history or self.feature_memory else 0, self.candidate_width),
+            offered=new(rows, arms if self.history or self.feature_memory else 0, self.reading.candidate),
             cache=new(rows, 0, self.history.cached if self.history else 0),
             length=new(rows, dtype=torch.int64),
         )
 
     def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
         """Logits [B, K], values [B] and the memory after observations [B, D]."""
-        context, candidates = self._split(observation)
-        chosen, feedback = self._feedback(context, candidates)
+        return self.step_parts(*self.reading.split(observation), memory)
+
+    def step_parts(self, context: Tensor, candidates: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+        """As `step`, for observations that are split: context [B, Dc] and candidates [B, K, Di]."""
+        chosen, feedback = self.reading.last_decision(context, candidates)
         sums, moments, read, mask = None, None, None, None
         if self.candidate_memory is not None:
             sums = self.candidate_memory.sums.step(memory.candidates, self.candidate_memory.event(chosen, feedback))
             memory = memory._replace(candidates=sums)
         if self.feature_memory is not None:
-            event = self.feature_memory.event(chosen, memory.offered[..., self.own], feedback)
+            event = self.feature_memory.event(chosen, self._features(memory.offered), feedback)
             moments = self.feature_memory.sums.step(memory.features, event)
             memory = memory._replace(features=moments)
         if self.history is not None:
-            token = self._token(context, chosen, feedback, memory.offered)
+            token = self.reading.summary(context, chosen, feedback, memory.offered)
             _, read, mask, memory = self.history.step(token, memory)
-        if memory.offered.shape[1]:
+        if self.history is not None or self.feature_memory is not None:
             memory = memory._replace(offered=candidates)
         sums, moments = (None if part is None else part[:, None] for part in (sums, moments))
         logits, values = self._decide(context[:, None], candidates[:, None], sums, moments, read, mask)
         return logits[:, 0], values[:, 0], memory
 
     # --- parts ---
-    def _split(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Context [..., Dc] and candidates [..., K, Di]; K is whatever the observation holds."""
-        rows = observation[..., self.context_width :]
-        return observation[..., : self.context_width], rows.reshape(*rows.shape[:-1], -1, self.candidate_width)
-
-    def _feedback(self, context: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """What was shown before each observation, [..., K], and each candidate's feedback [..., K, V]."""
-        chosen = candidates[..., self.column["chosen"]]
-        shared = [context[..., self.column[name]][..., None].expand_as(chosen) for name in self.outcomes]
-        own = [candidates[..., self.column[name]] for name in self.feedback]
-        return chosen, torch.stack([*shared, *own], dim=-1)
-
-    def _token(self, context: Tensor, chosen: Tensor, feedback: Tensor, offered: Tensor) -> Tensor:
-        """[..., I] what the history is told: mean features and feedback of what was shown, and the context.
-
-        Of a slate also the features weighted with each candidate's own feedback: which of them was clicked.
-        """
-        single = feedback[..., len(self.outcomes) :]
-        own = [offered * single[..., i, None] for i in range(len(self.feedback))]
-        shown = torch.cat([offered, single, *own], dim=-1)
-        weight = chosen / chosen.sum(dim=-1, keepdim=True).clamp(min=1.0)
-        return torch.cat([(weight[..., None, :] @ shown)[..., 0, :], context], dim=-1)
+    def _features(self, candidates: Tensor) -> Tensor:
+        return candidates[..., list(self.reading.features)]
 
     def _decide(
         self,
@@ -455,31 +290,38 @@ class CandidateNetwork(nn.Module):
         if self.candidate_memory is not None and sums is not None:
             parts.append(self.candidate_memory.read(sums))
         if self.feature_memory is not None and moments is not None:
-            parts.append(self.feature_memory.read(moments, candidates[..., self.own]))
+            parts.append(self.feature_memory.read(moments, self._features(candidates)))
         x = self.embed(torch.cat(parts, dim=-1))
         for i, block in enumerate(self.blocks):
             x = block(x, None if read is None else read[i], mask)
         x = self.norm(x)
         logits = self.score(x)[..., 0] + self._log_initial(candidates, sums)
         # The value of a trial grows with the decisions left, so the network tells the value of one.
-        left = torch.expm1(context[..., self.column["remaining"]] * LOG_SCALE)
-        return logits, left * self.value(torch.cat([x.mean(dim=2), context], dim=-1))[..., 0]
+        value = self.value(torch.cat([x.mean(dim=2), context], dim=-1))[..., 0]
+        return logits, self.reading.decisions_left(context) * value
 
     def _log_initial(self, candidates: Tensor, sums: Tensor | None) -> Tensor | float:
         """b_i [B, S, K], up to a number shared by all candidates."""
         if self.init_policy == "uniform":
             return 0.0
         if self.init_policy == "expert":
-            return candidates[..., self.column["expert"]] if "expert" in self.column else self.log_prior
-        assert self.candidate_memory is not None and sums is not None
+            return self.log_prior if self.reading.prior is None else candidates[..., self.reading.prior]
+        assert sums is not None
         count, total = sums[..., self.lasting, :2].unbind(dim=-1)
         mean = total.sum(dim=-1, keepdim=True) / (count.sum(dim=-1, keepdim=True) + 1.0)
         return (total + mean) / (count + 1.0) / self.temperature
 
 
-def own_features(layout: Layout) -> list[str]:
-    """Candidate fields that describe the candidate, and not what happened to it in the trial."""
-    return [field.name for field in layout.candidate if field.name not in STATISTICS]
+def _log_prior(options: TransformerOptions, candidates: int) -> Tensor:
+    """[K] of `expert_prior`, which must have a probability for each candidate."""
+    if options.expert_prior is None:
+        raise ValueError(
+            "init_policy 'expert' needs a candidate field of role prior (bandits: --param expert=NOISE), or "
+            "expert_prior, the probabilities of the candidates"
+        )
+    if len(options.expert_prior) != candidates:
+        raise ValueError(f"expert_prior must have {candidates} probabilities, got {len(options.expert_prior)}")
+    return torch.tensor(options.expert_prior, dtype=torch.float32).log()
 
 
 # --- any observation -------------------------------------------------------------------------------------------------
@@ -489,19 +331,23 @@ class SequenceNetwork(nn.Module):
     Args:
         inputs: numbers of an observation.
         actions: number of actions.
-        width: of a token.
-        heads: of the attention.
-        layers: of the Transformer.
-        context_length: steps that it can look back.
+        options: of the network: width, heads, layers, context_length.
     """
 
-    def __init__(self, inputs: int, actions: int, *, width: int, heads: int, layers: int, context_length: int) -> None:
+    def __init__(self, inputs: int, actions: int, options: TransformerOptions) -> None:
         super().__init__()
-        self.history = History(inputs, width, heads, layers, 0, context_length)
-        self.score = nn.Linear(width, actions)
+        self.history = History(
+            inputs,
+            options.width,
+            options.heads,
+            layers=options.layers,
+            readers=0,
+            context_length=options.context_length,
+        )
+        self.score = nn.Linear(options.width, actions)
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
-        self.value = nn.Linear(width, 1)
+        self.value = nn.Linear(options.width, 1)
 
     def forward(self, observation: Tensor, starts: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `CandidateNetwork.forward`, for observations [B, T, D]; trials start where `starts` [B, T] says."""

@@ -91,8 +91,8 @@ def _json(value: Any) -> str:
 def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     """Read the options that were chosen, and no others, by the names of `RunOptions`; exits where one is wrong."""
     from recgym.agents.algorithms import ALGORITHMS
+    from recgym.agents.options import INIT_POLICIES
     from recgym.agents.run_options import RunOptions
-    from recgym.agents.transformer import INIT_POLICIES
 
     default = RunOptions()
     parser = make_parser("train", __doc__ or "", EXAMPLES)
