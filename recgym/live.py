@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import recgym
 from recgym.arrays import batch_size, to_numpy, tree_items, tree_map
 from recgym.scenario import Account, Scenario, Seen, rows_from
 
@@ -24,7 +25,8 @@ class LiveSession:
 
     Args:
         policy: anything with SB3's `predict`; it must not see the task.
-        scenario: says what is kept of a trial and how it is observed; its world is not asked.
+        scenario: as `recgym.make_scenario` takes it; it says what is kept of a trial and how it is observed, and its
+            world is not asked.
         rows: number of users B.
         deterministic: whether the policy takes its most probable actions instead of drawing them.
 
@@ -32,13 +34,13 @@ class LiveSession:
         ValueError: the policy looks at the task, or `rows` is no such number.
     """
 
-    def __init__(self, policy: Any, scenario: Scenario, *, rows: int = 1, deterministic: bool = False) -> None:
+    def __init__(self, policy: Any, scenario: Any, *, rows: int = 1, deterministic: bool = False) -> None:
         if getattr(policy, "sees_state", False):
             raise ValueError(f"a {type(policy).__name__} looks at the task, which nobody knows of live users")
         if isinstance(rows, bool) or not isinstance(rows, int) or not 1 <= rows <= MAX_ROWS:
             raise ValueError(f"rows must be a whole number from 1 to {MAX_ROWS}, got {rows!r}")
         self.policy = policy
-        self.scenario = scenario
+        self.scenario: Scenario = recgym.make_scenario(scenario)
         self.rows = rows
         self.deterministic = deterministic
         self.seen: Seen | None = None  # None before the first offer
@@ -166,7 +168,7 @@ class LiveSession:
         return file.getvalue()
 
     @classmethod
-    def from_bytes(cls, content: bytes, policy: Any, scenario: Scenario, *, deterministic: bool = False) -> LiveSession:
+    def from_bytes(cls, content: bytes, policy: Any, scenario: Any, *, deterministic: bool = False) -> LiveSession:
         """A session as it was when `to_bytes` was called.
 
         Args:
@@ -178,6 +180,7 @@ class LiveSession:
         Raises:
             ValueError: it is damaged, or of another scenario or policy (says what differs).
         """
+        scenario = recgym.make_scenario(scenario)
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}

@@ -62,7 +62,7 @@ class RecVecEnv(VecEnv):
     `TimeLimit.truncated` (always False: the horizon is part of the problem) and `episode`, as SB3's Monitor adds it.
 
     Args:
-        scenario: a built scenario.
+        scenario: as `recgym.make_scenario` takes it.
         n_envs: number of trials B.
         device: see `make_vec_env`.
         render_mode: None, "rgb_array" or "ansi"; the first rows are drawn.
@@ -73,6 +73,7 @@ class RecVecEnv(VecEnv):
     def __init__(
         self, scenario: Any, n_envs: int, *, device: Any = "cpu", render_mode: str | None = None, tasks: Any = None
     ) -> None:
+        scenario = recgym.make_scenario(scenario)
         self.scenario = scenario
         self.layout = scenario.layout
         self.spec = None

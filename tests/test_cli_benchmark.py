@@ -119,7 +119,7 @@ def test_learners_report_every_row(command: Any, tmp_path: Path) -> None:
     figure = tmp_path / "curves.svg"
     options = ["--quick", "--budget", "0.05", "--json", str(path), "--figure", str(figure)]
     printed = command("benchmark", "--learners", *options)
-    assert "latency of a decision" in printed and "[1/7]" in printed and "MetaPPO, 0.0 s" in printed
+    assert "latency of a decision" in printed and "[1/8]" in printed and "MetaPPO, 0.0 s" in printed
     report = json.loads(path.read_text())
     assert report["quick"] and report["complete"] and report["versions"]["sb3-contrib"]
     rows = {row["name"]: row for row in report["rows"]}

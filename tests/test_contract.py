@@ -522,8 +522,8 @@ def test_a_missing_gpu_is_named() -> None:
 # --- the scenario itself ---------------------------------------------------------------------------------------------
 @every_case
 def test_the_scenario_keeps_its_contract(id: str, parameters: dict[str, Any]) -> None:
-    """Means are compared over 64 trials: a difference of five standard errors or more is found."""
-    check_scenario(recgym.make_scenario(id, **{"horizon": 8, **parameters}), trials=64)
+    """Means are compared over 32 trials: a difference of five standard errors or more is found."""
+    check_scenario(recgym.make_scenario(id, **{"horizon": 8, **parameters}), trials=32)
 
 
 # --- desynchronised rows ---------------------------------------------------------------------------------------------
@@ -812,6 +812,8 @@ def test_pictures_of_a_batch(id: str, device: str) -> None:
         env.reset(seed=1)
         for t in range(5):
             env.step(np.zeros(env.action_space.shape, dtype=np.int64))
+            if mode == "rgb_array" and t % 3:
+                continue  # a picture is drawn in one trial and in the next
             pictures = env.render()
             assert isinstance(pictures, tuple) and len(pictures) == min(rows, 4)
             if mode == "ansi":
@@ -1159,12 +1161,16 @@ def test_sb3_wrappers_and_learners(id: str) -> None:
 @every_id
 def test_sb3_pictures(id: str) -> None:
     pytest.importorskip("matplotlib")
-    env = sb3().make_vec_env(id, 5, 1, render_mode="rgb_array", horizon=6)
+    env = sb3().make_vec_env(id, 2, 1, render_mode="rgb_array", horizon=6)
     env.reset()
-    env.step(draw(env.action_space, np.random.default_rng(0), 5))
+    env.step(draw(env.action_space, np.random.default_rng(0), 2))
     picture = env.render()
     assert picture.dtype == np.uint8 and picture.ndim == 3
-    assert len(env.get_images()) == 4
+    assert len(env.get_images()) == 2
+    env = sb3().make_vec_env(id, 5, 1, render_mode="ansi", horizon=6)
+    env.reset()
+    env.step(draw(env.action_space, np.random.default_rng(0), 5))
+    assert [picture is None for picture in env.env_method("render")] == [False] * 4 + [True]
     other = sb3().make_vec_env(id, 5, 2, render_mode="ansi", horizon=6)
     other.reset()
     other.restore(env.snapshot())  # of the trial so far, it has seen nothing

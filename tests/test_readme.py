@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,19 +81,22 @@ def test_the_added_scenario_runs_as_it_stands(boredom: Path) -> None:
     assert float(scores["random"]) < float(scores["round_robin"]) < float(scores["informed"])
 
 
-def test_the_added_scenario_is_taken_by_name_from_outside(boredom: Path) -> None:
+def test_the_added_scenario_is_taken_by_name_from_outside(
+    boredom: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a baseline of its own, through training with that as the expert; of the README's commands, made short."""
+    monkeypatch.chdir(boredom)
     commands = re.findall(r"^recgym (.*boredom:Boredom.*)$", README, flags=re.M)
-    assert [command.split()[0] for command in commands] == ["list", "evaluate", "train"]
-    for command in commands:
-        words = shlex.split(command)
+    assert [line.split()[0] for line in commands] == ["list", "evaluate", "train"]
+    for line in commands:
+        words = shlex.split(line)
         if words[0] == "evaluate":
             words += ["--trials", "50"]
         if words[0] == "train":
             words[words.index("-n") + 1] = "4000"
             words[words.index("--pretrain-steps") + 1] = "2000"
             words += ["--n-envs", "20", "--trials", "50", "--eval-trials", "20", "--eval-freq", "0"]
-        printed = run(boredom, "-m", "recgym", *words)
+        printed = run(boredom, "-m", "recgym", *words) if words[0] == "train" else command(*words)
         assert "round_robin" in printed, printed
     assert list(boredom.glob("logs/meta_ppo/boredom*_1/checkpoint.safetensors"))
 

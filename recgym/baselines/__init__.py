@@ -51,12 +51,16 @@ GENERAL = {
 }
 
 
-def family_of(scenario: Scenario) -> Family:
+def family_of(scenario: Any) -> Family:
     """The family of a scenario; one without anything of its own where the class names none.
+
+    Args:
+        scenario: as `recgym.make_scenario` takes it; so in all functions here.
 
     Raises:
         ValueError: the class names something else.
     """
+    scenario = recgym.make_scenario(scenario)
     name = scenario.family
     if not name:
         return Family(type(scenario).__name__)
@@ -73,13 +77,15 @@ def _all_for(scenario: Scenario) -> dict[str, Baseline]:
     return {**GENERAL, **family_of(scenario).baselines}
 
 
-def baselines_for(scenario: Scenario) -> dict[str, Baseline]:
+def baselines_for(scenario: Any) -> dict[str, Baseline]:
     """The baselines that fit a scenario, by name."""
+    scenario = recgym.make_scenario(scenario)
     return {name: baseline for name, baseline in _all_for(scenario).items() if not baseline.unfit(scenario)}
 
 
-def left_out(scenario: Scenario) -> dict[str, str]:
+def left_out(scenario: Any) -> dict[str, str]:
     """Why baselines of this kind of scenario do not fit its parameters, by name."""
+    scenario = recgym.make_scenario(scenario)
     return {name: reason for name, baseline in _all_for(scenario).items() if (reason := baseline.unfit(scenario))}
 
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -15,6 +17,9 @@ import numpy as np
 import torch
 
 import recgym
+from recgym.agents import load_pretrained
+from recgym.agents.onnx_file import export_onnx, measure_latency
+from recgym.agents.pretrained import agent_ids
 from recgym.agents.tuned import tuned_values
 from recgym.baselines.gittins import load_table
 from recgym.benchmarks.race import initial_policies, time_to_score
@@ -28,6 +33,7 @@ SAME_WORK = "MetaPPO, RecurrentPPO's passes"
 GPU_ENVS = 4_096
 MAX_LATENCY = 5.0  # ms that a decision for one user may take
 MAX_REPEATS = 3  # of PPO training: an update of RecurrentPPO takes the better part of a minute
+DECISIONS = 500  # of a latency in both libraries
 WARM_UPS = 2  # plays of `measure` before those that count
 PHASES = ("collect_rollouts", "train")  # the two halves of an SB3 on-policy iteration
 BEGINNING_MIDDLE_END = ((0.0, 0.1), (0.4, 0.5), (0.9, 1.0))  # of a trial
@@ -216,6 +222,23 @@ def latency(name: str, workload: Workload, *, history_layers: int) -> Iterator[M
         yield Measurement.of(f"{name}, end / beginning", growth, "times", note)
 
 
+def shipped_latency(name: str, workload: Workload) -> Iterator[Measurement]:
+    """Time one user's decision of every shipped agent, in torch and in onnxruntime, decision by decision in turn."""
+    if find_spec("onnxscript") is None:
+        yield Measurement.of(name, [], "µs", "needs pip install 'recgym[export]'")
+        return
+    agents = agent_ids()[:1] if workload.shrink > 1 else agent_ids()
+    with tempfile.TemporaryDirectory() as folder:
+        for env_id in agents:
+            model = load_pretrained(env_id, device="cpu")
+            path = export_onnx(model, Path(folder) / env_id)
+            decisions = max(10, DECISIONS // workload.shrink)
+            pairs = [measure_latency(model, path, decisions=decisions) for _ in range(workload.repeats)]
+            for library, times in zip(("torch", "onnxruntime"), zip(*pairs, strict=True), strict=True):
+                note = f"`predict`, median of {decisions} decisions, one thread"
+                yield Measurement.of(f"{name}: {env_id}, {library}", times, "µs", note)
+
+
 def learner_benchmarks(curves: dict[str, Any]) -> dict[str, Benchmark]:
     """List what can be measured, by name; the longest comes last.
 
@@ -225,6 +248,7 @@ def learner_benchmarks(curves: dict[str, Any]) -> dict[str, Benchmark]:
     return {
         "Gittins table": Benchmark("cpu", gittins_table),
         "latency of a decision": Benchmark("torch", partial(latency, history_layers=0)),
+        "latency of shipped agents": Benchmark("torch", shipped_latency),
         "latency with a history": Benchmark("torch", partial(latency, history_layers=2)),
         "PPO training": Benchmark("torch", training_speed),
         "PPO training, torch GPU": Benchmark("cuda", gpu_training),

@@ -86,6 +86,7 @@ def evaluate(
 
 def tune(name: str, scenario: Any, *, trials: int = 2000, seed: int = VALIDATION_SEED) -> dict[str, float]:
     """Constants of a baseline's grid with the highest mean return on validation tasks; {} where it has none."""
+    scenario = recgym.make_scenario(scenario)
     grid = baselines_for(scenario)[name].grid
     choices = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 

@@ -37,6 +37,7 @@ def headroom(scenario: Any, *, trials: int = 4000, seed: int = TEST_SEED) -> Hea
     nine tenths of the informed policy's return, and no policy may do better than the best action of the moment, nor in
     the mean than the upper bound where there is one.
     """
+    scenario = recgym.make_scenario(scenario)
     free = (name for name, baseline in baselines_for(scenario).items() if baseline.kind == "prior-free")
     results, summaries, best, _ = evaluate(scenario, dict.fromkeys(free), trials=trials, seed=seed)
     score = summaries[best].normalised
