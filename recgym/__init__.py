@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
-from recgym.parameters import build, class_of, stands_for
+from recgym.parameters import class_of, instantiate, stands_for
 from recgym.scenario import Scenario
 
 __version__ = "0.1.0"
@@ -77,7 +77,7 @@ def make_scenario(problem: Any, /, **parameters: Any) -> Any:
     if isinstance(problem, Scenario) and not parameters:
         return problem
     kind, preset = _kind_of(problem)
-    return build(kind, {**preset, **parameters})
+    return instantiate(kind, {**preset, **parameters})
 
 
 def preset_of(scenario: Any) -> str | None:

@@ -155,7 +155,7 @@ class LiveSession:
         Raises:
             ValueError: the policy has a memory and no `start(rows)` that tells its structure.
         """
-        arrays = {"scenario": np.asarray(_signature(self.scenario)), "rows": np.asarray(self.rows)}
+        arrays = {"scenario": np.asarray(_identity(self.scenario)), "rows": np.asarray(self.rows)}
         if self.seen is not None:
             arrays |= {name: to_numpy(leaf) for name, leaf in tree_items(self.seen, "seen")}
         if self.memory is not None:
@@ -187,8 +187,8 @@ class LiveSession:
             signature, rows = str(arrays["scenario"]), int(arrays["rows"])
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"this is no live session, or it is damaged: {error}") from None
-        if signature != _signature(scenario):
-            raise ValueError(f"the session is one of {signature}, not of {_signature(scenario)}")
+        if signature != _identity(scenario):
+            raise ValueError(f"the session is one of {signature}, not of {_identity(scenario)}")
         session = cls(policy, scenario, rows=rows, deterministic=deterministic)
         names = {name.partition(".")[0] for name in arrays}
         if "seen" in names:
@@ -206,7 +206,7 @@ class LiveSession:
         return session
 
 
-def _signature(scenario: Scenario) -> str:
+def _identity(scenario: Scenario) -> str:
     """Class and parameters of a scenario, as text."""
     return f"{type(scenario).__name__} {json.dumps(asdict(scenario), sort_keys=True)}"  # type: ignore[call-overload]
 

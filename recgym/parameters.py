@@ -17,9 +17,9 @@ __all__ = [
     "INFINITE",
     "Param",
     "arguments_section",
-    "build",
     "check_parameters",
     "class_of",
+    "instantiate",
     "numbers",
     "param",
     "parameter_lines",
@@ -179,7 +179,7 @@ def numbers(values: Any) -> np.ndarray:
 
 
 # --- from names ------------------------------------------------------------------------------------------------------
-def build(kind: type, given: Mapping[str, Any]) -> Any:
+def instantiate(kind: type, given: Mapping[str, Any]) -> Any:
     """A dataclass from parameters by name.
 
     Raises:

@@ -18,7 +18,7 @@ import recgym
 from recgym.arrays import Array, to_numpy, tree_items, tree_map
 from recgym.baselines import family_of
 from recgym.layout import Layout
-from recgym.parameters import build
+from recgym.parameters import instantiate
 from recgym.rng import START, STEP, TASK, NumpyRng, make_rng
 from recgym.runner import Runner
 from recgym.scenario import Account, Response, Scenario, Seen, State, rows_from
@@ -76,7 +76,7 @@ def check_scenario(problem: Any, *, seed: int = 0, trials: int = TRIALS) -> None
 
 
 # --- playing ---------------------------------------------------------------------------------------------------------
-def draw_actions(scenario: Scenario, rng: np.random.Generator, rows: int) -> np.ndarray:
+def random_actions(scenario: Scenario, rng: np.random.Generator, rows: int) -> np.ndarray:
     """Random actions [rows] or, without a candidate twice, [rows, k]."""
     space: Any = scenario.action_space
     if not space.shape:
@@ -93,7 +93,7 @@ def moments(scenario: Scenario, seed: int, decisions: int = MAX_DECISIONS) -> It
     rng.rekey(START, 0)
     state = scenario.reset(task, rng)
     for t in range(min(decisions, scenario.horizon)):
-        action = draw_actions(scenario, actions, ROWS)
+        action = random_actions(scenario, actions, ROWS)
         rng.rekey(STEP, t + 1)
         hidden, response = scenario.respond(state, action, rng)
         untouched(scenario.account, state.seen, action, response.feedback)
@@ -126,7 +126,7 @@ def check_declaration(scenario: Scenario) -> None:
     assert kind.__hash__ is not None, f"{kind.__name__} cannot be hashed: @dataclass(frozen=True)"
     hash(scenario)
     parameters = json.loads(json.dumps(asdict(scenario)))
-    assert build(kind, parameters) == scenario, f"{kind.__name__}: parameters do not survive JSON: {parameters}"
+    assert instantiate(kind, parameters) == scenario, f"{kind.__name__}: parameters do not survive JSON: {parameters}"
     names = [*scenario.objectives, *scenario.costs, "regret", "expected_reward"]
     assert len(set(names)) == len(names), f"objectives and costs share names, or use one of recgym's: {names}"
     assert scenario.objectives, f"{kind.__name__} has no objectives"
@@ -279,9 +279,9 @@ def check_luck(scenario: Scenario, seed: int) -> None:
     half = ROWS // 2
     later: Runner | None = None
     for t in range(min(2 * scenario.horizon, MAX_DECISIONS) + 1):
-        mine = draw_actions(scenario, actions, ROWS)
+        mine = random_actions(scenario, actions, ROWS)
         theirs = mine.copy()
-        theirs[half:] = draw_actions(scenario, actions, ROWS)[half:]
+        theirs[half:] = random_actions(scenario, actions, ROWS)[half:]
         if t == 1:
             later = Runner(scenario, ROWS, make_rng("cpu", seed + 1), autoreset_mode="SameStep")
             later.restore(one.snapshot())
@@ -350,7 +350,7 @@ def check_torch(scenario: Scenario, seed: int) -> None:
     for runner in runners:
         runner.reset()
     for _ in range(min(2 * scenario.horizon + 2, MAX_DECISIONS + 4)):
-        action = draw_actions(scenario, actions, ROWS)
+        action = random_actions(scenario, actions, ROWS)
         numpy, tensor = (runner.step(action) for runner in runners)
         assert str(tensor.observation.dtype) == "torch.float32", f"observations on torch are {tensor.observation.dtype}"
         _close(tensor.observation, numpy.observation, "observation", scale)

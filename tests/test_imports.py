@@ -235,6 +235,22 @@ def test_public_names_exist(name: str) -> None:
         assert getattr(module, public, None) is not None, f"{name}.{public}"
 
 
+SAME_NAME = {"main", "EXAMPLES", "FAMILY"}  # that each command and each family has, by design
+
+
+def test_no_two_things_have_one_name() -> None:
+    """Classes, and functions that are public, apart from what a family keeps to its own folder."""
+    places: dict[str, list[str]] = {}
+    for name in MODULES:
+        public = set(getattr(importlib.import_module(name), "__all__", ())) if part_of(name) != "cli" else set()
+        for node in tree_of(name).body:
+            known = isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and node.name in public)
+            if known and not name.endswith(".pricing.policies"):
+                places.setdefault(node.name, []).append(name)  # type: ignore[union-attr] # both have one
+    twice = {name: modules for name, modules in places.items() if len(modules) > 1 and name not in SAME_NAME}
+    assert not twice
+
+
 def test_every_file_is_a_module_that_is_found() -> None:
     found = {info.name for info in pkgutil.walk_packages(recgym.__path__, "recgym.", onerror=lambda _: None)}
     assert found | {"recgym"} == set(MODULES)

@@ -1,4 +1,4 @@
-"""Reading observations by role: names do not matter, roles do, and what nothing is decided at counts in no loss."""
+"""RoleReader observations by role: names do not matter, roles do, and what nothing is decided at counts in no loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 import recgym
 from recgym.agents.meta_ppo import MetaPPO
 from recgym.agents.policy import TransformerPolicy
-from recgym.agents.tokens import Reading
+from recgym.agents.tokens import RoleReader
 from recgym.layout import LOG_SCALE, Field, Layout
 from recgym.sb3 import RecVecEnv
 from tests.small_agents import NETWORKS, bandit, meta, played, shaken, slates, stepped
@@ -49,7 +49,7 @@ LAYOUT = Layout(
 
 
 def test_columns_by_hand() -> None:
-    assert Reading.of(LAYOUT) == Reading(
+    assert RoleReader.of(LAYOUT) == RoleReader(
         context=8,
         candidate=8,
         remaining=5,
@@ -63,7 +63,7 @@ def test_columns_by_hand() -> None:
 
 
 def test_what_was_chosen_and_what_came_of_it() -> None:
-    reading = Reading.of(LAYOUT)
+    reading = RoleReader.of(LAYOUT)
     context, candidates = torch.arange(8.0)[None], torch.arange(24.0).view(1, 3, 8)
     candidates[..., 4] = torch.tensor([0.0, 0.5, 1.0])  # above 0: chosen
     observation = torch.cat([context, candidates.flatten(1)], dim=1)
@@ -100,7 +100,7 @@ def test_layouts_that_lack_what_learning_reads(change: dict[str, str], message: 
 
     layout = replace(LAYOUT, context=change_roles(LAYOUT.context), candidate=change_roles(LAYOUT.candidate))
     with pytest.raises(ValueError, match=message):
-        Reading.of(layout)
+        RoleReader.of(layout)
 
 
 # --- names do not matter ---------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from recgym.agents.training_state import is_whole
 from recgym.files import write_atomically
 from recgym.layout import ROLES
 
-__all__ = ["FORMAT", "find", "read", "target", "versions", "write"]
+__all__ = ["FORMAT", "find_archive", "read_archive", "target", "versions", "write_archive"]
 
 FORMAT = 2  # a newer number is refused; fields of a layout have roles since 2
 MAX_HEADER = 4 << 20  # bytes
@@ -129,7 +129,7 @@ def target(path: str | Path) -> Path:
     return path if path.suffix == ".safetensors" else path.with_name(path.name.removesuffix(".zip") + ".safetensors")
 
 
-def write(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Path:
+def write_archive(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Path:
     """Write header and tensors with a digest, all or nothing; adds the suffix."""
     path = target(path)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -147,12 +147,12 @@ def write(path: str | Path, header: Mapping[str, Any], tensors: Mapping[str, tor
     return path
 
 
-def find(path: str | Path) -> Path:
+def find_archive(path: str | Path) -> Path:
     """Find the file that `save` wrote under this name."""
     return Path(path) if Path(path).is_file() else target(path)
 
 
-def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read_archive(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Header and tensors of a checkpoint, checked; nothing is built or run.
 
     Args:
@@ -163,7 +163,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         ValueError: the file is no checkpoint, is damaged, or was written by a newer version (says which).
     """
     name = path
-    path = find(path)
+    path = find_archive(path)
     if not path.is_file():
         raise FileNotFoundError(f"{name}: no such checkpoint; a run keeps its own in its folder under logs/")
     content = path.read_bytes()

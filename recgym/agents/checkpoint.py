@@ -76,10 +76,12 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no checkpoint, is damaged, or was written by a newer version (says which).
     """
-    header, tensors = archive.read(path)
+    header, tensors = archive.read_archive(path)
     if header["algo"] not in ALGORITHMS:
         allowed = ", ".join(ALGORITHMS)
-        raise ValueError(f"{archive.find(path)}: algorithm {header['algo']!r} is not allowed; there are {allowed}")
+        raise ValueError(
+            f"{archive.find_archive(path)}: algorithm {header['algo']!r} is not allowed; there are {allowed}"
+        )
     return header, tensors
 
 
@@ -108,4 +110,4 @@ def export(source: str | Path, target: str | Path) -> Path:
     """Copy a checkpoint without what only training needs; errors as in `read` and `save`."""
     header, tensors = read(source)
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("policy.")}
-    return archive.write(target, {**header, "training": None, "counters": {}}, weights)
+    return archive.write_archive(target, {**header, "training": None, "counters": {}}, weights)

@@ -418,7 +418,7 @@ class MetaPPO(OnPolicyAlgorithm):
             ValueError: it holds another algorithm, or see there.
         """
         wrapped = None if env is None else cls._wrap_env(env, 0)
-        header, tensors = archive.read(path)
+        header, tensors = archive.read_archive(path)
         if header["algo"] != NAME or cls is not MetaPPO:
             held = "MetaPPO" if header["algo"] == NAME else header["algo"]
             raise ValueError(f"{path}: holds a {held}, not a {cls.__name__}")

@@ -51,7 +51,7 @@ def save_model(
     if training:
         arrays, header["training"] = training_state.capture(model)
         tensors |= arrays
-    return archive.write(path, header, tensors)
+    return archive.write_archive(path, header, tensors)
 
 
 def _header_of_env(
@@ -103,8 +103,8 @@ def load_model(
     resume: bool = False,
     **arguments: Any,
 ) -> Any:
-    """A model of class `kind` from what `archive.read` gave of the file `path`; see `recgym.agents.load`."""
-    path = archive.find(path)
+    """A model of class `kind` from what `archive.read_archive` gave of the file `path`; see `recgym.agents.load`."""
+    path = archive.find_archive(path)
     if resume and header["training"] is None:
         raise ValueError(f"{path}: holds weights only; resume from a checkpoint that training wrote")
     if resume and arguments:

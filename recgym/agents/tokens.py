@@ -1,4 +1,4 @@
-"""Reading an observation by role: where a layout has what tokens and memories are made of, whatever it is called."""
+"""RoleReader an observation by role: where a layout has what tokens and memories are made of, whatever it is called."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from recgym.layout import Layout, decisions_left
 
-__all__ = ["Reading"]
+__all__ = ["RoleReader"]
 
 NEEDED = (("remaining", 0), ("outcome", 0), ("action", 1))  # roles that every layout must have, and in which block
 BLOCKS = ("context", "candidate")
 
 
-class Reading(NamedTuple):
-    """Columns of an observation by the role of their fields; `Reading.of` makes it. Context [Dc], candidates [Di].
+class RoleReader(NamedTuple):
+    """Columns of an observation by the role of their fields; `RoleReader.of` makes it. Context [Dc], candidates [Di].
 
     Every method takes any number of leading axes, and any number of candidates K.
     """
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
     prior: int | None  # candidate column of the log-probabilities that someone else gives
 
     @classmethod
-    def of(cls, layout: Layout) -> Reading:
+    def of(cls, layout: Layout) -> RoleReader:
         """Find the columns of a layout.
 
         Of the context, outcomes of width 1 alone are read: they say of what was chosen how it went, and the first is

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from recgym.agents.memory import CandidateMemory, FeatureMemory, Memory
 from recgym.agents.options import TransformerOptions
-from recgym.agents.tokens import Reading
+from recgym.agents.tokens import RoleReader
 from recgym.layout import Layout
 
 __all__ = ["Attention", "CandidateNetwork", "SequenceNetwork"]
@@ -173,7 +173,7 @@ class CandidateNetwork(nn.Module):
     def __init__(self, layout: Layout, options: TransformerOptions) -> None:
         super().__init__()
         width, heads, scales = options.width, options.heads, options.memory_scales
-        self.reading = Reading.of(layout)
+        self.reading = RoleReader.of(layout)
         features, outcomes = len(self.reading.features), len(self.reading.outcomes) + len(self.reading.feedback)
         if options.feature_memory and not features:
             raise ValueError("a memory of features needs candidates with features of their own; this layout has none")

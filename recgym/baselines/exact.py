@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["Optimum"]
 
-Counts = tuple[int, int]  # clicks and misses of an arm
+ArmCounts = tuple[int, int]  # clicks and misses of an arm
 MAX_PULLS = 12  # states grow by half with each pull
 
 
@@ -33,7 +33,7 @@ class Optimum:
         self.pulls = pulls
 
         @cache
-        def action_values(state: tuple[Counts, ...], remaining: int) -> dict[Counts, float]:
+        def action_values(state: tuple[ArmCounts, ...], remaining: int) -> dict[ArmCounts, float]:
             """Value a pull of an arm with these counts: the expected reward of it, and of the best policy after it."""
             values = {}
             for counts in {*state, *([(0, 0)] if len(state) < arms else [])}:
@@ -66,7 +66,7 @@ class Optimum:
         """
         losses = np.zeros(len(actions))
         for row, (arms, rewards) in enumerate(zip(actions.tolist(), clicks.tolist(), strict=True)):
-            counts: dict[int, Counts] = {}
+            counts: dict[int, ArmCounts] = {}
             for t, arm in enumerate(arms):
                 values = self._action_values(tuple(sorted(counts.values())), self.pulls - t)
                 hits, misses = counts.get(arm, (0, 0))

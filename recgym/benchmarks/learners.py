@@ -227,7 +227,7 @@ def shipped_latency(name: str, workload: Workload) -> Iterator[Measurement]:
     if find_spec("onnxscript") is None:
         yield Measurement.of(name, [], "µs", "needs pip install 'recgym[export]'")
         return
-    agents = agent_ids()[:1] if workload.shrink > 1 else agent_ids()
+    agents = [BANDIT] if workload.shrink > 1 else agent_ids()
     with tempfile.TemporaryDirectory() as folder:
         for env_id in agents:
             model = load_pretrained(env_id, device="cpu")

@@ -111,7 +111,7 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
             name,
             KNOWS[policy["kind"]],
             figure(policy["return"], 2),
-            *_scores(policy, figure),
+            *_score_cells(policy, figure),
             f"{figure(gain, 2)} {SIGNS[_sign(gain)]}",
             style="bold" if policy["kind"] == "agent" else None,
         )
@@ -127,7 +127,7 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
                     console.print(f"{name} {meaning} {', '.join(others)}", highlight=False)
 
 
-def _scores(policy: Mapping[str, Any], figure: Callable[[Mapping[str, float], int], str]) -> list[str]:
+def _score_cells(policy: Mapping[str, Any], figure: Callable[[Mapping[str, float], int], str]) -> list[str]:
     """Give the cells of a policy that need an optimum."""
     if "normalised" not in policy:
         return []

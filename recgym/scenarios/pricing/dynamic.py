@@ -25,7 +25,7 @@ from recgym.scenarios.pricing.checks import check_elasticity, check_kinds, check
 from recgym.scenarios.pricing.demand import CURVES, FAMILIES, RIVALS, PricingTask, rival_price, shares
 from recgym.scenarios.pricing.foresight import ELASTICITY_SPREAD, MAX_TRAIT, MEDIAN_ELASTICITY
 from recgym.scenarios.pricing.market import MIN_CUSTOMERS, Market
-from recgym.scenarios.pricing.observation import layout_of, observe
+from recgym.scenarios.pricing.observation import pricing_layout, pricing_observation
 from recgym.scenarios.pricing.products import MAX_NUMBER, TASK_LIMITS, UNLIMITED, sample_products
 
 __all__ = ["DynamicPricing", "PricingOffer", "Sales"]
@@ -351,7 +351,7 @@ class DynamicPricing(Market):
         return PricingKept(seen.kept.stock - feedback.sold, chosen, average, counts, exposure, paid, sales)
 
     def observe(self, seen: Seen) -> Array:
-        return observe(self, seen)
+        return pricing_observation(self, seen)
 
     # --- the optimum ---
     def best_reward(self, state: State) -> Array:
@@ -388,7 +388,7 @@ class DynamicPricing(Market):
     # --- spaces ---
     @cached_property
     def layout(self) -> Layout:
-        return layout_of(self)
+        return pricing_layout(self)
 
     @cached_property
     def task_space(self) -> gymnasium.spaces.Dict:

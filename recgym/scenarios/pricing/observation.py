@@ -11,13 +11,13 @@ from recgym.scenario import Seen
 from recgym.scenarios.pricing.foresight import MAX_TRAIT
 from recgym.scenarios.pricing.products import MAX_NUMBER
 
-__all__ = ["layout_of", "observe"]
+__all__ = ["pricing_layout", "pricing_observation"]
 
 MAX_PACE = 1e4  # sales units per decision: more stock than can be sold
 ROOM = 1.001  # for rounding
 
 
-def layout_of(scenario: Any) -> Layout:
+def pricing_layout(scenario: Any) -> Layout:
     """The layout of a `DynamicPricing`."""
     ladder = scenario.ladder
     dearest = max(1.0, float(ladder.paid.max()))
@@ -61,7 +61,7 @@ def layout_of(scenario: Any) -> Layout:
     return Layout(tuple(context), tuple(candidate), len(ladder.paid))
 
 
-def observe(scenario: Any, seen: Seen) -> Array:
+def pricing_observation(scenario: Any, seen: Seen) -> Array:
     """The state vector [B, D] of a `DynamicPricing`."""
     xp = namespace(seen.reward)
     offer = seen.offer

@@ -1,28 +1,19 @@
-"""Randomness: are the draws what they say, independent across steps, rows and streams, and repeatable?
-
-Seeds are fixed, so nothing here fails by chance. Means are held to 4 standard errors; a defect of 6 standard errors is
-then found with a probability of 98 %.
-"""
+"""Training and evaluation on a fixed number of tasks, and on given ones."""
 
 from __future__ import annotations
 
 import copy
-import math
-import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
 import recgym
-from recgym.arrays import batch_size, to_numpy, tree_items, tree_map
+from recgym.arrays import to_numpy, tree_items
 from recgym.baselines import RandomPolicy
 from recgym.evaluation import rollout
-from recgym.files import write_atomically
-from recgym.layout import LOG_SCALE, Field, Layout, log_scaled
-from recgym.rng import START, STEP, TASK, NumpyRng, TorchRng, beta, make_rng
+from recgym.rng import START, STEP, TASK, make_rng
 from recgym.runner import Runner
 
 DEVICES = ["cpu", "torch"]
@@ -35,176 +26,6 @@ def rng_on(device: str, seed: Any = 0) -> Any:
     return make_rng(device, seed)
 
 
-def check_moments(draws: Any, mean: float, variance: float) -> None:
-    """Mean and variance of independent draws within 4 standard errors (that of the variance from the 4th moment)."""
-    values = to_numpy(draws).astype(np.float64).ravel()
-    assert np.isfinite(values).all()
-    count, centred = len(values), values - mean
-    assert abs(centred.mean()) < 4 * math.sqrt(variance / count)
-    spread = np.mean(centred**4) - np.mean(centred**2) ** 2
-    assert abs(np.mean(centred**2) - variance) < 4 * math.sqrt(spread / count)
-
-
-def full(rng: Any, value: float, count: int) -> Any:
-    return rng.xp.full((count,), value, dtype=rng.xp.float32, device=rng.device)
-
-
-# --- distributions ---------------------------------------------------------------------------------------------------
-@every_device
-def test_uniform_and_normal(device: str) -> None:
-    rng = rng_on(device, 1)
-    rng.rekey(STEP, 3)
-    uniform, normal = rng.uniform((500, 400)), rng.normal((500, 400))
-    assert str(uniform.dtype).endswith("float32") and str(normal.dtype).endswith("float32")
-    assert tuple(uniform.shape) == tuple(normal.shape) == (500, 400)
-    assert float(uniform.min()) >= 0.0 and float(uniform.max()) < 1.0
-    check_moments(uniform, 1 / 2, 1 / 12)
-    check_moments(normal, 0.0, 1.0)
-    check_moments(to_numpy(normal) ** 3, 0.0, 15.0)  # not skewed: E x^6 = 15
-    shares = np.histogram(to_numpy(uniform), bins=20, range=(0, 1))[0]
-    assert np.sum((shares - 10_000) ** 2 / 10_000) < 43.8  # chi-square, 19 degrees of freedom: 1 in 1,000
-
-
-@every_device
-@pytest.mark.parametrize("rate", [0.02, 3.0, 250.0])
-def test_poisson(device: str, rate: float) -> None:
-    rng = rng_on(device, 2)
-    rng.rekey(STEP, 0)
-    draws = rng.poisson(full(rng, rate, 200_000))
-    assert str(draws.dtype).endswith("int64")
-    check_moments(draws, rate, rate)
-
-
-@every_device
-@pytest.mark.parametrize("count, probability", [(1, 0.3), (20, 0.02), (5_000, 0.4), (7, 0.0), (7, 1.0)])
-def test_binomial(device: str, count: int, probability: float) -> None:
-    rng = rng_on(device, 3)
-    rng.rekey(STEP, 0)
-    counts = rng.xp.full((200_000,), count, dtype=rng.xp.int64, device=rng.device)
-    draws = rng.binomial(counts, full(rng, probability, 200_000))
-    assert str(draws.dtype).endswith("int64")
-    if probability in (0.0, 1.0):
-        assert (to_numpy(draws) == count * probability).all()
-    else:
-        check_moments(draws, count * np.float32(probability), count * probability * (1 - probability))
-
-
-@every_device
-@pytest.mark.parametrize("shape", [0.2, 1.0, 30.0])
-def test_gamma(device: str, shape: float) -> None:
-    rng = rng_on(device, 4)
-    rng.rekey(STEP, 0)
-    draws = rng.gamma(full(rng, shape, 200_000))
-    assert str(draws.dtype).endswith("float32")
-    check_moments(draws, shape, shape)
-
-
-@every_device
-@pytest.mark.parametrize("a, b", [(1.0, 1.0), (2.0, 5.0), (0.05, 0.1), (1.3, 250.0), (0.001, 0.002), (1.0, 0.5)])
-def test_beta(device: str, a: float, b: float) -> None:
-    """Closed-form moments, also where a float32 gamma would underflow to 0/0."""
-    rng = rng_on(device, 5)
-    rng.rekey(TASK, 0)
-    draws = beta(rng, a, b, (400, 1000))
-    assert tuple(draws.shape) == (400, 1000) and str(draws.dtype).endswith("float32")
-    values = to_numpy(draws)
-    assert np.isfinite(values).all() and values.min() >= 0.0 and values.max() <= 1.0
-    mean = a / (a + b)
-    check_moments(draws, mean, mean * (1 - mean) / (a + b + 1))
-
-
-# --- streams ---------------------------------------------------------------------------------------------------------
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Correlation of uniforms, in standard errors: a defect of .01 is 4.5 of them at 200,000 pairs."""
-    return float(np.mean((x - 0.5) * (y - 0.5)) * 12 * math.sqrt(x.size))
-
-
-@every_device
-def test_steps_rows_streams_and_seeds_are_independent(device: str) -> None:
-    steps, rows = 2000, 100
-    rng, other = rng_on(device, 6), rng_on(device, 7)
-    streams = np.empty((3, steps, rows))
-    foreign = np.empty((steps, rows))
-    for step in range(steps):
-        for stream in (TASK, START, STEP):
-            rng.rekey(stream, step)
-            streams[stream, step] = to_numpy(rng.uniform((rows,)))
-        other.rekey(STEP, step)
-        foreign[step] = to_numpy(other.uniform((rows,)))
-    drawn = streams[STEP]
-    for lag in (1, 2, 3, 4, 5):
-        assert abs(correlation(drawn[lag:], drawn[:-lag])) < 4, f"{lag} steps apart"
-        assert abs(correlation(drawn[:, lag:], drawn[:, :-lag])) < 4, f"{lag} rows apart"
-        assert abs(correlation(drawn[lag:], streams[TASK][:-lag])) < 4, f"streams {lag} steps apart"
-    for stream in (TASK, START):
-        assert abs(correlation(drawn, streams[stream])) < 4
-        check_moments(streams[stream], 1 / 2, 1 / 12)
-    assert abs(correlation(drawn, foreign)) < 4
-    # the first draw of each key alone: that is what a batch of one sees
-    assert abs(correlation(drawn[1:, 0], drawn[:-1, 0])) < 4
-    check_moments(drawn[:, 0], 1 / 2, 1 / 12)
-    assert len(np.unique(streams)) > 0.98 * streams.size  # of 2^24 values, 600,000 draws repeat 1.8 %
-
-
-@every_device
-def test_rekeying_repeats_whatever_went_before(device: str) -> None:
-    rng = rng_on(device, 8)
-
-    def draws() -> list[np.ndarray]:
-        rng.rekey(STEP, 12)
-        odd = [rng.uniform((3,)), rng.normal((5,)), rng.gamma(full(rng, 0.4, 7)), rng.poisson(full(rng, 2.0, 3))]
-        return [to_numpy(x) for x in [*odd, rng.uniform((1,)), rng.normal((2, 2))]]
-
-    first = draws()
-    rng.rekey(START, 12)
-    rng.uniform((1,)), rng.normal((1,))  # leaves half a word of 64 bits behind
-    for one, other in zip(draws(), first, strict=True):
-        np.testing.assert_array_equal(one, other)
-    again = copy.deepcopy(rng)
-    rng.seed(9)
-    assert not np.array_equal(draws()[0], first[0])
-    rng.key = again.key
-    np.testing.assert_array_equal(draws()[0], first[0])
-    rng.seed(8)
-    np.testing.assert_array_equal(draws()[5], first[5])
-
-
-@every_device
-def test_seeds(device: str) -> None:
-    def draw(seed: Any) -> np.ndarray:
-        rng = rng_on(device, seed)
-        rng.rekey(TASK, 0)
-        return to_numpy(rng.uniform((8,)))
-
-    np.testing.assert_array_equal(draw([3, 4]), draw((3, 4)))
-    np.testing.assert_array_equal(draw(2_000_000), draw(np.int64(2_000_000)))
-    several = [draw(seed) for seed in (0, 1, 2, [0, 1], [1, 0, 1], [3, 4], [4, 3], 2**70, None, None)]
-    assert len(np.unique(several, axis=0)) == len(several)
-
-
-def test_torch_keys_do_not_collide() -> None:
-    """The CPU engine takes 32 bits of the seed: all (stream, step) of a run must differ in them."""
-    pytest.importorskip("torch")
-    for seed in (0, 1):
-        rng = TorchRng(seed)
-        seeds = set()
-        for step in range(33_334):
-            for stream in (TASK, START, STEP):
-                rng.rekey(stream, step)
-                seeds.add(rng._generator.initial_seed() & 0xFFFFFFFF)
-        assert len(seeds) == 3 * 33_334
-
-
-def test_numpy_keys_set_the_counter() -> None:
-    """Two keys share no numbers, however many are drawn from one: stream and step are the counter's upper words."""
-    rng = NumpyRng(1)
-    rng.rekey(STEP, 5)
-    counter = rng._generator.bit_generator.state["state"]["counter"]
-    assert counter.tolist() == [0, 0, 5, STEP]
-    assert rng.key.shape == (2,) and rng.key.dtype == np.int64
-
-
-# --- fixed tasks -----------------------------------------------------------------------------------------------------
 IDS = list(recgym.SCENARIOS)
 every_id = pytest.mark.parametrize("id", IDS)
 VARIED: dict[str, dict[str, Any]] = {"DynamicPricingFerreira-v0": {"table": None}}  # without it there is one task alone
@@ -477,70 +298,3 @@ def test_evaluation_on_one_task_per_trial(id: str, monkeypatch: pytest.MonkeyPat
     for wrong in (10, 12, 4):
         with pytest.raises(ValueError, match=rf"must have shape .* or \({wrong},.*\), got \(11,"):
             rollout(RandomPolicy(scenario), scenario, trials=wrong, seed=2, task=tasks)
-
-
-# --- small things ----------------------------------------------------------------------------------------------------
-def test_log_scaled_maps_a_thousand_to_one() -> None:
-    np.testing.assert_allclose(log_scaled(np.float32([0, 1, 9, 1000])), np.log([1, 2, 10, 1001]) / LOG_SCALE, rtol=1e-6)
-    assert math.log(1001) == LOG_SCALE
-
-
-class Leaf(NamedTuple):
-    a: Any
-    b: Any
-
-
-def test_trees() -> None:
-    tree = Leaf(np.ones((4, 2)), Leaf(np.zeros(4), np.full(4, 2.0)))
-    assert [name for name, _ in tree_items(tree)] == ["a", "b.a", "b.b"]
-    doubled = tree_map(lambda x, y: x + y, tree, tree)
-    assert isinstance(doubled, Leaf) and isinstance(doubled.b, Leaf)
-    for (_, one), (_, two) in zip(tree_items(tree), tree_items(doubled), strict=True):
-        np.testing.assert_array_equal(2 * one, two)
-    assert batch_size(tree) == batch_size(tree.b) == 4
-
-
-def test_layout_by_hand() -> None:
-    layout = Layout(
-        (Field("c", 0, 1, "c"), Field("w", -1, 2, "w", 2)), (Field("i", 0, 3, "i"), Field("v", 4, 5, "v", 2)), 2
-    )
-    assert layout.sizes == (3, 3, 9)
-    observation = np.arange(18, dtype=np.float32).reshape(2, 9)
-    np.testing.assert_array_equal(layout.get(observation, "c"), [0, 9])
-    np.testing.assert_array_equal(layout.get(observation, "w"), [[1, 2], [10, 11]])
-    np.testing.assert_array_equal(layout.get(observation, "i"), [[3, 6], [12, 15]])
-    np.testing.assert_array_equal(layout.get(observation, "v"), [[[4, 5], [7, 8]], [[13, 14], [16, 17]]])
-    context, candidates = layout.split(observation)
-    np.testing.assert_array_equal(context, [[0, 1, 2], [9, 10, 11]])
-    np.testing.assert_array_equal(candidates[1], [[12, 13, 14], [15, 16, 17]])
-    one_context, one = layout.split(observation[0])  # any leading axes
-    assert one_context.shape == (3,) and one.shape == (2, 3)
-    fields = {field.name: layout.get(observation, field.name) for field in layout}
-    np.testing.assert_array_equal(layout.join(fields, fields), observation)
-    assert layout.box().low.tolist() == [0, -1, -1, 0, 4, 4, 0, 4, 4]
-    assert layout.box().high.tolist() == [1, 2, 2, 3, 5, 5, 3, 5, 5]
-    assert layout.box().dtype == np.float32
-
-
-def test_a_name_stands_for_one_field() -> None:
-    x = Field("x", 0, 1, "x")
-    with pytest.raises(ValueError, match="several fields named x: name each differently"):
-        Layout((Field("t", 0, 1, "t"), x), (x,), 2)
-
-
-def test_write_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "a" / "b.bin"
-    write_atomically(target, b"one")
-    write_atomically(target, b"two")
-    assert target.read_bytes() == b"two" and [p.name for p in target.parent.iterdir()] == ["b.bin"]
-    plain = tmp_path / "plain"
-    plain.write_bytes(b"")
-    assert target.stat().st_mode == plain.stat().st_mode
-
-    def fail(*_: Any) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(target, b"three")
-    assert target.read_bytes() == b"two" and [p.name for p in target.parent.iterdir()] == ["b.bin"]

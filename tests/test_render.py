@@ -1,0 +1,134 @@
+"""Pictures of trials, of every registered environment."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+import recgym
+from recgym.arrays import to_numpy
+from recgym.envs import RecEnv
+from tests.registry import (
+    CASES,
+    IDS,
+    draw,
+    every_device,
+    every_id,
+    every_mode,
+    single,
+    vector,
+)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("id, parameters", [c for c in CASES if not c[1] or {"arms", "prices"} & set(c[1])], ids=str)
+def test_pictures_of_a_single_environment(id: str, parameters: dict[str, Any]) -> None:
+    pytest.importorskip("matplotlib")
+    for mode, kind in (("rgb_array", np.ndarray), ("ansi", str)):
+        env = single(id, render_mode=mode, **parameters)
+        with pytest.raises(gym.error.ResetNeeded):
+            env.render()
+        env.reset(seed=1)
+        pictures = [env.render()]
+        env.step(draw(env.action_space, np.random.default_rng(0)))
+        pictures.append(env.render())
+        assert all(isinstance(picture, kind) for picture in pictures)
+        if mode == "rgb_array":
+            assert all(p.dtype == np.uint8 and p.shape == pictures[0].shape and p.shape[2] == 3 for p in pictures)
+            assert (pictures[0] != pictures[1]).any()
+        else:
+            assert "decision 0 of" in pictures[0] and "decision 1 of" in pictures[1]
+            lasting = env.unwrapped.scenario.candidate_rewards(env.unwrapped.runner.state)[1] is not None
+            assert ">" not in pictures[0] and (">" in pictures[1]) == lasting and "best" in pictures[0]
+
+
+@every_id
+@every_device
+def test_pictures_of_a_batch(id: str, device: str) -> None:
+    pytest.importorskip("matplotlib")
+    for mode, rows in (("rgb_array", 1), ("ansi", 6)):
+        env = vector(id, rows, render_mode=mode, horizon=3, device=device)
+        env.reset(seed=1)
+        for t in range(5):
+            env.step(np.zeros(env.action_space.shape, dtype=np.int64))
+            if mode == "rgb_array" and t % 3:
+                continue  # a picture is drawn in one trial and in the next
+            pictures = env.render()
+            assert isinstance(pictures, tuple) and len(pictures) == min(rows, 4)
+            if mode == "ansi":
+                assert all(f"decision {(t + 1) % 3} of 3" in picture for picture in pictures)
+    env.reset(options={"reset_mask": np.arange(rows) == 1})
+    assert [f"decision {2 * (row != 1)} of 3" in picture for row, picture in enumerate(env.render())] == [True] * 4
+    assert vector(id, 2).render_mode is None
+
+
+@every_id
+@every_device
+@every_mode
+def test_pictures_follow_the_trial_however_it_is_restarted(id: str, device: str, mode: str) -> None:
+    """The number of decisions is the observation's; what is drawn of a trial is what happened in it, and no more."""
+    env = vector(id, 5, render_mode="ansi", horizon=3, device=device, autoreset_mode=mode)
+    observation, _ = env.reset(seed=1)
+    actions = np.random.default_rng(0)
+    rewards: list[list[float]] = [[] for _ in range(4)]
+    over = np.zeros(5, dtype=bool)
+    for call in range(10):
+        if call == 2:  # from here on rows differ
+            mask = np.arange(5) == 1
+            observation, _ = env.reset(options={"reset_mask": mask})
+        elif over.any() and mode == AutoresetMode.DISABLED.value:
+            observation, _ = env.reset(options={"reset_mask": over})
+            over = ~over & False
+        else:
+            observation, reward, ended, _, _ = env.step(draw(env.single_action_space, actions, 5))
+            over = to_numpy(ended).copy()
+            for row in range(4):
+                rewards[row].append(float(reward[row]))
+        made = np.round(3 * to_numpy(env.layout.get(observation, "time"))).astype(int)
+        for row, picture in enumerate(env.render()):
+            rewards[row] = rewards[row][-made[row] :] if made[row] else []
+            assert f"decision {made[row]} of 3" in picture
+            path = env._recorder.paths[row]
+            assert [moment["decision"] for moment in path] == list(range(made[row] + 1))
+            assert [moment["reward"] for moment in path] == [0.0, *rewards[row]]
+
+
+@pytest.mark.parametrize("id", [id for id in IDS if recgym.make_scenario(id).panels])
+@every_device
+def test_what_a_scenario_traces_can_be_drawn(id: str, device: str) -> None:
+    pytest.importorskip("matplotlib")
+    env = vector(id, 1, render_mode="rgb_array", device=device, autoreset_mode="Disabled")
+    scenario, actions = env.scenario, np.random.default_rng(0)
+    names = {series.name for panel in scenario.panels for series in panel.series}
+    assert len(scenario.candidate_names or ()) in (0, scenario.layout.candidates)
+    env.reset(seed=1)
+    pictures = []
+    for t in range(scenario.horizon + 1):
+        if t in (0, 1, scenario.horizon // 2, scenario.horizon):
+            pictures.append(env.render()[0])
+            traced = {name: to_numpy(values) for name, values in scenario.trace(env.runner.state).items()}
+            assert names <= set(traced)
+            assert all(values.shape == (1,) and np.isfinite(values).all() for values in traced.values())
+        if t < scenario.horizon:
+            env.step(draw(env.single_action_space, actions, 1))
+    assert all(picture.shape == pictures[0].shape for picture in pictures)
+    assert all((one != other).any() for one, other in itertools.combinations(pictures, 2))
+    env.reset(seed=1)
+    np.testing.assert_array_equal(env.render()[0], pictures[0])  # nothing is left of the trial before
+
+
+@every_id
+def test_rendering_without_a_mode_warns(id: str) -> None:
+    for env in (single(id), vector(id, 2)):
+        env.reset(seed=1)
+        with pytest.warns(UserWarning, match="render_mode"):
+            assert env.render() is None
+    with pytest.raises(ValueError, match="render_mode"):
+        RecEnv(recgym.SCENARIOS[id].scenario, render_mode="human")
+    with pytest.raises(ValueError, match="render_mode"):
+        vector(id, 2, render_mode="human")
