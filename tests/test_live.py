@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import recgym
+from recgym.agents.pretrained import agent_ids, load_pretrained
 from recgym.baselines import make_baseline
 from recgym.live import LiveSession
 from recgym.rng import make_rng
@@ -163,11 +164,9 @@ def test_a_memory_without_a_structure_is_not_kept() -> None:
         session.to_bytes()
 
 
-@pytest.mark.parametrize("id", [id for id in IDS if not recgym.SCENARIOS[id].reference])
+@pytest.mark.parametrize("id", agent_ids())
 def test_a_shipped_agent_goes_on_from_its_bytes(id: str) -> None:
     """Most probable actions of a session that is kept and taken up at every decision, and of one that is not."""
-    pytest.importorskip("stable_baselines3")
-    from recgym.agents import load_pretrained
 
     agent = load_pretrained(id, horizon=HORIZON)
     scenario, state, rng = simulate(id, 2)

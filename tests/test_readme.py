@@ -114,9 +114,9 @@ gymnasium.register("Boredom-v0", entry_point="recgym.envs:RecEnv", vector_entry_
     (boredom / "boredom_plugin.py").write_text(plugin)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(boredom)])}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "boredom_plugin", "-p", "no:cacheprovider"]
-    command += ["-k", "Boredom", "tests/test_contract.py"]
+    command += ["-m", "not slow", "-k", "Boredom", "tests"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout[-9000:] + done.stderr[-2000:]
     assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 50
 
 
