@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode
 import recgym
 from recgym.arrays import to_numpy, tree_items
 from recgym.envs import RecEnv, RecVectorEnv
+from recgym.rng import make_rng
 
 IDS = list(recgym.SCENARIOS)
 OLD_GYMNASIUM = tuple(map(int, gym.__version__.split(".")[:2])) < (1, 4)
@@ -84,6 +85,12 @@ every_id = pytest.mark.parametrize("id", IDS)
 every_case = pytest.mark.parametrize("id, parameters", CASES, ids=lambda value: str(value))
 every_mode = pytest.mark.parametrize("mode", MODES)
 every_device = pytest.mark.parametrize("device", DEVICES)
+
+
+def rng_on(device: str, seed: Any = 0) -> Any:
+    if device == "torch":
+        pytest.importorskip("torch")
+    return make_rng(device, seed)
 
 
 def vector(id: str, rows: int, **options: Any) -> RecVectorEnv:

@@ -15,19 +15,8 @@ from recgym.baselines import RandomPolicy
 from recgym.evaluation import rollout
 from recgym.rng import START, STEP, TASK, make_rng
 from recgym.runner import Runner
+from tests.registry import every_device, every_id, rng_on
 
-DEVICES = ["cpu", "torch"]
-every_device = pytest.mark.parametrize("device", DEVICES)
-
-
-def rng_on(device: str, seed: Any = 0) -> Any:
-    if device == "torch":
-        pytest.importorskip("torch")
-    return make_rng(device, seed)
-
-
-IDS = list(recgym.SCENARIOS)
-every_id = pytest.mark.parametrize("id", IDS)
 VARIED: dict[str, dict[str, Any]] = {"DynamicPricingFerreira-v0": {"table": None}}  # without it there is one task alone
 
 

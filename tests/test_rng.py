@@ -10,16 +10,8 @@ import numpy as np
 import pytest
 
 from recgym.arrays import to_numpy
-from recgym.rng import START, STEP, TASK, NumpyRng, TorchRng, beta, make_rng
-
-DEVICES = ["cpu", "torch"]
-every_device = pytest.mark.parametrize("device", DEVICES)
-
-
-def rng_on(device: str, seed: Any = 0) -> Any:
-    if device == "torch":
-        pytest.importorskip("torch")
-    return make_rng(device, seed)
+from recgym.rng import START, STEP, TASK, NumpyRng, TorchRng, beta
+from tests.registry import every_device, rng_on
 
 
 def check_moments(draws: Any, mean: float, variance: float) -> None:
