@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, namespace
+from recgym.arrays import Array, namespace, to_numpy
 
 __all__ = [
     "CHOSEN",
@@ -171,6 +171,17 @@ class Layout:
         bounds += [(f.low, f.high) for f in self.candidate for _ in range(f.width)] * self.candidates
         low, high = np.asarray(bounds, dtype=np.float32).T
         return gymnasium.spaces.Box(low.copy(), high.copy(), dtype=np.float32)
+
+    def outside(self, observation: Array) -> str:
+        """Say which fields of observations [..., D] hold numbers outside their ranges; empty: none does."""
+        wrong = []
+        for field in self:
+            value = to_numpy(self.get(observation, field.name))
+            if not ((value >= np.float32(field.low)) & (value <= np.float32(field.high))).all():
+                wrong.append(
+                    f"{field.name} from {value.min():g} to {value.max():g}, not in [{field.low:g}, {field.high:g}]"
+                )
+        return "; ".join(wrong)
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and numbers, read back by `from_json`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 import recgym
-from recgym.arrays import batch_size, to_numpy, tree_items, tree_map
+from recgym.arrays import to_numpy, tree_items, tree_map
 from recgym.scenario import Account, Scenario, Seen, rows_from
 
 __all__ = ["LiveSession"]
 
+MAGIC = b"recgym live session 1\n"  # begins its bytes; then SHA-256 of the NumPy archive, and the archive
 MAX_ROWS = 1 << 20  # a forged file would fill the memory before anything refuses it
 
 
@@ -89,14 +90,18 @@ class LiveSession:
             What it is worth: reward [B], objectives [B, M], costs [B, C].
 
         Raises:
-            ValueError: the feedback is refused (names the field), or nothing was chosen since the last one.
+            ValueError: the feedback is refused (names the field), it cannot follow that choice (more sold than
+                was in stock, say), or nothing was chosen since the last one. Nothing has changed.
         """
         if self.action is None or self.seen is None:
             raise ValueError("there is no choice that this could be the feedback of: call choose() first")
         scenario = self.scenario
         kind, space = scenario.feedback_type, scenario.feedback_space
         answer = rows_from(kind, space, feedback, self.rows, "feedback", scenario)
-        self.seen, account = scenario.learn(self.seen, self.action, answer)
+        seen, account = scenario.learn(self.seen, self.action, answer)
+        if wrong := scenario.layout.outside(scenario.observe(seen)):
+            raise ValueError(f"feedback that cannot follow this choice: it leads to {wrong}")
+        self.seen = seen
         self.action = None
         return account
 
@@ -155,7 +160,7 @@ class LiveSession:
         Raises:
             ValueError: the policy has a memory and no `start(rows)` that tells its structure.
         """
-        arrays = {"scenario": np.asarray(_identity(self.scenario)), "rows": np.asarray(self.rows)}
+        arrays = {"owner": np.asarray(_owner(self.policy, self.scenario)), "rows": np.asarray(self.rows)}
         if self.seen is not None:
             arrays |= {name: to_numpy(leaf) for name, leaf in tree_items(self.seen, "seen")}
         if self.memory is not None:
@@ -165,15 +170,16 @@ class LiveSession:
             arrays["action"] = self.action
         file = io.BytesIO()
         np.savez(file, **arrays)  # type: ignore[arg-type] # arrays by name
-        return file.getvalue()
+        content = file.getvalue()
+        return MAGIC + hashlib.sha256(content).digest() + content
 
     @classmethod
     def from_bytes(cls, content: bytes, policy: Any, scenario: Any, *, deterministic: bool = False) -> LiveSession:
         """A session as it was when `to_bytes` was called.
 
         Args:
-            content: what that returned.
-            policy: the same.
+            content: what that returned. A digest tells whether it is damaged, not who wrote it.
+            policy: the same. Its class and the structure of its memory are compared, not its weights.
             scenario: an equal one.
             deterministic: see the class.
 
@@ -181,34 +187,36 @@ class LiveSession:
             ValueError: it is damaged, or of another scenario or policy (says what differs).
         """
         scenario = recgym.make_scenario(scenario)
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            signature, rows = str(arrays["scenario"]), int(arrays["rows"])
-        except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"this is no live session, or it is damaged: {error}") from None
-        if signature != _identity(scenario):
-            raise ValueError(f"the session is one of {signature}, not of {_identity(scenario)}")
-        session = cls(policy, scenario, rows=rows, deterministic=deterministic)
+        start = len(MAGIC) + hashlib.sha256().digest_size
+        if content[: len(MAGIC)] != MAGIC:
+            raise ValueError(f"this is no live session: it should begin with {MAGIC!r}, not {content[: len(MAGIC)]!r}")
+        if content[len(MAGIC) : start] != hashlib.sha256(content[start:]).digest():
+            raise ValueError("this live session is damaged: its content does not match its digest")
+        with np.load(io.BytesIO(content[start:]), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        if (owner := str(arrays.pop("owner"))) != _owner(policy, scenario):
+            raise ValueError(f"the live session is one of {owner}, not of {_owner(policy, scenario)}")
+        session = cls(policy, scenario, rows=int(arrays.pop("rows")), deterministic=deterministic)
         names = {name.partition(".")[0] for name in arrays}
         if "seen" in names:
             kind: Any = scenario.offer_type
             boxes: Any = scenario.offer_space.spaces
-            blank = (np.zeros((rows, *boxes[name].shape), boxes[name].dtype) for name in kind._fields)
-            session.seen = _filled(scenario.start(kind(*blank)), "seen", arrays, exact=True)
+            blank = (np.zeros((session.rows, *boxes[name].shape), boxes[name].dtype) for name in kind._fields)
+            session.seen = _filled(scenario.start(kind(*blank)), "seen", arrays)
         if "memory" in names:
-            session.memory = _filled(_memory_like(policy, rows), "memory", arrays, exact=False)
-        if "action" in arrays:
-            shape = (rows, *(scenario.action_space.shape or ()))
-            if arrays["action"].shape != shape or arrays["action"].dtype != np.int64:
-                raise ValueError(f"'action' should be int64 {shape}")
-            session.action = arrays["action"]
+            session.memory = _filled(_memory_like(policy, session.rows), "memory", arrays)
+        session.action = arrays.get("action")
         return session
 
 
-def _identity(scenario: Scenario) -> str:
-    """Class and parameters of a scenario, as text."""
-    return f"{type(scenario).__name__} {json.dumps(asdict(scenario), sort_keys=True)}"  # type: ignore[call-overload]
+def _owner(policy: Any, scenario: Scenario) -> str:
+    """Classes of policy and scenario, and the scenario's parameters, as text."""
+    parameters = json.dumps(asdict(scenario), sort_keys=True)  # type: ignore[call-overload] # a dataclass
+    return f"{_name_of(policy)} in {_name_of(scenario)} {parameters}"
+
+
+def _name_of(thing: Any) -> str:
+    return f"{type(thing).__module__}:{type(thing).__qualname__}"
 
 
 def _memory_like(policy: Any, rows: int) -> Any:
@@ -219,16 +227,18 @@ def _memory_like(policy: Any, rows: int) -> Any:
     return start(rows)
 
 
-def _filled(like: Any, prefix: str, arrays: Mapping[str, np.ndarray], *, exact: bool) -> Any:
-    """`arrays` in the structure of `like`; unless `exact`, all axes but the first may have other lengths."""
+def _filled(like: Any, prefix: str, arrays: Mapping[str, np.ndarray]) -> Any:
+    """`arrays` in the structure of `like`; the second of three axes or more (candidates, a history) may be longer."""
     leaves = []
-    rows = batch_size(like)
     for name, leaf in tree_items(like, prefix):
-        leaf = to_numpy(leaf)
-        array = arrays.get(name)
-        alike = array is not None and array.dtype == leaf.dtype and array.ndim == leaf.ndim and len(array) == rows
-        if array is None or not alike or (exact and array.shape != leaf.shape):
-            raise ValueError(f"{name!r} should be {leaf.dtype} {leaf.shape}")
+        leaf, array = to_numpy(leaf), arrays.get(name)
+        found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+        if array is None or array.dtype != leaf.dtype or _fixed(array.shape) != _fixed(leaf.shape):
+            raise ValueError(f"live session: {name!r} should be {leaf.dtype} {leaf.shape}, found {found}")
         leaves.append(array)
     remaining = iter(leaves)
     return tree_map(lambda _: next(remaining), like)
+
+
+def _fixed(shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    return (shape[0], None, *shape[2:]) if len(shape) > 2 else shape

@@ -9,7 +9,7 @@ import pytest
 
 import recgym
 from recgym.agents.pretrained import agent_ids, load_pretrained
-from recgym.baselines import make_baseline
+from recgym.baselines import RandomPolicy, make_baseline
 from recgym.live import LiveSession
 from recgym.rng import make_rng
 
@@ -141,13 +141,43 @@ def test_bytes_of_something_else_are_refused() -> None:
     session.choose()
     content = session.to_bytes()
     assert LiveSession.from_bytes(content, policy, scenario).to_bytes() == content
-    with pytest.raises(ValueError, match="the session is one of Bandit"):
+    with pytest.raises(ValueError, match=r"is one of recgym\.\S+:IndexPolicy in \S+:Bandit .*\"arms\": 3.* not of .*4"):
         LiveSession.from_bytes(content, policy, recgym.make_scenario("RecBandit-v0", arms=4, horizon=4))
-    with pytest.raises(ValueError, match=r"'memory\.average' should be"):
+    with pytest.raises(ValueError, match=r"not of recgym.*RandomPolicy"):
+        LiveSession.from_bytes(content, RandomPolicy(scenario), scenario)
+    with pytest.raises(ValueError, match=r"'memory\.average' should be float64 \(2, 3\), found"):
         LiveSession.from_bytes(content, make_baseline("greedy_average", scenario), scenario)
-    for damaged in (b"", b"x", content[:-30], content[: len(content) // 2]):
-        with pytest.raises(ValueError, match="no live session, or it is damaged"):
-            LiveSession.from_bytes(damaged, policy, scenario)
+    for other in (b"", b"x", content[5:]):
+        with pytest.raises(ValueError, match="no live session: it should begin with"):
+            LiveSession.from_bytes(other, policy, scenario)
+
+
+def test_a_flipped_bit_is_noticed() -> None:
+    scenario = recgym.make_scenario("RecBandit-v0", arms=3, horizon=4)
+    policy = make_baseline("greedy", scenario)
+    session = LiveSession(policy, scenario)
+    session.choose()
+    content = session.to_bytes()
+    for place in range(0, len(content), 7):
+        for bit in (1, 128):
+            damaged = bytearray(content)
+            damaged[place] ^= bit
+            with pytest.raises(ValueError, match=r"no live session|damaged"):
+                LiveSession.from_bytes(bytes(damaged), policy, scenario)
+    with pytest.raises(ValueError, match="damaged"):
+        LiveSession.from_bytes(content[:-1], policy, scenario)
+
+
+def test_feedback_that_cannot_follow_a_choice_changes_nothing() -> None:
+    scenario, state, _ = simulate("DynamicPricing-v0", 2)
+    session = LiveSession(make_baseline("glm_ts", scenario), scenario, rows=2)
+    session.choose(state.seen.offer)
+    before = session.to_bytes()
+    stock = state.seen.offer.supply
+    with pytest.raises(ValueError, match=r"cannot follow this choice: it leads to stock from -"):
+        session.learn({"sold": stock + 1, "short": True})
+    assert session.to_bytes() == before
+    session.learn({"sold": stock, "short": True})
 
 
 class Remembers:
