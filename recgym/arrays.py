@@ -10,14 +10,22 @@ import array_api_compat
 import array_api_compat.numpy
 import numpy as np
 
-__all__ = ["Array", "Rng", "Seed", "batch_size", "clip", "namespace", "rows_of", "to_numpy", "tree_items", "tree_map"]
+__all__ = [
+    "Array",
+    "Rng",
+    "Seed",
+    "batch_size",
+    "clip",
+    "namespace",
+    "rows_of",
+    "to_numpy",
+    "tree_items",
+    "tree_map",
+    "where_rows",
+]
 
 Array = Any  # np.ndarray or torch.Tensor: float32, bool or int64
-
-
 Seed = int | Sequence[int] | None
-
-
 LONG = 4096  # numbers in an array: from here on a pass over it costs more than a call
 
 
@@ -62,6 +70,11 @@ def _row_numbers(count: int, xp: Any, device: Any) -> Array:
     numbers = np.arange(count)
     numbers.flags.writeable = False
     return numbers
+
+
+def where_rows(mask: Array, new: Array, old: Array) -> Array:
+    """Rows [B, ...] of `new` where `mask` [B] is true, else of `old`."""
+    return namespace(mask).where(mask.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
 
 
 def clip(array: Array, low: float | None, high: float | None) -> Array:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import recgym
-from recgym.arrays import to_numpy, tree_items, tree_map
+from recgym.arrays import to_numpy, tree_items, tree_map, where_rows
 from recgym.scenario import Account, Scenario, Seen, rows_from
 
 __all__ = ["LiveSession"]
@@ -122,11 +122,7 @@ class LiveSession:
             return
         if self.action is not None and not mask.all():
             raise ValueError("some rows wait for feedback: call learn(feedback) first")
-
-        def chosen(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-            return np.where(mask.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
-
-        self.seen = tree_map(chosen, fresh, self.seen)
+        self.seen = tree_map(lambda new, old: where_rows(mask, new, old), fresh, self.seen)
         self.action = None
 
     def observation(self) -> np.ndarray:

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from recgym.arrays import Array, Seed, batch_size, to_numpy, tree_items, tree_map
+from recgym.arrays import Array, Seed, batch_size, to_numpy, tree_items, tree_map, where_rows
 from recgym.rng import START, STEP, TASK
 from recgym.scenario import Scenario, rows_from
 
@@ -116,13 +116,13 @@ class Runner:
         self.rng.rekey(START, self._count)
         fresh = self.scenario.reset(tasks, self.rng)
         self._count += 1
-        xp = self.rng.xp
         if mask is None:
+            xp = self.rng.xp
             self.state = fresh
             self._together = 0
             self._finished = xp.zeros((self.rows,), dtype=xp.bool, device=self.rng.device)
             return
-        self.state = tree_map(lambda new, old: _choose(xp, mask, new, old), fresh, self.state)
+        self.state = tree_map(lambda new, old: where_rows(mask, new, old), fresh, self.state)
         self._finished = self._finished & ~mask
         self._together = None
 
@@ -189,7 +189,7 @@ class Runner:
         self.restart(restarted)
         fresh = self.state
         step = self.advance(action)
-        self.state = tree_map(lambda old, new: _choose(xp, restarted, old, new), fresh, self.state)
+        self.state = tree_map(lambda new, old: where_rows(restarted, new, old), fresh, self.state)
         self._finished = step.ended & ~restarted
 
         def blank(array: Array) -> Array:
@@ -296,11 +296,6 @@ class Runner:
         self._count, together = (int(value) for value in arrays["counters"])
         self._together = None if together < 0 else together
         self._finished = self._to_device(np.array(arrays["finished"]))
-
-
-def _choose(xp: Any, mask: Array, yes: Array, no: Array) -> Array:
-    """Rows [B, ...] of `yes` where `mask` [B], else of `no`."""
-    return xp.where(mask.reshape((-1,) + (1,) * (yes.ndim - 1)), yes, no)
 
 
 def _first(array: np.ndarray) -> str:

@@ -43,6 +43,7 @@ OURS = ("MetaPPO", "MetaPPO, RecurrentPPO's passes")
 LEARNER_ROWS = [
     "Gittins table",
     "latency of a decision",
+    *(f"latency of shipped agents: RecBandit-v0, {library}" for library in ("torch", "onnxruntime")),
     *(f"latency with a history at {place}" for place in ("1-3", "13-15", "28-30")),
     "latency with a history, end / beginning",
     *(f"PPO training: {who}{part}" for who in ("RecurrentPPO", *OURS) for part in ("", ", rollout", ", update")),

@@ -1,4 +1,4 @@
-"""The command that evaluates: where policies come from, and what is refused; suites are in test_suites.py."""
+"""The command that evaluates: where policies come from, and what is refused; the suite is in test_rl2_command.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files: what JSON cannot carry, and places that cannot be written to. Whole or not at all is in test_core.py."""
+"""Files: what JSON cannot carry, and places that cannot be written to. Whole or not at all is in test_archive.py."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recgym.arrays import to_numpy, tree_map
+from recgym.arrays import to_numpy, tree_map, where_rows
 from recgym.layout import decisions_left
 from recgym.scenario import Scenario
 
@@ -173,4 +173,4 @@ def restarted(memory: Any, start: Callable[[], Any], episode_start: Any) -> Any:
     if episode_start is None or not np.any(episode_start):
         return memory
     rows = np.asarray(episode_start, dtype=bool).reshape(-1)
-    return tree_map(lambda new, old: np.where(rows.reshape(-1, *[1] * (old.ndim - 1)), new, old), start(), memory)
+    return tree_map(lambda new, old: where_rows(rows, new, old), start(), memory)
