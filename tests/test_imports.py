@@ -159,6 +159,19 @@ sys.meta_path.insert(0, Blocked())
 HEAVY = ["torch", "stable_baselines3", "matplotlib", "scipy", "pandas", "rich", "tensorboard", "safetensors"]
 
 
+@pytest.mark.parametrize("words", ["train", "evaluate --policies random --trials 9", "benchmark --only import"])
+def test_a_command_without_its_extra_says_what_to_install(words: str) -> None:
+    code = BLOCK.format(names=set(HEAVY)).replace("is blocked')", "is blocked', name=name)")
+    code += f"""
+import contextlib, io
+from recgym.cli import main
+with contextlib.redirect_stderr(io.StringIO()) as errors:
+    assert main({words.split()!r}) == 2
+assert "pip install 'recgym[agents]'" in errors.getvalue(), errors.getvalue()
+"""
+    in_a_fresh_interpreter(code)
+
+
 def test_the_core_needs_none_of_the_extras() -> None:
     """Import, make, reset, step, text picture, baselines, an evaluation: with every extra blocked."""
     code = (

@@ -98,8 +98,10 @@ def run_benchmark(options: argparse.Namespace) -> int:
         if options.json:
             write_json(options.json, report)
         return 0
-    import torch
-
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("measuring needs torch: pip install 'recgym[agents]'") from error
     torch.set_num_threads(options.threads)
     return measure_overfitting(options) if options.overfitting else measure_speed(options)
 
