@@ -22,7 +22,7 @@ ORDER = (  # a part may import from the rows above its own and from itself; "" i
     {"parameters", "layout"},
     {"scenario"},
     {""},
-    {"rng", "catalog", "render", "fluid"},
+    {"rng", "render", "fluid"},
     {"scenarios", "runner"},
     {"envs", "live", "data"},
     {"baselines"},
@@ -44,8 +44,7 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {name_of(path): path for folder in ("recgym",) for path in sorted((ROOT / folder).rglob("*.py"))}
-LONG: dict[str, int] = {}  # modules above MAX_LINES: they may only shrink
+MODULES = {name_of(path): path for path in sorted((ROOT / "recgym").rglob("*.py"))}
 MAX_LINES = 450
 NAMED = re.compile(r"(recgym(?:\.\w+)*)(?::\w+)?")  # a module, or a thing in one, as a string
 every_module = pytest.mark.parametrize("name", MODULES)
@@ -109,7 +108,7 @@ def test_imports_go_one_way(name: str) -> None:
     part = part_of(name)
     assert part in RANK, f"{name} belongs to no layer: say in this file what it may import"
     for used in imports(tree_of(name)):
-        assert used.split(".")[0] not in ("scripts", "tests", "train", "benchmark"), f"{name} imports {used}"
+        assert used.split(".")[0] not in ("scripts", "tests"), f"{name} imports {used}"
     for used in named_by(name):
         other = part_of(used)
         assert part == other or RANK[other] < RANK[part], f"{name} imports {used}, which is not below it"
@@ -161,9 +160,9 @@ HEAVY = ["torch", "stable_baselines3", "matplotlib", "scipy", "pandas", "rich", 
 
 @pytest.mark.parametrize("words", ["train", "evaluate --policies random --trials 9", "benchmark --only import"])
 def test_a_command_without_its_extra_says_what_to_install(words: str) -> None:
-    code = BLOCK.format(names=set(HEAVY)).replace("is blocked')", "is blocked', name=name)")
-    code += f"""
-import contextlib, io
+    code = f"""
+import contextlib, io, sys
+sys.modules.update(dict.fromkeys({HEAVY!r}))  # to import None, or to look for it, is to find nothing
 from recgym.cli import main
 with contextlib.redirect_stderr(io.StringIO()) as errors:
     assert main({words.split()!r}) == 2
@@ -272,7 +271,7 @@ def test_every_file_is_a_module_that_is_found() -> None:
 @every_module
 def test_modules_are_of_readable_size(name: str) -> None:
     lines = MODULES[name].read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= LONG.get(name, MAX_LINES)
+    assert len(lines) <= MAX_LINES
     assert not lines or ast.get_docstring(tree_of(name)), f"{name} has no docstring"
 
 
