@@ -46,7 +46,10 @@ def test_lists_and_help(command: Any) -> None:
 
 
 REFUSED = {
-    "no shipped agent": (["--policies", "pretrained:RecBandid-v0"], "did you mean pretrained:RecBandit-v0?"),
+    "no shipped agent": (
+        ["--policies", "pretrained:RecBandid-v0"],
+        "no trained agent ships as 'RecBandid-v0'; did you mean RecBandit-v0?",
+    ),
     "way out of the folder": (["--policies", "pretrained:../README"], "no trained agent ships as"),
     "unknown policy": (["--policies", "tompson"], "did you mean 'thompson'"),
     "no policies": ([], "--policies names none"),

@@ -122,7 +122,8 @@ def make_env(path: Path, named: Mapping[str, Any]) -> RecVecEnv:
         ValueError: it names none, or one that cannot be made.
     """
     if named["id"] is None:
-        raise ValueError(f"{path}: was trained in an environment that is not registered, so pass one: load(..., env=)")
+        advice = "so pass one: load(..., env=recgym.sb3.make_vec_env(...))"
+        raise ValueError(f"{path}: was trained in an environment that is not registered, {advice}")
     try:
         return RecVecEnv(recgym.make_scenario(named["id"], **named["parameters"]), named["n_envs"])
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:

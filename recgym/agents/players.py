@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 from recgym.agents.checkpoint import load, read
-from recgym.agents.pretrained import agent_file, agent_ids
+from recgym.agents.pretrained import agent_file
 from recgym.evaluation import rl2
 from recgym.layout import Layout
 from recgym.sb3 import RecVecEnv
@@ -21,24 +20,14 @@ def weights_file(source: str) -> Path:
     """Find the file that a policy is loaded from.
 
     Args:
-        source: a path, or "pretrained:" before the id of an environment for which an agent ships, or before another
-            of the trained agents, by folder and file: "pretrained:rl2/raw-0".
+        source: a path, or "pretrained:" before a name of `recgym.agents.pretrained.agent_files`.
 
     Raises:
         ValueError: no such agent ships (names the nearest).
     """
     if not source.startswith(PRETRAINED):
         return Path(source)
-    name = source.removeprefix(PRETRAINED)
-    files = {env_id: agent_file(env_id) for env_id in agent_ids()}
-    for folder in {path.parents[1] for path in files.values()}:
-        others = sorted(set(folder.glob("*/*.safetensors")) - set(files.values()))
-        files |= {f"{path.parent.name}/{path.stem}": path for path in others}
-    if name not in files:
-        near = difflib.get_close_matches(name, files, 1, 0.5)
-        hint = f"did you mean {PRETRAINED}{near[0]}? " if near else ""
-        raise ValueError(f"no trained agent ships as {name!r}; {hint}there are: {', '.join(files) or 'none'}")
-    return files[name]
+    return agent_file(source.removeprefix(PRETRAINED))
 
 
 def load_player(source: str, scenario: Any, *, device: str) -> Any:
