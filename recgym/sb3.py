@@ -43,7 +43,7 @@ def make_vec_env(
         device: "cpu" for NumPy, "torch" for torch on the CPU, "cuda" for a GPU. SB3 sees NumPy arrays in any case;
             `RecVecEnv.step_tensor` stays on the device.
         render_mode: None, "rgb_array" or "ansi".
-        tasks: of a fixed number; see `RecVecEnv`.
+        tasks: a number of fixed tasks, or the tasks themselves; see `RecVecEnv`.
         parameters: fields of the scenario.
 
     Raises:

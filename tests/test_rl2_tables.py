@@ -6,19 +6,10 @@ from typing import Any
 
 import pytest
 
-from recgym.baselines import make_baseline
-from recgym.evaluation.rl2 import RL2, SuiteAgent, markdown, play_suite, print_tables
+from recgym.evaluation.rl2 import RL2, markdown, play_suite, print_tables
+from tests.test_rl2_playing import of_baseline
 
 FIVE, TEN = RL2[:2]
-
-
-def of_baseline(name: str, *, only: int | None = None, statistics: bool = False) -> SuiteAgent:
-    def build(scenario: Any) -> Any:
-        if only not in (None, scenario.arms):
-            raise ValueError(f"trained on {only} candidates")
-        return make_baseline(name, scenario)
-
-    return SuiteAgent(build, statistics)
 
 
 @pytest.fixture(scope="module")

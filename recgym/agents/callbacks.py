@@ -62,9 +62,8 @@ class EvaluationCallback(BaseCallback):
         self.hyperparameters = hyperparameters
         self.last_evaluation = -1  # timesteps; kept in checkpoints
         self._baselines: dict[str, Trials] = {}
-        self._running = np.zeros(
-            (0, 1 + len(self.scenario.objectives))
-        )  # [B, 1 + M] decisions and sums of trials under way
+        # [B, 1 + M] decisions and sums of the trials under way
+        self._running = np.zeros((0, 1 + len(self.scenario.objectives)))
         self._whole = np.zeros(0, dtype=bool)  # [B] seen from their beginning
         self._trials: deque[np.ndarray] = deque()  # [1 + M] each: the latest whole trials
 

@@ -134,7 +134,7 @@ def check_shown(env: VecEnv, theirs: Layout | None, spaces: Any, *, any_candidat
     """Refuse an environment that shows other things than the one of training.
 
     Args:
-        env: of now.
+        env: the one to act in.
         theirs: layout in training.
         spaces: in training, see `spaces_of`; looked at where there is no layout.
         any_candidates: whether their number may differ.

@@ -19,13 +19,8 @@ from recgym.baselines import family_of
 __all__ = ["Resumption", "RunOptions", "arguments_of", "options_to_keep", "resume"]
 
 LOG = ("log", "log_column")
-LENGTHS = (
-    "n_timesteps",
-    "eval_freq",
-    "eval_trials",
-    "save_freq",
-    "trials",
-)  # of which a resumed run takes over the rest
+# a resumed run may change these, and takes over the others
+LENGTHS = ("n_timesteps", "eval_freq", "eval_trials", "save_freq", "trials")
 PRETRAIN = ("pretrain_expert", "pretrain_steps", "init_policy")  # options of MetaPPO that are hyperparameters of it
 FIXED = ("param", "hyperparam", "n_envs", "seed", *LOG, "tensorboard_log", "vary", "tasks", *PRETRAIN)  # when resumed
 FROM_ONE = ("n_epochs", "batch_size", "n_steps", "train_freq", "gradient_steps", "buffer_size", "n_envs", "n_timesteps")

@@ -1,4 +1,4 @@
-"""RoleReader an observation by role: where a layout has what tokens and memories are made of, whatever it is called."""
+"""Read an observation by role: where a layout has what tokens and memories are made of, whatever it is called."""
 
 from __future__ import annotations
 

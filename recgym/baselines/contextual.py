@@ -18,7 +18,6 @@ from recgym.baselines.regression import draw, laplace
 
 __all__ = ["FAMILY"]
 
-
 MAX_FEATURES = 250  # two gigabytes for a chunk of trials
 
 

@@ -71,7 +71,9 @@ def _resuming(result: RunResult) -> list[str]:
 def next_steps(result: RunResult) -> list[str]:
     """Write the commands that evaluate, inspect and resume a run, and where its report is."""
     env, algo = result.options.env, result.options.algo
-    parameters = [part for key, value in result.parameters.items() for part in ("--param", f"{key}={_json(value)}")]
+    parameters = [
+        part for key, value in result.parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")
+    ]
     policies = ",".join([*result.baselines, f"{algo}={result.checkpoint}"])
     logs = str(result.folder.parent.parent)
     evaluation = [*call_of("evaluate"), "--env", env, *parameters, "--policies", policies]
@@ -84,15 +86,12 @@ def next_steps(result: RunResult) -> list[str]:
     ]
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value)
-
-
 def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     """Read the options that were chosen, and no others, by the names of `RunOptions`; exits where one is wrong."""
     from recgym.agents.algorithms import ALGORITHMS
-    from recgym.agents.options import INIT_POLICIES
+    from recgym.agents.options import INIT_POLICIES, TransformerOptions
     from recgym.agents.run_options import RunOptions
+    from recgym.agents.runs import EVALUATIONS
 
     default = RunOptions()
     parser = make_parser("train", __doc__ or "", EXAMPLES)
@@ -105,7 +104,11 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     add("--hyperparam", type=named_value, action="append", metavar="NAME=VALUE", help="of the algorithm")
     add("--pretrain-expert", metavar="NAME", help="baseline that MetaPPO imitates first (default: tuned)")
     add("--pretrain-steps", type=int, metavar="N", help="decisions that imitate it; 0: none (default: tuned)")
-    add("--init-policy", choices=INIT_POLICIES, help="what a fresh MetaPPO does (default: uniform)")
+    add(
+        "--init-policy",
+        choices=INIT_POLICIES,
+        help=f"what a fresh MetaPPO does (default: {TransformerOptions().init_policy})",
+    )
     add(
         "--vary",
         type=named_value,
@@ -143,10 +146,15 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         "--eval-freq",
         type=int,
         metavar="N",
-        help="timesteps between evaluations (default: 10 a run; 0: first and last)",
+        help=f"timesteps between evaluations (default: {EVALUATIONS} a run; 0: first and last)",
     )
     add("--eval-trials", type=int, metavar="N", help=f"of those (default: {default.eval_trials})")
-    add("--save-freq", type=int, metavar="N", help="timesteps between checkpoints (default: 10 a run; 0: last only)")
+    add(
+        "--save-freq",
+        type=int,
+        metavar="N",
+        help=f"timesteps between checkpoints (default: {EVALUATIONS} a run; 0: last only)",
+    )
     add("--trials", type=int, metavar="N", help=f"held-out, of the last evaluation (default: {default.trials})")
     add("-P", "--progress", action="store_true", help="show a progress bar")
     add("--list-envs", action="store_true", help="list the environments and stop")

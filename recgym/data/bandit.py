@@ -92,10 +92,8 @@ class OpenBanditLog:
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of `Bandit`: as many arms as items, and the prior of their click rates."""
-        return {
-            "arms": self.arms,
-            "prior": [min(max(x, MIN_PRIOR), MAX_PRIOR) for x in self.prior],
-        }  # it takes these
+        prior = [min(max(x, MIN_PRIOR), MAX_PRIOR) for x in self.prior]
+        return {"arms": self.arms, "prior": prior}
 
     def item_rates(self, prior: tuple[float, float] | None = None) -> np.ndarray:
         """[K] posterior mean click rate of each item under the Beta `prior` (default: the fitted one)."""

@@ -19,7 +19,7 @@ TABLE_WIDTH = 180
 
 
 class Headroom(NamedTuple):
-    """Is there something to learn in a scenario, and do the known policies leave something to win?"""
+    """What `headroom` found."""
 
     best: str  # the best prior-free baseline
     gain: Interval  # its return above random's
