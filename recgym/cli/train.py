@@ -71,7 +71,9 @@ def _resuming(result: RunResult) -> list[str]:
 def next_steps(result: RunResult) -> list[str]:
     """Write the commands that evaluate, inspect and resume a run, and where its report is."""
     env, algo = result.options.env, result.options.algo
-    parameters = [part for key, value in result.parameters.items() for part in ("--param", f"{key}={_json(value)}")]
+    parameters = [
+        part for key, value in result.parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")
+    ]
     policies = ",".join([*result.baselines, f"{algo}={result.checkpoint}"])
     logs = str(result.folder.parent.parent)
     evaluation = [*call_of("evaluate"), "--env", env, *parameters, "--policies", policies]
@@ -82,10 +84,6 @@ def next_steps(result: RunResult) -> list[str]:
         f"resume:   {shlex.join(longer)}",
         f"report:   {result.folder / 'report.json'}",
     ]
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value)
 
 
 def train_options(arguments: Sequence[str]) -> dict[str, Any]:
