@@ -11,6 +11,7 @@ import pytest
 
 import recgym
 from recgym.evaluation import cut_figure, cut_json, evaluate, interval, print_cut, rollout
+from recgym.evaluation.groups import _groups, cut_trials
 from recgym.scenarios.pricing.demand import FAMILIES
 from tests.toys import Toy
 
@@ -53,6 +54,64 @@ def test_numbers_are_cut_into_tenths_and_difficulty_is_what_random_loses() -> No
     hard = evaluate("RecBandit-v0", {"greedy": None}, trials=200, seed=5, by="difficulty")
     regret = [summaries["random"].regret.mean for summaries in hard.cut.summaries.values()]
     assert regret == sorted(regret) and list(hard.cut.sizes.values()) == [20] * 10
+
+
+@pytest.mark.parametrize(
+    "low, high, spans",
+    [
+        (1000.0, 1009.0, ["1000 to 1000.9", "1000.9 to 1001.8", "1001.8 to 1002.7"]),
+        (0.5, 0.5004, ["0.5 to 0.50004", "0.50004 to 0.50008", "0.50008 to 0.50012"]),
+        (0.0, 0.9, ["0 to 0.09", "0.09 to 0.18", "0.18 to 0.27"]),
+    ],
+)
+def test_spans_are_as_long_as_tells_them_apart(low: float, high: float, spans: list[str]) -> None:
+    values = np.random.default_rng(0).permutation(np.linspace(low, high, 1001))
+    labels, places = _groups(Toy(), "x", values)
+    assert labels[:3] == spans and len(set(labels)) == 10
+    np.testing.assert_array_equal(np.bincount(places), [100] * 9 + [101])
+    assert all(values[places == place].max() < values[places == place + 1].min() for place in range(9))
+
+
+def test_spans_of_few_and_of_equal_numbers() -> None:
+    labels, places = _groups(Toy(), "x", np.asarray([3.0, 1.0, 2.0, 5.0, 4.0]))
+    assert labels == ["1 to 3", "3 to 5"] and places.tolist() == [1, 0, 0, 1, 1]
+    labels, places = _groups(Toy(), "x", np.full(50, 0.25, dtype=np.float32))
+    assert labels == ["0.25"] and not places.any()
+    labels, places = _groups(Toy(), "x", np.repeat([0.0, 1.0], [30, 70]))
+    assert labels == ["0 to 1", "1"] and np.bincount(places).tolist() == [30, 70]
+    labels, places = _groups(Toy(), "x", np.random.default_rng(0).permutation(1000))
+    assert len(labels) == 10 and np.bincount(places).tolist() == [100] * 10
+
+
+def test_a_narrow_range_is_cut_into_tenths_too() -> None:
+    narrow = recgym.make_scenario("DynamicPricing-v0", cost=[0.5, 0.5004], horizon=5)
+    assert list(evaluate(narrow, {}, trials=40, seed=0, by="cost").cut.sizes.values()) == [4] * 10
+
+
+def test_few_trials_make_fewer_groups_and_too_few_are_refused_before_anything_is_played() -> None:
+    bandit = recgym.make_scenario("RecBandit-v0", horizon=5)
+    assert list(evaluate(bandit, {}, trials=10, seed=0, by="difficulty").cut.sizes.values()) == [2] * 5
+    assert list(evaluate(bandit, {}, trials=4, seed=0, by="difficulty").cut.sizes.values()) == [2, 2]
+    with pytest.raises(ValueError, match="a report of 3 trials cannot be cut by 'difficulty': play at least 4"):
+        evaluate(bandit, {}, trials=3, seed=0, by="difficulty", on_step=lambda *_: pytest.fail("was played"))
+
+
+def kinds_of(values: list[int]) -> Any:
+    """The cut by family of trials on tasks of these, played by nobody."""
+    scenario = recgym.make_scenario("DynamicPricing-v0", horizon=3)
+    trials = rollout(recgym.baselines.make_baseline("random", scenario), scenario, trials=len(values), seed=0)
+    tasks = trials.tasks._replace(family=np.asarray(values))
+    return cut_trials(scenario, dict.fromkeys(("random", "informed"), trials._replace(tasks=tasks)), "family", None)
+
+
+def test_trials_of_kinds_that_are_too_few_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    cut = kinds_of([0, 1, 0, 2, 0, 1])
+    assert cut.sizes == {FAMILIES[0]: 3, FAMILIES[1]: 2} and cut.left_out == {FAMILIES[2]: 1}
+    print_cut(cut_json(cut))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"left out, with fewer than 2 trials: {FAMILIES[2]}" in printed
+    with pytest.raises(ValueError, match="4 trials are too few to be cut by 'family': none of its 4 values came up 2"):
+        kinds_of([0, 1, 2, 3])
 
 
 @pytest.mark.parametrize(

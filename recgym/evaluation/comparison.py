@@ -43,13 +43,14 @@ def evaluate(
             optimum for the scenario's weights there is no informed policy, and no normalised score).
         trials: number of trials.
         seed: of tasks and luck.
-        by: also cut the report by a field of the task, whole numbers by value and others into tenths; or by
-            "difficulty", tenths of what random choices lose to the informed policy.
+        by: also cut the report by a field of the task, whole numbers by value and others into tenths (fewer parts
+            where the trials are few); or by "difficulty", tenths of what random choices lose to the informed policy.
         on_step: called with the policy's name and the decisions made so far (see `rollout`).
 
     Raises:
         TypeError: `policies` is no mapping.
-        ValueError: a name is no baseline of this scenario (names the nearest), or the task has no such field.
+        ValueError: a name is no baseline of this scenario (names the nearest), the task has no such field, or the
+            trials are too few to be cut.
     """
     if not isinstance(policies, Mapping):
         kind = type(policies).__name__
@@ -60,7 +61,7 @@ def evaluate(
         if policy is not None and name.removesuffix(":argmax") in known:
             raise ValueError(f"{name!r} is the name of a baseline: give your policy another")
     if by is not None:
-        check_cut(scenario, by)
+        check_cut(scenario, by, trials)
     ends = ("random", "informed") if scenario.solved else ("random",)
     names = list(dict.fromkeys([*policies, *ends]))
     built = {

@@ -17,10 +17,13 @@ __all__ = ["DIFFICULTY", "Cut", "check_cut", "cut_figure", "cut_json", "cut_tria
 DIFFICULTY = "difficulty"  # what to cut by, beside the fields of the task
 
 
-GROUPS = 10  # into which numbers are cut, equally large
+GROUPS = 10  # into which numbers are cut, equally large; fewer where there are not `MIN_TRIALS` for each
 
 
 MIN_TRIALS = 2  # of a group: fewer have no interval
+
+
+DIGITS = 3  # of the ends of a span; more where they would look alike
 
 
 class Cut(NamedTuple):
@@ -29,10 +32,17 @@ class Cut(NamedTuple):
     by: str  # field of the task, or "difficulty"
     sizes: dict[str, int]  # trials of each group
     summaries: dict[str, dict[str, Summary]]  # by group, then by policy
+    left_out: dict[str, int]  # trials of the groups that have too few for an interval, and are in none of these
 
 
-def check_cut(scenario: Scenario, by: str) -> None:
-    """Refuse what no report can be cut by."""
+def check_cut(scenario: Scenario, by: str, trials: int) -> None:
+    """Refuse what no report can be cut by, and a report of too few trials for two groups.
+
+    Raises:
+        ValueError: says what it can be cut by, or how many trials that takes.
+    """
+    if trials < 2 * MIN_TRIALS:
+        raise ValueError(f"a report of {trials} trials cannot be cut by {by!r}: play at least {2 * MIN_TRIALS}")
     spaces: Any = scenario.task_space.spaces
     fit = [name for name, box in spaces.items() if box.shape == ()]
     if by == DIFFICULTY:
@@ -44,39 +54,68 @@ def check_cut(scenario: Scenario, by: str) -> None:
 
 
 def cut_trials(scenario: Scenario, results: Mapping[str, Trials], by: str, bounds: np.ndarray | None) -> Cut:
-    """Figures by value of a field of the task, or by tenths of it."""
+    """Figures by value of a field of the task, or by tenths of it.
+
+    Raises:
+        ValueError: no group has `MIN_TRIALS`.
+    """
     if by == DIFFICULTY:
         values = results["informed"].expected - results["random"].expected
         if scenario.myopic:
             values = results["random"].regret.sum(axis=1, dtype=np.float64)
     else:
         values = getattr(results["random"].tasks, by)
-    labels = _labels(scenario, by, values)
+    labels, places = _groups(scenario, by, values)
     sizes: dict[str, int] = {}
+    left_out: dict[str, int] = {}
     summaries = {}
-    for label in dict.fromkeys(labels[np.argsort(values, kind="stable")].tolist()):
-        rows = labels == label
-        if rows.sum() >= MIN_TRIALS:
-            part = {name: subset(trials, rows) for name, trials in results.items()}
-            sizes[label] = int(rows.sum())
-            summaries[label] = summarise(part, scenario, None if bounds is None else bounds[rows])
-    return Cut(by, sizes, summaries)
+    for place, label in enumerate(labels):
+        rows = places == place
+        if rows.sum() < MIN_TRIALS:
+            left_out[label] = int(rows.sum())
+            continue
+        part = {name: subset(trials, rows) for name, trials in results.items()}
+        sizes[label] = int(rows.sum())
+        summaries[label] = summarise(part, scenario, None if bounds is None else bounds[rows])
+    if not sizes:
+        raise ValueError(
+            f"{len(values)} trials are too few to be cut by {by!r}: none of its {len(labels)} values came up "
+            f"{MIN_TRIALS} times; play more trials"
+        )
+    return Cut(by, sizes, summaries, left_out)
 
 
-def _labels(scenario: Scenario, by: str, values: np.ndarray) -> np.ndarray:
-    """[N] names of the groups that trials belong to."""
-    if values.dtype.kind in "iub" and len(np.unique(values)) <= 2 * GROUPS:
-        names = scenario.labels.get(by)
-        return np.asarray([names[value] if names else str(value) for value in values.tolist()])
-    edges = np.unique(np.quantile(values, np.linspace(0.0, 1.0, GROUPS + 1)))
-    place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, max(len(edges) - 2, 0))
-    spans = [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges)] or [f"{edges[0]:.3g}"]
-    return np.asarray(spans)[place]
+def _groups(scenario: Scenario, by: str, values: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Names of the groups, in the order of their values, and [N] the place in it of each trial's."""
+    if values.dtype.kind in "iub":
+        kinds, places = np.unique(values, return_inverse=True)
+        if len(kinds) <= 2 * GROUPS:
+            names = scenario.labels.get(by)
+            return [names[kind] if names else str(kind) for kind in kinds.tolist()], places
+    exact = np.sort(values.astype(np.float64))
+    parts = max(min(GROUPS, len(exact) // MIN_TRIALS), 1)
+    lows = np.unique(exact[np.arange(parts) * len(exact) // parts])  # equal values stay in one group
+    places = np.searchsorted(lows, values, side="right") - 1
+    ends = _distinct([*lows.tolist(), float(exact[-1])])
+    return [low if low == high else f"{low} to {high}" for low, high in itertools.pairwise(ends)], places
+
+
+def _distinct(numbers: Sequence[float]) -> list[str]:
+    """Write numbers with the fewest digits, but at least `DIGITS`, that tell those apart that differ."""
+    different = len(set(numbers))
+    for digits in range(DIGITS, 18):  # 17 tell any two of float64 apart
+        texts = [f"{number:.{digits}g}" for number in numbers]
+        if len(set(texts)) == different:
+            break
+    return texts
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------
 def cut_json(cut: Cut) -> dict[str, Any]:
-    """The cut as JSON can carry it: of each group its size, and of each policy return, score and gain on the best."""
+    """The cut as JSON can carry it: of each group its size, and of each policy return, score and gain on the best.
+
+    `left_out` has the sizes of groups of too few trials.
+    """
     groups = {}
     for label, summaries in cut.summaries.items():
         policies = {}
@@ -86,7 +125,7 @@ def cut_json(cut: Cut) -> dict[str, Any]:
             if summary.normalised is not None:
                 policies[name]["normalised"] = summary.normalised._asdict()
         groups[label] = {"trials": cut.sizes[label], "policies": policies}
-    return {"by": cut.by, "groups": groups}
+    return {"by": cut.by, "groups": groups, "left_out": cut.left_out}
 
 
 def _measure(summary: Summary) -> Any:
@@ -94,12 +133,10 @@ def _measure(summary: Summary) -> Any:
     return summary.returns if summary.normalised is None else summary.normalised
 
 
-def print_cut(report: Mapping[str, Any], *, policies: Sequence[str] = ()) -> None:
-    """A report's cut as a table on the terminal: a row per group, a column per policy.
+def print_cut(report: Mapping[str, Any]) -> None:
+    """A report's cut, as `cut_json` gives it, as a table on the terminal.
 
-    Args:
-        report: of `cut_json`.
-        policies: names of the columns; empty: all but the ends of the scale.
+    A row per group, and a column per policy but the ends of the scale.
     """
     try:
         from rich.console import Console
@@ -107,7 +144,7 @@ def print_cut(report: Mapping[str, Any], *, policies: Sequence[str] = ()) -> Non
     except ImportError as error:
         raise ImportError("tables are drawn with rich: pip install 'recgym[agents]'") from error
     first = next(iter(report["groups"].values()))["policies"]
-    names = [name for name in policies or first if name not in ("random", "informed")] or list(first)
+    names = [name for name in first if name not in ("random", "informed")] or list(first)
     measure = "normalised" if "normalised" in first[names[0]] else "return"
     table = Table(
         title=f"{measure} score by {report['by']}" if measure == "normalised" else f"return by {report['by']}"
@@ -120,6 +157,8 @@ def print_cut(report: Mapping[str, Any], *, policies: Sequence[str] = ()) -> Non
         cells = [f"{f['mean']:.3f} ± {max(f['high'] - f['mean'], f['mean'] - f['low']):.3f}" for f in figures]
         table.add_row(label, f"{group['trials']:,}", *cells)
     table.caption = "± 95 % bootstrap interval over the trials of the group"
+    if report["left_out"]:
+        table.caption += f"\nleft out, with fewer than {MIN_TRIALS} trials: {', '.join(report['left_out'])}"
     Console(width=None if Console().is_terminal else 160).print(table)
 
 
