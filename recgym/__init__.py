@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
-from recgym.parameters import class_of, instantiate, stands_for
+from recgym.parameters import class_of, instantiate, parameter_names, stands_for
 from recgym.scenario import Scenario
 
 __version__ = "0.1.0"
@@ -91,10 +91,15 @@ def preset_of(scenario: Any) -> str | None:
     return min(differences, key=lambda env_id: differences[env_id], default=None)
 
 
-def _kind_of(problem: Any) -> tuple[type[Scenario], dict[str, Any]]:
-    """The class of a problem's scenario, and the parameters that the problem sets."""
+def _kind_of(problem: Any, named_by: tuple[str, ...] = ()) -> tuple[type[Scenario], dict[str, Any]]:
+    """The class of a problem's scenario, and the parameters that the problem sets.
+
+    Args:
+        problem: see `make_scenario`.
+        named_by: ids of Gymnasium's that led to it, each as the scenario of the one before.
+    """
     if isinstance(problem, Scenario):
-        return type(problem), {field.name: getattr(problem, field.name) for field in fields(problem)}  # type: ignore[arg-type]
+        return type(problem), {name: getattr(problem, name) for name in parameter_names(type(problem))}
     if not isinstance(problem, str):
         raise ValueError(f"a scenario is no {type(problem).__name__}: {_choices()}")
     if problem.removeprefix("recgym:") in SCENARIOS:
@@ -103,9 +108,13 @@ def _kind_of(problem: Any) -> tuple[type[Scenario], dict[str, Any]]:
     spec = gymnasium.registry.get(problem)
     if spec is not None:
         parameters = dict(spec.kwargs)
-        if spec.entry_point != ENTRY_POINT or "scenario" not in parameters:
+        ours = spec.entry_point == ENTRY_POINT or stands_for(ENTRY_POINT, spec.entry_point)
+        if not ours or "scenario" not in parameters:
             raise ValueError(f"{problem!r} is an environment, but not of recgym's: {_choices()}")
-        kind, preset_parameters = _kind_of(parameters.pop("scenario"))
+        if problem in named_by:
+            circle = " -> ".join((*named_by, problem))
+            raise ValueError(f"{problem!r} is registered with itself as its scenario ({circle}): {_choices()}")
+        kind, preset_parameters = _kind_of(parameters.pop("scenario"), (*named_by, problem))
         return kind, {**preset_parameters, **parameters}
     if ":" not in problem:
         near = difflib.get_close_matches(problem, SCENARIOS, 1, 0.5)
@@ -113,9 +122,9 @@ def _kind_of(problem: Any) -> tuple[type[Scenario], dict[str, Any]]:
         raise ValueError(f"no environment {problem!r}; {hint}{_choices()}")
     try:
         kind = class_of(problem)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{problem!r} cannot be imported ({error}): {_choices()}") from error
-    if not (isinstance(kind, type) and issubclass(kind, Scenario)):
+    except ValueError as error:
+        raise ValueError(f"{error}: {_choices()}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Scenario)) or kind is Scenario:
         raise ValueError(f"{problem!r} is no scenario class: {_choices()}")
     return kind, {}
 

@@ -6,6 +6,7 @@ import difflib
 import math
 import sys
 import textwrap
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from importlib import import_module
@@ -23,6 +24,7 @@ __all__ = [
     "numbers",
     "param",
     "parameter_lines",
+    "parameter_names",
     "parameters_of",
     "refuse",
     "stands_for",
@@ -179,29 +181,53 @@ def numbers(values: Any) -> np.ndarray:
 
 
 # --- from names ------------------------------------------------------------------------------------------------------
+def parameter_names(kind: type) -> list[str]:
+    """Names of the parameters that a dataclass is built from.
+
+    Raises:
+        ValueError: it is no dataclass.
+    """
+    if not is_dataclass(kind):
+        raise ValueError(f"{kind.__module__}:{kind.__name__} is no dataclass: write @dataclass(frozen=True) above it")
+    return [each.name for each in fields(kind) if each.init]
+
+
 def instantiate(kind: type, given: Mapping[str, Any]) -> Any:
     """A dataclass from parameters by name.
 
     Raises:
-        ValueError: a parameter is unknown (the nearest is named) or out of range.
+        ValueError: it is no dataclass, or a parameter is unknown (the nearest is named), missing or out of range.
     """
-    known = [each.name for each in fields(kind)]
+    known = parameter_names(kind)
     for parameter in given:
         if parameter not in known:
             near = difflib.get_close_matches(parameter, known, 1, 0.5)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            names = ", ".join(known)
+            names = ", ".join(known) or "none"
             raise ValueError(f"{kind.__name__} has no parameter {parameter!r}; {hint}its parameters are {names}")
+    for each, _ in parameters_of(kind):
+        if each.init and each.default is MISSING and each.default_factory is MISSING and each.name not in given:
+            raise ValueError(f"{kind.__name__} needs {each.name}, which has no default: give it, or its field one")
     return kind(**given)
 
 
-def class_of(name: str) -> type:
-    """The class that "module:Name" stands for."""
+def class_of(name: str) -> Any:
+    """What "module:Name" stands for.
+
+    Raises:
+        ValueError: it cannot be imported, whatever its module raises (says what, and where).
+    """
     module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except (Exception, SystemExit) as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        own = last.filename == __file__ or "importlib" in last.filename
+        where = "" if own else f", {last.filename}:{last.lineno}"
+        raise ValueError(f"{name!r} cannot be imported ({type(error).__name__}: {error}{where})") from error
 
 
-def stands_for(name: str, kind: type) -> bool:
+def stands_for(name: str, kind: Any) -> bool:
     """Whether "module:Name" stands for exactly this class; a module never imported cannot have made it."""
     module, _, attribute = name.partition(":")
     return getattr(sys.modules.get(module), attribute, None) is kind

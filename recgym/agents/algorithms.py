@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
 from recgym.agents.arguments import construct
-from recgym.parameters import stands_for
+from recgym.parameters import class_of, stands_for
 
 __all__ = ["ALGORITHMS", "algorithm", "build", "name_of"]
 
@@ -30,8 +29,7 @@ def algorithm(algo: str) -> Any:
     """
     if algo not in ALGORITHMS:
         raise ValueError(f"no algorithm {algo!r}; there are {', '.join(ALGORITHMS)}")
-    module, _, name = ALGORITHMS[algo].partition(":")
-    return getattr(import_module(module), name)
+    return class_of(ALGORITHMS[algo])
 
 
 def name_of(model: Any) -> str | None:

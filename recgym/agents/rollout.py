@@ -6,7 +6,6 @@ Where environment and policy are on one device, nothing is copied from it betwee
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+import recgym
 from recgym.agents.buffer import TrialBuffer
 from recgym.agents.environments import horizon_of
 from recgym.agents.imitation import Expert, follow_expert
@@ -72,9 +72,9 @@ def make_arenas(env: VecEnv, n_steps: int, policy: TransformerPolicy, options: M
     arenas = []
     for variant in options.variants:
         try:
-            scenario = replace(env.unwrapped.scenario, **variant)
-        except TypeError as error:
-            raise ValueError(f"variant {variant}: {error}") from None
+            scenario = recgym.make_scenario(env.unwrapped.scenario, **variant)
+        except ValueError as error:
+            raise ValueError(f"variant {variant}: {error}") from error
         layouts = scenario.layout, policy.layout or ()
         theirs, ours = ([(field.name, field.width) for field in layout] for layout in layouts)
         if theirs != ours:

@@ -65,9 +65,9 @@ def family_of(scenario: Any) -> Family:
     if not name:
         return Family(type(scenario).__name__)
     try:
-        family: Any = class_of(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{type(scenario).__name__}: family {name!r} cannot be imported: {error}") from error
+        family = class_of(name)
+    except ValueError as error:
+        raise ValueError(f"{type(scenario).__name__}: family {error}") from error
     if not isinstance(family, Family):
         raise ValueError(f"{type(scenario).__name__}: family {name!r} is no recgym.baselines.Family")
     return family
