@@ -14,10 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, namespace, to_numpy
+from recgym.arrays import Array, Rng, clip, namespace, to_numpy
 from recgym.layout import Field, Layout
 from recgym.panels import Panel
-from recgym.parameters import INFINITE, arguments_section, check_parameters, numbers, param, refuse
+from recgym.parameters import arguments_section, check_parameters, numbers, param, refuse
 
 __all__ = ["Account", "Outcome", "Response", "Scenario", "Seen", "State", "rows_from", "weights_param"]
 
@@ -278,7 +278,7 @@ class Scenario:
         drawn = rng.uniform((batch, len(self.preferences)))
         for place, name in enumerate(self.preferences):
             least, most = self.weight_ranges[name]
-            drawn[:, place] = least + (most - least) * drawn[:, place]
+            drawn[:, place] = clip(least + (most - least) * drawn[:, place], least, most)  # a sum may round above
         return drawn
 
     def preference_fields(self) -> tuple[Field, ...]:
@@ -314,6 +314,9 @@ class Scenario:
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
+MIN_WEIGHT, MAX_WEIGHT = 1e-6, 1e6  # of those that are not 0: float32 holds rewards, and what is added up of them
+
+
 def weights_param() -> Any:
     """The field `weights` of a scenario whose reward can be weighed."""
     effect = "of objectives and prices of costs in the reward, by name: numbers, or [least, most] to be drawn per trial"
@@ -325,7 +328,8 @@ def _check_weights(scenario: Scenario) -> None:
     if scenario.weights is None:
         return
     known = (*scenario.objectives, *scenario.costs)
-    wanted = f"numbers of at least 0, or [least, most], of {', '.join(known)}"
+    span = f"0 or from {MIN_WEIGHT:g} to {MAX_WEIGHT:,.0f}"
+    wanted = f"numbers by name, or [least, most], each {span}, of {', '.join(known)}"
     try:
         pairs = sorted(dict(scenario.weights).items())
     except (TypeError, ValueError):
@@ -333,7 +337,8 @@ def _check_weights(scenario: Scenario) -> None:
     values = []
     for name, weight in pairs:
         value = numbers(weight)
-        right = value.shape in ((), (2,)) and value.size and np.all(value >= 0) and np.all(value < INFINITE)
+        within = (value == 0) | ((value >= MIN_WEIGHT) & (value <= MAX_WEIGHT))
+        right = value.shape in ((), (2,)) and value.size and np.all(within)
         if name not in known or not right or (value.ndim and value[0] > value[1]):
             refuse(scenario, "weights", wanted)
         values.append((name, tuple(value.tolist()) if value.ndim else float(value)))
