@@ -229,6 +229,76 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         export_onnx(meta(bandit()), tmp_path / "agent")
 
 
+@pytest.mark.parametrize("content", [b"", b"abc", b"\x08\x0a" * 400], ids=["empty", "garbage", "long"])
+def test_files_that_are_none_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.onnx"
+    with pytest.raises(FileNotFoundError, match=r"bad\.onnx: no such file; export_onnx writes one"):
+        OnnxAgent(path)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad\.onnx: not a file that export_onnx wrote.*; export the agent anew"):
+        OnnxAgent(path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        OnnxAgent(tmp_path)
+
+
+def test_damaged_files_are_refused(exported: Callable[[str], tuple[Any, Path]], tmp_path: Path) -> None:
+    import onnx
+
+    path = exported("RecBandit-v0/agent")[1]
+    content = path.read_bytes()
+    (tmp_path / "half.onnx").write_bytes(content[: len(content) // 2])
+    damaged = []
+    for text in ("{", "[]", "{}", '{"context": 3}'):
+        proto = onnx.load_model_from_string(content)
+        proto.metadata_props[0].value = text
+        damaged.append(tmp_path / f"damaged_{len(damaged)}.onnx")
+        damaged[-1].write_bytes(proto.SerializeToString())
+    for file in (tmp_path / "half.onnx", *damaged):
+        with pytest.raises(ValueError, match=rf"{file.name}: not a file that export_onnx wrote"):
+            OnnxAgent(file)
+
+
+def test_observations_that_are_none_are_refused_as_in_torch(exported: Callable[[str], tuple[Any, Path]]) -> None:
+    model, path = exported("RecBandit-v0/agent")
+    agent = OnnxAgent(path)
+    scenario = model.env.unwrapped.scenario
+    good = Runner(scenario, 3, make_rng("cpu")).reset(seed=3)
+    worse = good.copy()
+    worse[1, 2] = np.nan
+    state = {player: player.predict(good)[1] for player in (agent, model)}
+    wrong = [
+        worse,
+        np.where(worse == worse, good, np.inf),
+        worse[1],
+        good[:0],
+        good[:, :-1],
+        good[None],
+        np.float32(1.0),
+    ]
+    for player in (agent, model):
+        for observation, message in zip(
+            wrong, (*["observation . holds"] * 3, "no obs", *["must have"] * 3), strict=True
+        ):
+            with pytest.raises(ValueError, match=message):
+                player.predict(observation)
+        with pytest.raises(ValueError, match="episode_start is of 2 rows, the observations are 3"):
+            player.predict(good, state[player], np.zeros(2, dtype=bool))
+        with pytest.raises(ValueError, match="the memory is of 3 rows, the observations are 2"):
+            player.predict(good[:2], state[player])
+        with pytest.raises(ValueError, match=r"state must be the [mM]emory that the last call returned"):
+            player.predict(good, {"nothing": np.zeros(3)})
+    texts = []
+    for player in (agent, model):
+        with pytest.raises(ValueError, match="must have") as caught:
+            player.predict(good[:, :-1])
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1]
+    with pytest.raises(ValueError, match="not finite"):
+        agent.predict(good.astype(np.float64) + 1e300)
+    candidate = scenario.layout.sizes[1]
+    assert agent.predict(np.pad(good, ((0, 0), (0, 5 * candidate))))[0].shape == (3,)  # of more candidates
+
+
 def test_the_extra_is_imported_within_functions_alone() -> None:
     tree = ast.parse(Path(onnx_file.__file__).read_text(encoding="utf-8"))
     names = [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from recgym.agents.memory import Memory
-from recgym.agents.policy import TransformerPolicy
+from recgym.agents.policy import TransformerPolicy, observation_rows, starting_rows
 from recgym.agents.transformer import CandidateNetwork
 from recgym.files import write_atomically
 
@@ -28,6 +28,7 @@ __all__ = ["Latency", "OnnxAgent", "export_onnx", "measure_latency"]
 
 MISSING = "{} needs onnx, onnxscript and onnxruntime: pip install 'recgym[export]'"
 KEY = "recgym"  # of the file's metadata: JSON, see `_describe_file`
+DESCRIBED = {"layout", "context", "candidate", "observation", "context_length", "places", "memory"}  # there, by name
 SPLIT = ("context", "rows")  # an observation with a layout: [B, Dc], and a row for each candidate [B, K, Di]
 VARIABLE = ("rows", "candidates", "offered", "cache")  # tensors whose second axis may have another size
 EXAMPLE_ROWS = (
@@ -163,7 +164,8 @@ class OnnxAgent:
 
     Raises:
         ImportError: the extra `export` is not installed.
-        ValueError: the file is none of `export_onnx`'s.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is none of `export_onnx`'s, or damaged.
     """
 
     def __init__(self, path: str | Path, *, threads: int = 1, seed: Any = None) -> None:
@@ -174,11 +176,21 @@ class OnnxAgent:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        if KEY not in metadata:
-            raise ValueError(f"{path}: not a file that export_onnx wrote")
-        self.description: dict[str, Any] = json.loads(metadata[KEY])
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file; export_onnx writes one of a trained agent")
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            metadata = self.session.get_modelmeta().custom_metadata_map
+            description = json.loads(metadata.get(KEY, "null"))
+        except Exception as error:  # onnxruntime's own have nothing else in common
+            raise ValueError(
+                f"{path}: not a file that export_onnx wrote, or damaged ({error}); export the agent anew"
+            ) from error
+        if not isinstance(description, dict) or not description.keys() >= DESCRIBED:
+            raise ValueError(f"{path}: not a file that export_onnx wrote; export the agent anew")
+        self.description: dict[str, Any] = description
+        sizes = {each.name: each.shape for each in self.session.get_inputs()}
+        self._fixed = isinstance(sizes.get("rows", (0, 0))[1], int)  # the number of candidates, or there are none
         self.reseed(seed)
 
     def reseed(self, seed: Any) -> None:
@@ -221,6 +233,28 @@ class OnnxAgent:
         logits, *leaves = self.session.run(None, {**self._split(observation), **memory})
         return logits, dict(zip(memory, leaves, strict=True))
 
+    def _shape(self, array: np.ndarray) -> tuple[int, ...]:
+        """What the shape of an observation has to be: with a layout, of as many candidates as are given."""
+        context, candidate = self.description["context"], self.description["candidate"]
+        if context is not None and array.ndim and not self._fixed:
+            more = array.shape[-1] - context
+            if more > 0 and more % candidate == 0:
+                return (array.shape[-1],)
+        return tuple(self.description["observation"])
+
+    def _memory(self, state: Any, rows: int) -> Mapping[str, np.ndarray] | None:
+        """What `predict` was given, checked."""
+        if state is None:
+            return None
+        names = set(self.description["memory"])
+        if not isinstance(state, Mapping) or set(state) != names:
+            given = sorted(state) if isinstance(state, Mapping) else f"a {type(state).__name__}"
+            raise ValueError(f"state must be the memory that the last call returned, of {sorted(names)}, got {given}")
+        for leaf in state.values():
+            if len(leaf) != rows:
+                raise ValueError(f"the memory is of {len(leaf)} rows, the observations are {rows}")
+        return state
+
     def _split(self, observation: np.ndarray) -> dict[str, np.ndarray]:
         """The graph's inputs: observations [B, D] split as the layout says, others as they are."""
         context = self.description["context"]
@@ -240,11 +274,15 @@ class OnnxAgent:
 
         Returns:
             Actions [B] or [B, k] (one action for a single observation), and the memory.
+
+        Raises:
+            ValueError: observation or memory of another shape than expected, or an observation that is not finite.
         """
-        batch = np.asarray(observation, dtype=np.float32)
-        single = batch.ndim == len(self.description["observation"])
-        batch = batch[None] if single else batch
-        memory = self.restarted(state, batch, episode_start)
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused
+            batch = np.asarray(observation, dtype=np.float32)
+        batch, single = observation_rows(batch, self._shape(batch))
+        starts = starting_rows(episode_start, len(batch))
+        memory = self.restarted(self._memory(state, len(batch)), batch, starts)
         logits, memory = self.step(batch, memory)
         if not deterministic:  # the highest with Gumbel noise is a sample (Yellott 1977)
             noise = self._rng.standard_exponential(logits.shape, dtype=np.float32)

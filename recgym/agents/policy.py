@@ -22,7 +22,7 @@ from recgym.agents.transformer import CandidateNetwork, SequenceNetwork
 from recgym.arrays import to_numpy, tree_map
 from recgym.layout import Layout
 
-__all__ = ["TransformerPolicy"]
+__all__ = ["TransformerPolicy", "observation_rows", "starting_rows"]
 
 
 class TransformerPolicy(ActorCriticPolicy):
@@ -179,7 +179,7 @@ class TransformerPolicy(ActorCriticPolicy):
             ValueError: observation or memory of another shape than expected, or an observation that is not finite.
         """
         self.set_training_mode(False)
-        array, single = self._rows(to_numpy(observation))
+        array, single = observation_rows(to_numpy(observation), self.observation_space.shape or ())
         batch = torch.tensor(array, device=self.device)  # a copy: the memory may keep a part of it
         starts = self._starts(len(array), state, episode_start)
         with torch.no_grad():
@@ -187,29 +187,11 @@ class TransformerPolicy(ActorCriticPolicy):
         action = to_numpy(actions)
         return (action[0] if single else action), tree_map(to_numpy, memory)
 
-    def _rows(self, array: np.ndarray) -> tuple[np.ndarray, bool]:
-        """Observations [B, ...], and whether a single one was given."""
-        shape = self.observation_space.shape
-        if array.shape[-len(shape) :] != shape or array.ndim > len(shape) + 1:  # type: ignore[arg-type]
-            raise ValueError(f"observations must have shape {shape} or (rows, *{shape}), got {array.shape}")
-        single = array.ndim == len(shape)
-        array = array[None] if single else array
-        if not len(array):
-            raise ValueError("there are no observations to act on")
-        wrong = ~np.isfinite(array.reshape(len(array), math.prod(shape))).all(axis=1)
-        if wrong.any():
-            raise ValueError(f"observation {int(wrong.argmax())} holds numbers that are not finite")
-        return array, single
-
     def _starts(self, rows: int, state: Memory | None, episode_start: Any) -> Tensor:
         """[B] bool, rows that begin a trial."""
         starts = torch.full((rows,), state is None, device=self.device)
-        if episode_start is None:
-            return starts
-        begins = np.array(episode_start, dtype=bool).reshape(-1)
-        if len(begins) != rows:
-            raise ValueError(f"episode_start is of {len(begins)} rows, the observations are {rows}")
-        return starts | torch.as_tensor(begins, device=self.device)
+        begins = starting_rows(episode_start, rows)
+        return starts if begins is None else starts | torch.as_tensor(begins, device=self.device)
 
     def _memory(self, state: Any, starts: Tensor) -> Memory | None:
         """What `predict` was given, as tensors on the policy's device."""
@@ -251,6 +233,43 @@ class TransformerPolicy(ActorCriticPolicy):
         numbers = preprocess_obs(observation, self.observation_space)  # images: from 0 to 1
         assert isinstance(numbers, Tensor)
         return numbers.reshape(*observation.shape[:axes], -1)  # of any number of candidates
+
+
+# --- what `predict` is given -----------------------------------------------------------------------------------------
+def observation_rows(array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+    """Observations [B, ...] that can be acted on, and whether a single one was given.
+
+    Args:
+        array: one observation, or one for each row.
+        shape: of one.
+
+    Raises:
+        ValueError: another shape, no rows, or numbers that are not finite (says which row).
+    """
+    if array.shape[-len(shape) :] != shape or array.ndim > len(shape) + 1:
+        raise ValueError(f"observations must have shape {shape} or (rows, *{shape}), got {array.shape}")
+    single = array.ndim == len(shape)
+    array = array[None] if single else array
+    if not len(array):
+        raise ValueError("there are no observations to act on")
+    wrong = ~np.isfinite(array.reshape(len(array), math.prod(shape))).all(axis=1)
+    if wrong.any():
+        raise ValueError(f"observation {int(wrong.argmax())} holds numbers that are not finite")
+    return array, single
+
+
+def starting_rows(episode_start: Any, rows: int) -> np.ndarray | None:
+    """[B] bool, the rows that begin a trial; None where nothing is said of them.
+
+    Raises:
+        ValueError: it is of another number of rows.
+    """
+    if episode_start is None:
+        return None
+    begins = np.array(episode_start, dtype=bool).reshape(-1)
+    if len(begins) != rows:
+        raise ValueError(f"episode_start is of {len(begins)} rows, the observations are {rows}")
+    return begins
 
 
 def _check_spaces(observation: spaces.Space, action: spaces.Space, layout: Mapping[str, Any] | None) -> None:
