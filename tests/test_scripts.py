@@ -44,9 +44,8 @@ def test_the_console_command_is_the_same_code(tmp_path: Path) -> None:
     assert callable(getattr(import_module(module), name))
     process = start("-c", CONSOLE, "evaluate", "--help", folder=tmp_path)
     assert "usage: recgym evaluate" in process.stdout and "\n  recgym evaluate --" in process.stdout
-    for module in ("recgym", "recgym.cli"):
-        process = start("-m", module, "list", folder=tmp_path)
-        assert process.returncode == 0 and "RecBanditDrift-v0" in process.stdout, process.stderr
+    process = start("-m", "recgym", "list", folder=tmp_path)
+    assert process.returncode == 0 and "RecBanditDrift-v0" in process.stdout, process.stderr
 
 
 def test_modules_of_the_current_folder_are_found_after_what_is_installed(tmp_path: Path) -> None:

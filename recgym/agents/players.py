@@ -7,13 +7,11 @@ from typing import Any
 
 from recgym.agents.checkpoint import load, read
 from recgym.agents.pretrained import agent_file
-from recgym.evaluation import rl2
+from recgym.evaluation import PRETRAINED, rl2
 from recgym.layout import Layout
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["PRETRAINED", "load_player", "suite_player", "weights_file"]
-
-PRETRAINED = "pretrained:"
+__all__ = ["load_player", "suite_player", "weights_file"]
 
 
 def weights_file(source: str) -> Path:
@@ -35,7 +33,7 @@ def load_player(source: str, scenario: Any, *, device: str) -> Any:
     return load(weights_file(source), env=RecVecEnv(scenario, 1), device=device)
 
 
-def suite_player(source: str, *, deterministic: bool, device: str) -> rl2.Agent:
+def suite_player(source: str, *, deterministic: bool, device: str) -> rl2.SuiteAgent:
     """Take a checkpoint as a suite does, in the observation mode that it was trained in; errors as in `read`."""
     path = weights_file(source)
     header, _ = read(path)
@@ -53,4 +51,4 @@ def suite_player(source: str, *, deterministic: bool, device: str) -> rl2.Agent:
             raise
 
     about = {"path": source, **{key: header[key] for key in ("algo", "env", "num_timesteps", "versions")}}
-    return rl2.Agent(build, "average" in names, deterministic, about)
+    return rl2.SuiteAgent(build, "average" in names, deterministic, about)

@@ -23,7 +23,7 @@ from recgym.agents.checkpoint import load
 from recgym.agents.run_folder import CHECKPOINT, describe_device, make_folder, write_record
 from recgym.agents.run_options import Resumption, RunOptions, arguments_of, options_to_keep
 from recgym.baselines import baselines_for, family_of, left_out
-from recgym.evaluation import logs
+from recgym.evaluation import ARGMAX, logs
 from recgym.evaluation.report import action_figure, compare, curves_figure
 from recgym.files import write_json
 from recgym.sb3 import RecVecEnv
@@ -209,7 +209,7 @@ def _report(run: Run, baselines: list[str]) -> None:
     """Evaluate on held-out tasks, write the report and the figures."""
     options = run.options
     scenario = run.env.scenario
-    agents = {options.algo: run.model, f"{options.algo}:argmax": run.model}
+    agents = {options.algo: run.model, f"{options.algo}{ARGMAX}": run.model}
     for name, reason in left_out(scenario).items():
         print(f"without {name}: {reason}")
     policies = {**dict.fromkeys(baselines), **agents}

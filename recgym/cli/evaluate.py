@@ -11,14 +11,13 @@ from typing import Any
 import recgym
 from recgym.cli.list_ import print_baselines
 from recgym.cli.options import add_parameters, choose_device, guarded, make_parser
-from recgym.evaluation import Shuffled, cut_figure, rl2
+from recgym.evaluation import ARGMAX, PRETRAINED, Shuffled, cut_figure, rl2
 from recgym.evaluation.report import FIGURE_ENDINGS, check_drawable, compare, curves_figure
 from recgym.files import check_writable, write_atomically, write_json
 
 __all__ = ["main"]
 
 DEFAULT_ENV = "RecBandit-v0"
-ARGMAX = ":argmax"
 EXAMPLES = """examples:
   recgym evaluate --env RecBandit-v0 --policies pretrained:RecBandit-v0,ucb1,thompson,gittins --trials 4000
   recgym evaluate --param statistics=false --policies raw=pretrained:rl2/raw-0,ucb1_tuned
@@ -126,7 +125,7 @@ def read_policies(text: str) -> dict[str, str | None]:
     for item in filter(None, (part.strip() for part in text.split(","))):
         label, _, source = item.partition("=")
         name = item.removesuffix(ARGMAX)
-        if not source and name.startswith("pretrained:"):
+        if not source and name.startswith(PRETRAINED):
             source = name
         elif not source and name.endswith(".safetensors"):
             source = name
@@ -143,7 +142,7 @@ def evaluate_suite(options: argparse.Namespace, policies: Mapping[str, str | Non
     """Play a suite with a progress bar, write its report and print it."""
     from tqdm import tqdm
 
-    agents: dict[str, rl2.Agent] = {}
+    agents: dict[str, rl2.SuiteAgent] = {}
     extra: dict[str, str] = {}  # versions that agents depend on
     if any(policies.values()):
         from recgym.agents.archive import versions
@@ -161,7 +160,9 @@ def evaluate_suite(options: argparse.Namespace, policies: Mapping[str, str | Non
             bar.set_description(what, refresh=False)
             bar.update(done - bar.n)
 
-        report = rl2.play(agents, baselines, cells=rl2.RL2, trials=options.trials, seed=options.seed, on_step=show)
+        report = rl2.play_suite(
+            agents, baselines, cells=rl2.RL2, trials=options.trials, seed=options.seed, on_step=show
+        )
     if agents:
         report["versions"] |= extra
         report["device"] = device

@@ -6,7 +6,9 @@ from recgym.evaluation.headroom import Headroom, headroom
 from recgym.evaluation.statistics import Interval, interval, ratio
 from recgym.evaluation.summary import Summary, summarise
 from recgym.evaluation.trials import (
+    ARGMAX,
     CHUNK,
+    PRETRAINED,
     TEST_SEED,
     VALIDATION_SEED,
     Policy,
@@ -19,7 +21,9 @@ from recgym.evaluation.trials import (
 )
 
 __all__ = [
+    "ARGMAX",
     "CHUNK",
+    "PRETRAINED",
     "TEST_SEED",
     "VALIDATION_SEED",
     "Comparison",

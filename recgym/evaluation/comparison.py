@@ -11,7 +11,7 @@ import recgym
 from recgym.baselines import baselines_for, make_baseline
 from recgym.evaluation.groups import Cut, check_cut, cut_trials
 from recgym.evaluation.summary import Summary, summarise
-from recgym.evaluation.trials import VALIDATION_SEED, Trials, rollout, upper_bounds
+from recgym.evaluation.trials import ARGMAX, VALIDATION_SEED, Trials, rollout, upper_bounds
 
 __all__ = ["Comparison", "evaluate", "tune"]
 
@@ -58,14 +58,14 @@ def evaluate(
     scenario = recgym.make_scenario(scenario)
     known = baselines_for(scenario)
     for name, policy in policies.items():
-        if policy is not None and name.removesuffix(":argmax") in known:
+        if policy is not None and name.removesuffix(ARGMAX) in known:
             raise ValueError(f"{name!r} is the name of a baseline: give your policy another")
     if by is not None:
         check_cut(scenario, by, trials)
     ends = ("random", "informed") if scenario.solved else ("random",)
     names = list(dict.fromkeys([*policies, *ends]))
     built = {
-        name: make_baseline(name.removesuffix(":argmax"), scenario) if policies.get(name) is None else policies[name]
+        name: make_baseline(name.removesuffix(ARGMAX), scenario) if policies.get(name) is None else policies[name]
         for name in names
     }
     results = {}
@@ -75,10 +75,12 @@ def evaluate(
             scenario,
             trials=trials,
             seed=seed,
-            deterministic=name.endswith(":argmax"),
+            deterministic=name.endswith(ARGMAX),
             on_step=None if on_step is None else partial(on_step, name),
         )
-    free = [name for name in names if policies.get(name) is None and known[name.split(":")[0]].kind == "prior-free"]
+    free = [
+        name for name in names if policies.get(name) is None and known[name.removesuffix(ARGMAX)].kind == "prior-free"
+    ]
     reference = max(free, key=lambda name: results[name].returns.mean())
     bounds = upper_bounds(scenario, trials=trials, seed=seed)
     cut = None if by is None else cut_trials(scenario, results, by, bounds)

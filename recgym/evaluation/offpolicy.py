@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.data.bandit import OpenBanditLog, open_bandit
+from recgym.data.bandit import OpenBanditLog
 from recgym.evaluation.statistics import Interval, interval
 from recgym.evaluation.trials import TEST_SEED, action_shares, own_luck, rollout
 from recgym.scenarios.bandit import BanditOffer, Clicks
@@ -17,7 +16,6 @@ __all__ = [
     "MIN_CLICKS",
     "Estimate",
     "Replay",
-    "from_log",
     "off_policy",
     "off_policy_report",
     "print_off_policy",
@@ -106,15 +104,6 @@ class Replay(NamedTuple):
     clicks: int  # on the matched ones
     trials: float  # matched / horizon
     ctr: Interval  # clicks per matched impression
-
-
-def from_log(path: str | Path) -> dict[str, Any]:
-    """Parameters of `RecBandit-v0` from an Open Bandit log: as many arms as items, and the prior of their click rates.
-
-    Raises:
-        FileNotFoundError, ValueError: see `recgym.data.open_bandit`.
-    """
-    return open_bandit(path).parameters
 
 
 def replay(

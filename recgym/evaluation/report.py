@@ -15,7 +15,7 @@ from recgym.evaluation.comparison import Comparison, evaluate
 from recgym.evaluation.groups import cut_json, print_cut
 from recgym.evaluation.statistics import Interval, ratio
 from recgym.evaluation.summary import Summary
-from recgym.evaluation.trials import CHUNK, TEST_SEED, Trials, action_shares
+from recgym.evaluation.trials import ARGMAX, CHUNK, TEST_SEED, Trials, action_shares
 from recgym.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def compare(
         trials=trials,
         seed=seed,
         reference=comparison.reference,
-        kinds={name: b.kind for name in results if (b := known.get(name.removesuffix(":argmax"))) is not None},
+        kinds={name: b.kind for name in results if (b := known.get(name.removesuffix(ARGMAX))) is not None},
     )
     print_table(report)
     _add_gaps(report, results, [name for name in results if name in known and known[name].kind == "prior-aware"])

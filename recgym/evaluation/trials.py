@@ -17,7 +17,9 @@ from recgym.rng import make_rng
 from recgym.runner import Runner
 
 __all__ = [
+    "ARGMAX",
     "CHUNK",
+    "PRETRAINED",
     "TEST_SEED",
     "VALIDATION_SEED",
     "Policy",
@@ -37,6 +39,12 @@ VALIDATION_SEED = 1_000_000  # task seeds: training below, validation from here,
 
 
 TEST_SEED = 2_000_000
+
+
+ARGMAX = ":argmax"  # ends the name of a policy that plays deterministically
+
+
+PRETRAINED = "pretrained:"  # begins the name of an agent that ships with the package
 
 
 class Policy(Protocol):

@@ -15,12 +15,10 @@ from recgym.baselines import baselines_for, make_baseline
 from recgym.baselines.exact import Optimum
 from recgym.evaluation.rl2.published import BASELINES, PRIOR, REFERENCE_BASELINE, RL2, SOURCES, PublishedCell, make_cell
 from recgym.evaluation.statistics import Interval, interval
-from recgym.evaluation.trials import CHUNK, TEST_SEED, Policy, rollout
+from recgym.evaluation.trials import ARGMAX, CHUNK, TEST_SEED, Policy, rollout
 from recgym.scenario import Scenario
 
 __all__ = ["SuiteAgent", "play_suite", "seeds_of"]
-
-ARGMAX = ":argmax"  # ends the name of a policy that plays deterministically
 
 
 class SuiteAgent(NamedTuple):
