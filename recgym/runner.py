@@ -252,15 +252,16 @@ class Runner:
 
     # --- checkpoints ---
     def snapshot(self) -> dict[str, np.ndarray]:
-        """Everything that decides what happens next, as NumPy arrays by name."""
+        """Everything that decides what happens next, as NumPy arrays by name, which are the caller's."""
         if self.state is None:
             raise gymnasium.error.ResetNeeded("call reset() before snapshot()")
         together = -1 if self._together is None else self._together
         counters = np.asarray([self._count, together], dtype=np.int64)
-        arrays = {name: to_numpy(leaf) for name, leaf in tree_items(self.state, "state")}
+        arrays = {name: np.array(to_numpy(leaf)) for name, leaf in tree_items(self.state, "state")}
         if self.fixed_tasks is not None:
-            arrays |= {name: to_numpy(leaf) for name, leaf in tree_items(self.fixed_tasks, "fixed_tasks")}
-        return {"key": np.array(self.rng.key), "counters": counters, "finished": to_numpy(self._finished), **arrays}
+            arrays |= {name: np.array(to_numpy(leaf)) for name, leaf in tree_items(self.fixed_tasks, "fixed_tasks")}
+        finished = np.array(to_numpy(self._finished))
+        return {"key": np.array(self.rng.key), "counters": counters, "finished": finished, **arrays}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take up a `snapshot`, with its fixed tasks if it has any.

@@ -12,12 +12,14 @@ import pytest
 
 import recgym
 import recgym.envs
-from recgym.arrays import Array, Rng, rows_of
+from recgym.arrays import Array, Rng, namespace, rows_of
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
+from recgym.rng import STEP, TASK, make_rng
+from recgym.runner import Runner
 from recgym.scenario import Account, Response, Seen, State
 from recgym.testing import check_scenario
 from tests import toys
-from tests.toys import Feedback, Hidden, Kept, Offer, Shelf, Toy
+from tests.toys import Feedback, Hidden, Kept, Offer, Shelf, ShelfOffer, Task, Toy
 
 WEIGHTS: list[Any] = [
     None,
@@ -146,13 +148,14 @@ class WrongRole(Toy):
         return self.layout.join(clock(seen, self.horizon), chosen)
 
 
-@broken("`expected` sums to")
+@broken("the informed policy earns .*, `expected`")
 class Miscredited(Toy):
-    horizon: int = 50
-
     def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
         hidden, response = super().respond(state, action, rng)
         return hidden, response._replace(expected=0.5 * response.expected)
+
+    def best_reward(self, state: State) -> Array:
+        return 0.5 * super().best_reward(state)
 
 
 @broken("the bound is")
@@ -190,13 +193,227 @@ class Flat(Toy):
 FAMILY = toys.FAMILY._replace(expert="nobody")
 
 
+# --- the world writes to what it is given ---
+@broken("begin writes to its arguments: rates")
+class Rounding(Toy):
+    def begin(self, task: Task, rng: Rng) -> tuple[Hidden, Offer]:
+        task.rates[:] *= 0.5
+        return super().begin(task, rng)
+
+
+@broken("respond writes to its arguments: hidden.rates")
+class Growing(Toy):
+    def begin(self, task: Task, rng: Rng) -> tuple[Hidden, Offer]:
+        return Hidden(0.1 * task.rates), Offer(task.preference)
+
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
+        answer = super().respond(state, action, rng)
+        state.hidden.rates[:] *= 1.1
+        return answer
+
+
+@broken("respond writes to its arguments: seen.kept.chosen")
+class Forgetful(Toy):
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
+        state.seen.kept.chosen[:] = 1.0
+        return super().respond(state, action, rng)
+
+
+@broken("respond writes to its arguments: value")
+class Deciding(Toy):
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
+        action[:] = 0
+        return super().respond(state, action, rng)
+
+
+# --- a row is not alone ---
+@broken("sample_task: a row depends on other rows, or on where it stands: rates")
+class Ranked(Toy):
+    def sample_task(self, rng: Rng, batch: int) -> Task:
+        task = super().sample_task(rng, batch)
+        place = rng.xp.arange(batch, device=rng.device)[:, None] / batch
+        return task._replace(rates=task.rates * rng.xp.astype(place, rng.xp.float32))
+
+
+@broken("begin: a row depends on other rows, or on where it stands: hidden.rates")
+class Average(Toy):
+    def begin(self, task: Task, rng: Rng) -> tuple[Hidden, Offer]:
+        return Hidden(0.5 * task.rates + 0.5 * rng.xp.mean(task.rates, axis=0)[None]), Offer(task.preference)
+
+
+class Crowd(Toy):
+    """Rows have rates in common: all functions of them agree."""
+
+    def together(self, state: State) -> State:
+        raise NotImplementedError
+
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
+        return state.hidden, super().respond(self.together(state), action, rng)[1]
+
+    def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
+        return super().candidate_rewards(self.together(state))
+
+
+@broken("respond: a row depends on other rows, or on where it stands")
+class LikeTheFirst(Crowd):
+    credited: ClassVar[bool] = False
+
+    def together(self, state: State) -> State:
+        return state._replace(hidden=Hidden(state.hidden.rates[rows_of(state.seen.time) * 0]))
+
+
+@broken("respond: a row depends on other rows, or on where it stands")
+class LikeAll(Crowd):
+    def together(self, state: State) -> State:
+        mean = namespace(state.hidden.rates).mean(state.hidden.rates, axis=0)
+        return state._replace(hidden=Hidden(0.0 * state.hidden.rates + mean))
+
+
+@broken("respond: a row depends on other rows, or on where it stands")
+class OneMoreDraw(Toy):
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
+        if int(action[0]) % 2:
+            rng.uniform((action.shape[0], 2))
+        return super().respond(state, action, rng)
+
+
+@broken("respond: a row depends on other rows, or on where it stands")
+class OwnLuck(Toy):
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
+        hidden, response = super().respond(state, action, rng)
+        luck = rng.xp.asarray(np.random.default_rng(0).random(action.shape[0]), device=rng.device)
+        click = rng.xp.astype(luck < state.hidden.rates[rows_of(action), action], rng.xp.float32)
+        return hidden, response._replace(feedback=Feedback(click, 0.0 * click))
+
+
+@broken("uniform is drawn beside other rows of something else")
+class OwnShape(Toy):
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
+        rng.uniform((1 + int(action[0]),))
+        return super().respond(state, action, rng)
+
+
+@broken("begin re-keys the rng")
+class SameStart(Toy):
+    def begin(self, task: Task, rng: Rng) -> tuple[Hidden, Offer]:
+        rng.rekey(TASK, 0)
+        return super().begin(task, rng)
+
+
+@broken("respond re-keys the rng")
+class SameLuck(Toy):
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
+        rng.rekey(STEP, 7)
+        return super().respond(state, action, rng)
+
+
+# --- the optimum is another ---
+@broken("best_reward is not what the informed action expects")
+class Boastful(Toy):
+    def best_reward(self, state: State) -> Array:
+        return 2.0 * super().best_reward(state)
+
+
+@broken("best_reward is not what the informed action expects")
+class Misinformed(Toy):
+    def informed_action(self, state: State) -> Array:
+        return namespace(state.hidden.rates).argmin(state.hidden.rates, axis=1)
+
+
+@broken("best_reward is not what the best action expects")
+class FarSighted(Boastful):
+    myopic: ClassVar[bool] = False
+
+
+@broken("best_reward is not what the informed action expects")
+class BoastfulShelf(Shelf):
+    def best_reward(self, state: State) -> Array:
+        return 2.0 * super().best_reward(state)
+
+
+@broken("the random policy earns .*, `expected`")
+class NoRegret(Toy):
+    """What is expected is the best, whatever is done."""
+
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
+        hidden, response = super().respond(state, action, rng)
+        return hidden, response._replace(expected=self.best_reward(state))
+
+
+# --- what is handed out ---
+BUFFERS: dict[Any, Array] = {}
+
+
+@broken("decision 1: an observation overwrites the one before it")
+class Buffered(Toy):
+    def observe(self, seen: Seen) -> Array:
+        observation = super().observe(seen)
+        buffer = BUFFERS.setdefault((observation.shape, type(observation)), observation)
+        buffer[:] = observation
+        return buffer
+
+
+@broken("on torch an observation overwrites the one before it")
+class BufferedOnTorch(Buffered):
+    def observe(self, seen: Seen) -> Array:
+        return Toy.observe(self, seen) if isinstance(seen.time, np.ndarray) else super().observe(seen)
+
+
+@broken("plain_offer: .* must have shape")
+class OfferOfAnotherShape(Toy):
+    def plain_offer(self, rows: int) -> Offer:
+        return Offer(np.zeros((rows, 3), dtype=np.float32))
+
+
+@broken(r"plain_offer: offer.preference is float32 \(0,\), not float32 \(6, 0\)")
+class OfferWithoutRows(Toy):
+    def plain_offer(self, rows: int) -> Offer:
+        return Offer(np.zeros(0, dtype=np.float32))
+
+
+@broken("plain_offer: offer.preference is float64")
+class OfferOfDoubles(Toy):
+    def plain_offer(self, rows: int) -> Offer:
+        return Offer(np.zeros((rows, 0)))
+
+
+@broken("plain_offer: .* must be within")
+class OfferOutOfRange(Shelf):
+    def plain_offer(self, rows: int) -> ShelfOffer:
+        return ShelfOffer(np.full((rows, self.arms), 77.0, dtype=np.float32))
+
+
+@broken("expected is float64")
+class ExpectedInDoubles(Toy):
+    def respond(self, state: State, action: Array, rng: Rng) -> tuple[Hidden, Response]:
+        hidden, response = super().respond(state, action, rng)
+        return hidden, response._replace(expected=rng.xp.astype(response.expected, rng.xp.float64))
+
+
+@broken(r"targets: rates is float32 \(3, 6\), the rows are 6")
+class TargetsAcross(Toy):
+    def targets(self, state: State) -> dict[str, Array]:
+        return {"rates": state.hidden.rates.T}
+
+
 @pytest.mark.parametrize("build, message", BROKEN, ids=[message for _, message in BROKEN])
 def test_what_breaks_the_contract_is_named(build: Callable[[], type], message: str) -> None:
-    if message == "on torch":
+    if "on torch" in message:
         pytest.importorskip("torch")
-    scenario: Any = build()(horizon=8) if "sums" not in message else build()()
+    scenario: Any = build()(horizon=8)
     with pytest.raises((AssertionError, ValueError), match=message):
         check_scenario(scenario)
+
+
+def test_a_snapshot_stays_as_it_was_taken() -> None:
+    """Even where a scenario writes to its state."""
+    runner = Runner(Growing(), 2, make_rng("cpu", 0))
+    runner.reset()
+    snapshot = runner.snapshot()
+    before = snapshot["state.hidden.rates"].copy()
+    runner.step(np.array([0, 1]))
+    np.testing.assert_array_equal(snapshot["state.hidden.rates"], before)
+    assert (runner.state.hidden.rates > before).all()
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
