@@ -212,13 +212,7 @@ def _outside(scenario: Scenario, row: np.ndarray) -> str:
     """The fields of an observation that are outside their ranges."""
     if row.dtype != np.float32 or row.shape != scenario.observation_space.shape:
         return f"{row.dtype} {row.shape}"
-    wrong = []
-    for field in scenario.layout:
-        value = scenario.layout.get(row[None], field.name)
-        least, most = value.min(), value.max()
-        if not (least >= np.float32(field.low) and most <= np.float32(field.high)):
-            wrong.append(f"{field.name} from {least:g} to {most:g}, not in [{field.low:g}, {field.high:g}]")
-    return "; ".join(wrong) or "another shape"
+    return scenario.layout.outside(row[None]) or "another shape"
 
 
 def _check_reward(scenario: Scenario, moment: Moment, place: str) -> None:

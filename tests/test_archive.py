@@ -199,7 +199,7 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "layout None": (with_value("layout", None), "must have a layout and no spaces for an environment with an id"),
     "spaces beside an id": (with_value("spaces", {"observation": [19], "action": [4]}), "must have a layout and no"),
     "no id": (within("env", id=None), "must have a layout and no spaces for an environment with an id, else spaces"),
-    "no id and no env": (nameless(), r"not registered, so pass one: load\(..., env=\)"),
+    "no id and no env": (nameless(), r"not registered, so pass one: load\(..., env=recgym"),
     **{
         f"spaces {i}": (nameless(spaces=spaces), "header's 'spaces' must have observation and action, lists of sizes")
         for i, spaces in enumerate(

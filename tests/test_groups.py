@@ -141,6 +141,30 @@ def test_the_cut_as_json_table_and_figure(by_family: Any, tmp_path: Path, capsys
 
 
 # --- weights that the optimum does not cover -------------------------------------------------------------------------
+def test_drawn_weights_cut_a_report_by_name() -> None:
+    toy = Toy(weights={"clicks": [0.0, 1.0], "likes": [0.0, 1.0]})
+    comparison = evaluate(toy, {"last": None}, trials=200, seed=0, by="weight_likes")
+    cut, preference = comparison.cut, comparison.trials["random"].tasks.preference
+    assert cut is not None and list(cut.sizes.values()) == [20] * 10
+    least, highest = (float(end) for end in list(cut.sizes)[-1].split(" to "))
+    assert toy.preferences == ("clicks", "likes") and highest == pytest.approx(preference[:, 1].max(), rel=1e-2)
+    assert (preference[:, 1] >= least - 5e-3).sum() in range(18, 23)
+    with pytest.raises(ValueError, match="it can by weight_clicks, weight_likes, difficulty"):
+        evaluate(toy, {"last": None}, trials=200, seed=0, by="preference")
+
+
+def test_a_group_in_which_nothing_can_be_won_shows_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
+    some = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    groups = {
+        name: {"trials": 9, "policies": {"last": {"normalised": value}}}
+        for name, value in (("easy", nothing), ("hard", some))
+    }
+    print_cut({"by": "difficulty", "groups": groups, "left_out": {}})
+    printed = capsys.readouterr().out
+    assert "nan" not in printed and "0.500 ± 0.100" in printed and "random choices lose" in printed
+
+
 def test_without_an_optimum_scores_say_so() -> None:
     toy = Toy(weights={"clicks": 1.0, "display": 0.5})
     assert not toy.solved and toy.objectives == ("clicks", "likes")

@@ -11,6 +11,7 @@ import torch
 from recgym.agents.policy import TransformerPolicy
 from recgym.agents.transformer import Attention, CandidateNetwork
 from recgym.arrays import to_numpy
+from recgym.evaluation.drawing import new_figure
 from recgym.rng import make_rng
 from recgym.runner import Runner
 
@@ -71,14 +72,9 @@ def policy_figures(
     policy: TransformerPolicy, scenario: Any, *, trials: int, seed: int, title: str = ""
 ) -> dict[str, Any]:
     """Matplotlib figures: `certainty` (entropy and share of best choices over the decisions) and `attention`."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
     record = sample_trials(policy, scenario, trials=trials, seed=seed)
     decisions = np.arange(1, scenario.horizon + 1)
-    certainty = Figure(figsize=(8, 5), dpi=110, layout="constrained")
-    axes = certainty.subplots()
+    certainty, axes = new_figure()
     candidates = scenario.layout.candidates
     axes.plot(decisions, record.entropy.mean(axis=1) / math.log(max(candidates, 2)), label="entropy / log K")
     axes.plot(decisions, record.best.mean(axis=1), color="black", label="share of best choices")
@@ -86,8 +82,8 @@ def policy_figures(
     axes.legend(frameon=False)
 
     rows = 2 if record.history else 1
-    attention = Figure(figsize=(4 * len(record.moments), 3.6 * rows), dpi=110, layout="constrained")
-    grid = attention.subplots(rows, len(record.moments), squeeze=False)
+    columns = len(record.moments)
+    attention, grid = new_figure(4 * columns, 3.6 * rows, (rows, columns))
     for column, moment in enumerate(record.moments):
         known = [
             f"{k}: {int(record.rewards[:moment][record.actions[:moment] == k].sum())}/"

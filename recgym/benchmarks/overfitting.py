@@ -16,7 +16,7 @@ from recgym.baselines import make_baseline
 from recgym.benchmarks.sizes import FULL_SIZE, NO_EXPERT, QUICK_SIZE, make_learner, make_training_env
 from recgym.benchmarks.timing import BANDIT
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Interval, Trials, interval, rollout, summarise
-from recgym.evaluation.report import new_figure, open_table
+from recgym.evaluation.drawing import WIDE, new_figure, open_table
 
 __all__ = [
     "Generalisation",
@@ -143,7 +143,7 @@ def score_text(score: Interval) -> str:
 def print_overfitting(lines: Sequence[Generalisation], caption: str) -> None:
     """Print the scores as a table."""
     title = "normalised scores of sampled actions, 95 % intervals: PPO from scratch on N tasks"
-    console, table = open_table(title, width=180)
+    console, table = open_table(title, width=WIDE)
     table.caption = f"overfit: clicks above the Gittins index on training tasks, minus those on test tasks. {caption}"
     for heading in ("tasks", "knobs", "timesteps", "training tasks", "validation", "test", "overfit"):
         table.add_column(heading, justify="left" if heading == "knobs" else "right")

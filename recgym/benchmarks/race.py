@@ -15,7 +15,7 @@ from recgym.baselines import make_baseline
 from recgym.benchmarks.sizes import LEARNERS, NO_EXPERT, OURS, make_learner, make_training_env, size_of
 from recgym.benchmarks.timing import BANDIT, Measurement, Workload
 from recgym.evaluation import VALIDATION_SEED, rollout
-from recgym.evaluation.report import new_figure
+from recgym.evaluation.drawing import new_figure
 
 __all__ = ["Point", "Race", "initial_policies", "time_figure", "time_ratio", "time_to_score"]
 

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 import recgym
-from recgym.evaluation.report import open_table
+from recgym.evaluation.drawing import WIDE, open_table
 from recgym.rng import make_rng
 
 __all__ = [
@@ -158,7 +158,7 @@ def figure_text(value: float | None) -> str:
 
 def print_measurements(lines: Sequence[Measurement], caption: str) -> None:
     """Print the report as a table."""
-    console, table = open_table("recgym: median (smallest to largest) of the repeats", width=180)
+    console, table = open_table("recgym: median (smallest to largest) of the repeats", width=WIDE)
     table.caption = caption
     for heading in ("measured", "median", "range", "unit", "target", "met", "how"):
         table.add_column(heading, justify="right" if heading in ("median", "range", "target") else "left")

@@ -16,8 +16,9 @@ from typing import Any
 
 import recgym
 from recgym.cli.options import guarded, make_parser
+from recgym.evaluation.drawing import new_figure
 from recgym.evaluation.headroom import print_bound_shares, print_headrooms
-from recgym.evaluation.report import FIGURE_ENDINGS, new_figure
+from recgym.evaluation.report import FIGURE_ENDINGS
 from recgym.files import check_writable, write_json
 
 __all__ = ["main"]

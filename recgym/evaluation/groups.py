@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from recgym.evaluation.drawing import WIDE, new_figure, open_table
 from recgym.evaluation.summary import Summary, summarise
 from recgym.evaluation.trials import Trials, subset
 from recgym.scenario import Scenario
@@ -15,14 +17,8 @@ from recgym.scenario import Scenario
 __all__ = ["DIFFICULTY", "Cut", "check_cut", "cut_figure", "cut_json", "cut_trials", "print_cut"]
 
 DIFFICULTY = "difficulty"  # what to cut by, beside the fields of the task
-
-
 GROUPS = 10  # into which numbers are cut, equally large; fewer where there are not `MIN_TRIALS` for each
-
-
 MIN_TRIALS = 2  # of a group: fewer have no interval
-
-
 DIGITS = 3  # of the ends of a span; more where they would look alike
 
 
@@ -44,7 +40,7 @@ def check_cut(scenario: Scenario, by: str, trials: int) -> None:
     if trials < 2 * MIN_TRIALS:
         raise ValueError(f"a report of {trials} trials cannot be cut by {by!r}: play at least {2 * MIN_TRIALS}")
     spaces: Any = scenario.task_space.spaces
-    fit = [name for name, box in spaces.items() if box.shape == ()]
+    fit = [*(name for name, box in spaces.items() if box.shape == ()), *_drawn_weights(scenario)]
     if by == DIFFICULTY:
         if not scenario.solved:
             raise ValueError(f"no optimum is known for these weights, so that nothing can be cut by {DIFFICULTY}")
@@ -63,6 +59,8 @@ def cut_trials(scenario: Scenario, results: Mapping[str, Trials], by: str, bound
         values = results["informed"].expected - results["random"].expected
         if scenario.myopic:
             values = results["random"].regret.sum(axis=1, dtype=np.float64)
+    elif by in (weights := _drawn_weights(scenario)):
+        values = results["random"].tasks.preference[:, weights.index(by)]
     else:
         values = getattr(results["random"].tasks, by)
     labels, places = _groups(scenario, by, values)
@@ -83,6 +81,11 @@ def cut_trials(scenario: Scenario, results: Mapping[str, Trials], by: str, bound
             f"{MIN_TRIALS} times; play more trials"
         )
     return Cut(by, sizes, summaries, left_out)
+
+
+def _drawn_weights(scenario: Scenario) -> list[str]:
+    """Names of the `preference` [N, P] of tasks whose weights are drawn, as the observation has them."""
+    return [field.name for field in scenario.preference_fields()]
 
 
 def _groups(scenario: Scenario, by: str, values: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -138,41 +141,36 @@ def print_cut(report: Mapping[str, Any]) -> None:
 
     A row per group, and a column per policy but the ends of the scale.
     """
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError as error:
-        raise ImportError("tables are drawn with rich: pip install 'recgym[agents]'") from error
     first = next(iter(report["groups"].values()))["policies"]
     names = [name for name in first if name not in ("random", "informed")] or list(first)
     measure = "normalised" if "normalised" in first[names[0]] else "return"
-    table = Table(
-        title=f"{measure} score by {report['by']}" if measure == "normalised" else f"return by {report['by']}"
-    )
+    title = f"{measure} score by {report['by']}" if measure == "normalised" else f"return by {report['by']}"
+    console, table = open_table(title, width=WIDE)
     table.add_column(str(report["by"]))
     for name in ("trials", *names):
         table.add_column(name, justify="right")
     for label, group in report["groups"].items():
         figures = [group["policies"][name][measure] for name in names]
-        cells = [f"{f['mean']:.3f} ± {max(f['high'] - f['mean'], f['mean'] - f['low']):.3f}" for f in figures]
+        halves = [max(f["high"] - f["mean"], f["mean"] - f["low"]) for f in figures]
+        known = [f"{f['mean']:.3f} ± {half:.3f}" for f, half in zip(figures, halves, strict=True)]
+        cells = [cell if math.isfinite(half) else "-" for cell, half in zip(known, halves, strict=True)]
         table.add_row(label, f"{group['trials']:,}", *cells)
-    table.caption = "± 95 % bootstrap interval over the trials of the group"
+    table.caption = (
+        "± 95 % bootstrap interval over the trials of the group; -: it has none, random is too close to informed"
+    )
+    if report["by"] == DIFFICULTY:
+        table.caption += f"\n{DIFFICULTY}: what random choices lose to the policy that knows the task"
     if report["left_out"]:
         table.caption += f"\nleft out, with fewer than {MIN_TRIALS} trials: {', '.join(report['left_out'])}"
-    Console(width=None if Console().is_terminal else 160).print(table)
+    console.print(table)
 
 
 def cut_figure(cut: Cut, *, title: str = "", emphasise: Sequence[str] = ()) -> Any:
     """Scores of each policy by group, mean with 95 % intervals. A matplotlib Figure."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
     labels = list(cut.summaries)
     first = cut.summaries[labels[0]]
     names = [name for name in first if name not in ("random", "informed")] or list(first)
-    figure = Figure(figsize=(max(7.0, 1.1 * len(labels) + 2.5), 4.5), dpi=110, layout="constrained")
-    axes = figure.subplots()
+    figure, axes = new_figure(max(7.0, 1.1 * len(labels) + 2.5), 4.5)
     for place, name in enumerate(names):
         figures = [_measure(cut.summaries[label][name]) for label in labels]
         x = np.arange(len(labels)) + 0.6 * ((place + 0.5) / len(names) - 0.5)

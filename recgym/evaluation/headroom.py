@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import recgym
 from recgym.baselines import ConstantPolicy, baselines_for
 from recgym.evaluation.comparison import evaluate
-from recgym.evaluation.report import KNOWS, open_table
+from recgym.evaluation.drawing import WIDE, open_table
+from recgym.evaluation.report import KNOWS
 from recgym.evaluation.statistics import Interval
 from recgym.evaluation.trials import TEST_SEED, rollout, upper_bounds
 
 __all__ = ["Headroom", "headroom", "print_bound_shares", "print_headrooms"]
 
 HORIZONS = (30, 100)  # decisions: short and long beside what is learned in them
-TABLE_WIDTH = 180
 
 
 class Headroom(NamedTuple):
@@ -65,7 +65,7 @@ def learnable_ids() -> list[str]:
 def print_headrooms(trials: int) -> dict[str, dict[str, Any]]:
     """Print the headroom check of every preset as a table; returns it as JSON can carry it."""
     title = f"headroom: {trials:,} trials per policy, 95 % paired intervals of the return"
-    console, table = open_table(title, width=TABLE_WIDTH)
+    console, table = open_table(title, width=WIDE)
     for heading in ("environment", "best prior-free", "above random", "below informed", "range left", "best constant"):
         table.add_column(heading)
     table.add_column("% of bound")
@@ -96,7 +96,7 @@ def print_bound_shares(trials: int) -> dict[str, Any]:
         if upper_bounds(recgym.make_scenario(env_id), trials=1, seed=TEST_SEED) is None:
             continue
         title = f"{env_id}: percent of the bound on any policy, {trials:,} trials, 95 % intervals"
-        console, table = open_table(title, width=TABLE_WIDTH)
+        console, table = open_table(title, width=WIDE)
         for heading in ("policy", "knows", *(f"{horizon} decisions" for horizon in HORIZONS)):
             table.add_column(heading)
         cells: dict[str, list[Interval | None]] = {}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.data.bandit import OpenBanditLog
+from recgym.evaluation.drawing import open_table
 from recgym.evaluation.statistics import Interval, interval
 from recgym.evaluation.trials import TEST_SEED, action_shares, own_luck, rollout
 from recgym.scenarios.bandit import BanditOffer, Clicks
@@ -190,12 +191,10 @@ def _named(on_event: Callable[[str, int], None], name: str) -> Callable[[int], N
 
 def print_off_policy(report: Mapping[str, Any]) -> None:
     """The off-policy report as a table on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title=f"off-policy, {report['events']:,} events, {report['items']} items, click rate {report['ctr']:.2%}",
-        caption="percent, 95 % bootstrap intervals; IPS and SNIPS use the log's clicks twice and flatter what learns",
+    title = f"off-policy, {report['events']:,} events, {report['items']} items, click rate {report['ctr']:.2%}"
+    console, table = open_table(title)
+    table.caption = (
+        "percent, 95 % bootstrap intervals; IPS and SNIPS use the log's clicks twice and flatter what learns"
     )
     for heading in ("policy", "matched", "clicks", "replay", "IPS", "SNIPS", "effective sample"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")
@@ -217,7 +216,6 @@ def print_off_policy(report: Mapping[str, Any]) -> None:
         )
         for kind in ("replay", "ips"):
             few.setdefault(f"{kind}: {row[kind]['verdict']}", []).append(name)
-    console = Console(width=120)
     console.print(table)
     for finding, names in few.items():
         console.print(f"{finding} ({', '.join(names)})", highlight=False)

@@ -12,6 +12,7 @@ import numpy as np
 
 from recgym.baselines import baselines_for
 from recgym.evaluation.comparison import Comparison, evaluate
+from recgym.evaluation.drawing import new_figure, open_table
 from recgym.evaluation.groups import cut_json, print_cut
 from recgym.evaluation.statistics import Interval, ratio
 from recgym.evaluation.summary import Summary
@@ -28,8 +29,6 @@ __all__ = [
     "check_drawable",
     "compare",
     "curves_figure",
-    "new_figure",
-    "open_table",
     "print_shares",
     "print_table",
     "print_transactions",
@@ -75,16 +74,6 @@ def report_json(
 def _sign(gain: Mapping[str, float]) -> int:
     """Give the sign of a difference whose whole interval lies on one side of 0; else 0."""
     return int(gain["low"] > 0) - int(gain["high"] < 0)
-
-
-def open_table(title: str, *, width: int = 120) -> tuple[Any, Any]:
-    """Give where to print, and an empty table; `width` is that of what is no terminal."""
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError as error:
-        raise ImportError("tables are drawn with rich: pip install 'recgym[agents]'") from error
-    return Console(width=None if sys.stdout.isatty() else width), Table(title=title)
 
 
 def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
@@ -261,20 +250,6 @@ def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origi
         names = [name for name, source in origins.items() if source == origin]
         table.add_row(origin, "; ".join(f"{name} {parameters[name]}" for name in names))
     console.print(table)
-
-
-def new_figure() -> tuple[Any, Any]:
-    """Make a matplotlib Figure and its axes.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("figures are drawn with matplotlib: pip install 'recgym[plot]'") from error
-    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
-    return figure, figure.subplots()
 
 
 def curves_figure(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from recgym.evaluation.drawing import open_table
 from recgym.evaluation.rl2.published import BASELINES, LEARNERS, REFERENCE_BASELINE, SOURCES
 
 __all__ = ["markdown", "print_tables"]
@@ -105,16 +105,11 @@ def print_tables(report: Mapping[str, Any]) -> None:
     Raises:
         ImportError: rich is not installed (names the extra).
     """
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError as error:
-        raise ImportError("tables are drawn with rich: pip install 'recgym[agents]'") from error
-
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console, _ = open_table("")
 
     def draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
-        table = Table(title=title, caption=caption)
+        _, table = open_table(title)
+        table.caption = caption
         for column in columns:
             table.add_column(column, justify="right")
         for i, (cell, row) in enumerate(zip(report["cells"], rows, strict=True)):
