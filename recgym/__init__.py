@@ -63,7 +63,7 @@ SCENARIOS: dict[str, Preset] = {
 ENTRY_POINT = "recgym.envs:RecEnv"
 
 
-def make_scenario(problem: Any, /, **parameters: Any) -> Any:
+def make_scenario(problem: Any, /, **parameters: Any) -> Scenario:
     """Build the scenario of a problem, without the Gymnasium interface around it: the one way from a name to it.
 
     Args:

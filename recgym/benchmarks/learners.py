@@ -55,7 +55,7 @@ def empty_cache() -> Iterator[None]:
 
 def gittins_table(name: str, workload: Workload) -> Iterator[Measurement]:
     """Time the computation of the table that the Gittins index plays by."""
-    scenario = recgym.make_scenario(BANDIT, **size_of(workload).parameters)
+    scenario: Any = recgym.make_scenario(BANDIT, **size_of(workload).parameters)
 
     def seconds() -> float:
         start = time.perf_counter()

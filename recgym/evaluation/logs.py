@@ -44,7 +44,7 @@ def begin_bandit(log: OpenBanditLog, env: str, parameters: Mapping[str, Any]) ->
 def begin_pricing(log: TransactionLog, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Take the task distribution of a log of sales, and print what it rests on; `parameters` come on top."""
     everything = {**log.parameters, **parameters}
-    scenario = recgym.make_scenario(env, **everything)
+    scenario: Any = recgym.make_scenario(env, **everything)
     print_transactions(log, asdict(scenario), {**log.origins, **dict.fromkeys(parameters, "given")})
     return everything
 
