@@ -43,3 +43,8 @@ def events_in(folder: Path) -> Any:
     events = EventAccumulator(str(folder))
     events.Reload()
     return events
+
+
+def steps_of(folder: Path, tag: str) -> list[int]:
+    """Timesteps at which a run logged a scalar, in the order of writing: files of one second are read in any order."""
+    return [event.step for event in sorted(events_in(folder).Scalars(tag), key=lambda event: event.wall_time)]

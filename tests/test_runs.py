@@ -23,7 +23,7 @@ from recgym.agents.run_folder import commit, make_folder
 from recgym.agents.run_options import RunOptions, arguments_of, options_to_keep, resume
 from recgym.agents.tuned import TABLES, tuned_values
 from recgym.sb3 import RecVecEnv, make_vec_env
-from tests.runs_for_tests import PPO, TINY, assert_same, checkpoint_in, events_in, weights
+from tests.runs_for_tests import PPO, TINY, assert_same, checkpoint_in, steps_of, weights
 
 ROOT = Path(__file__).parent.parent
 
@@ -91,7 +91,7 @@ def test_killed_and_interrupted_runs_resume_bit_identical(
             assert "resume:" in printed and str(file) in printed
         command("train", "-i", str(file), "--trials", "200", "--eval-trials", "50")
         assert_same(checkpoint_in(tmp_path / "whole"), file)
-        evaluations = [event.step for event in events_in(file.parent).Scalars("eval/return")]
+        evaluations = steps_of(file.parent, "eval/return")
         stop = {"kill": [], "interrupt": [168]}[name]  # training that is stopped ends with an evaluation
         assert evaluations == [0, *stop, 640], "what was evaluated is not evaluated again"
 
