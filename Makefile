@@ -11,6 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SPHINX = $(BIN)/python -m sphinx -W --keep-going -q
 MINOR := $(shell sed -n 's/^requires-python = ">=3\.\([0-9]*\)"/\1/p' pyproject.toml)
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_ROOT_USER_ACTION=ignore \
 	$(BIN)/python -m pip install -q --disable-pip-version-check
@@ -29,7 +30,7 @@ at_least = $(1) -c 'import sys; sys.exit(sys.version_info < (3, $(MINOR)))' 2>/d
 	echo "$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help train benchmark tensorboard test test-slow lint types format clean FORCE
+.PHONY: help train benchmark tensorboard test test-slow test-wheel docs linkcheck notebooks lint types format clean FORCE
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,11 +47,23 @@ benchmark: $(STAMP) ## run the benchmark over the environments
 tensorboard: $(STAMP) ## show the runs in logs/
 	$(BIN)/tensorboard --logdir logs $(ARGS)
 
-test: lint types ## lint, check types and run the tests, without the slow ones
+test: lint types docs ## lint, check types, build the documentation and run the tests, without the slow ones
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: $(STAMP) ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-wheel: $(STAMP) ## install a wheel elsewhere, run the README and a shop's log there
+	$(BIN)/python tests/wheel.py $(ARGS)
+
+docs: $(STAMP) ## build the documentation in build/docs; warnings are errors
+	$(SPHINX) -b html docs build/docs
+
+linkcheck: $(STAMP) ## check the links that leave the documentation (needs a network)
+	$(SPHINX) -b linkcheck docs build/linkcheck
+
+notebooks: $(STAMP) ## make the notebooks from the tutorials, and execute them
+	cd docs/tutorials && $(abspath $(BIN))/jupytext --to ipynb --set-kernel python3 --execute *.py && rm -f *.safetensors
 
 lint: $(STAMP) ## check style and format
 	$(BIN)/ruff check .

@@ -11,15 +11,17 @@ from typing import Any
 import recgym
 from recgym.baselines import baselines_for, left_out
 from recgym.cli.options import guarded, make_parser, named_value, problem
+from recgym.cli.pages import environment_page, environments_table, meaning_of
 from recgym.parameters import parameter_lines
 
-__all__ = ["environments_markdown", "main", "print_baselines", "print_environments"]
+__all__ = ["main", "print_baselines", "print_environments"]
 
 EXAMPLES = """examples:
   recgym list
   recgym list DynamicPricing-v0
   recgym list RecBandit-v0 --param horizon=4000    # which baselines cannot play that, and why
-  recgym list --markdown    # as the README shows them
+  recgym list --markdown    # the table of the README
+  recgym list RecBandit-v0 --markdown    # the environment's page in the documentation
 """
 FILE_WIDTH = 120  # of what is no terminal
 
@@ -31,16 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--param", type=named_value, action="append", default=[], metavar="NAME=VALUE", help="of the environment"
     )
-    parser.add_argument("--markdown", action="store_true", help="all environments and their observations, as Markdown")
+    parser.add_argument("--markdown", action="store_true", help="as Markdown: the table of all, or the page of one")
     options = parser.parse_args(arguments)
 
     def work() -> int:
-        if options.markdown and options.env:
-            raise ValueError("--markdown writes all environments: leave the id out")
+        if options.markdown and options.param:
+            raise ValueError("--markdown writes an environment as it is registered: leave --param out")
         if options.param and not options.env:
             raise ValueError("--param is of one environment: name it")
         if options.markdown:
-            print(environments_markdown())
+            print(environment_page(options.env) if options.env else environments_table())
         elif options.env:
             print_environment(options.env, dict(options.param))
         else:
@@ -48,15 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     return guarded(work)
-
-
-def meaning_of(env: str, scenario: Any) -> str:
-    """Say what an environment is, in a sentence."""
-    preset = recgym.SCENARIOS.get(env)
-    if preset is not None and preset.about:
-        return preset.about
-    lines = (type(scenario).__doc__ or "").strip().splitlines()
-    return lines[0] if lines else type(scenario).__name__
 
 
 def print_environments() -> None:
@@ -88,26 +81,3 @@ def print_environment(env: str, parameters: dict[str, Any]) -> None:
         print(f"\nof which {env} sets")
         for name, value in preset.parameters.items():
             print(f"{name}={value!r}")
-
-
-def environments_markdown() -> str:
-    """Write the registered environments and the fields of their observations, as the README shows them."""
-    lines = ["| id | what it is | candidates | decisions |", "|---|---|---|---|"]
-    built = {env_id: recgym.make_scenario(env_id) for env_id in recgym.SCENARIOS}
-    for env_id, scenario in built.items():
-        what = meaning_of(env_id, scenario)
-        lines.append(f"| `{env_id}` | {what} | {scenario.layout.candidates} | {scenario.horizon} |")
-    for env_id, scenario in built.items():
-        layout, (start, step, total) = scenario.layout, scenario.layout.sizes
-        lines += ["", f"`{env_id}` observes {total} numbers; i counts candidates from 0.", ""]
-        lines += ["| index | name | range | meaning |", "|---|---|---|---|"]
-        column = 0
-        for field in layout.context:
-            index = str(column) if field.width == 1 else f"{column} to {column + field.width - 1}"
-            lines.append(f"| {index} | `{field.name}` | {field.low:.3g} to {field.high:.3g} | {field.meaning} |")
-            column += field.width
-        for field in layout.candidate:
-            index = f"{start} + {step} i" if field.width == 1 else f"{start} to {start + field.width - 1}, + {step} i"
-            lines.append(f"| {index} | `{field.name}` | {field.low:.3g} to {field.high:.3g} | {field.meaning} |")
-            start += field.width
-    return "\n".join(lines)
