@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
 html_title = f"recgym {release}"
 html_math_renderer = "mathml"
 html_show_sourcelink = False
@@ -61,6 +65,8 @@ def display_math(translator: Any, node: nodes.math_block) -> None:
 # --- docstrings: plain prose with Gymnasium's sections, not reStructuredText ---
 def as_restructured(app: Sphinx, what: str, name: str, each: Any, options: Any, lines: list[str]) -> None:
     """Make headings of `## Section` and escape what reStructuredText would take for markup."""
+    if lines and lines[0].startswith("Alias for field number"):
+        lines[:] = [comment_beside(name)]
     adapted: list[str] = []
     for line in lines:
         heading = re.fullmatch(r"(\s*)## (.+)", line)
@@ -73,6 +79,15 @@ def as_restructured(app: Sphinx, what: str, name: str, each: Any, options: Any, 
         else:
             adapted.append(line if re.match(r"\s*(:|\.\.)", line) and "*" not in line else escaped(line))
     lines[:] = adapted
+
+
+def comment_beside(name: str) -> str:
+    """What the source says beside a field of a NamedTuple, such as its shape."""
+    owner, _, field = name.rpartition(".")
+    module, _, kind = owner.rpartition(".")
+    source = inspect.getsource(getattr(import_module(module), kind))
+    found = re.search(rf"^    {field}: .*?  # (.+)$", source, flags=re.MULTILINE)
+    return found[1] if found else ""
 
 
 def escaped(line: str) -> str:

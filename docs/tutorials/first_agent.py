@@ -32,8 +32,7 @@ agent = MetaPPO(
     pretrain_epochs=2,
     batch_decisions=32,
     seed=0,
-)
-agent.learn(102_400)
+).learn(102_400)
 
 # ## Compare
 #

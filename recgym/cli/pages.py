@@ -123,7 +123,7 @@ def fields_of(scenario: Scenario) -> list[str]:
         rows.append((index, *described(field)))
         column += field.width
     for field in layout.candidate:
-        index = f"{start} + {step} i" if field.width == 1 else f"{start} to {start + field.width - 1}, + {step} i"
+        index = f"{start}+{step}i" if field.width == 1 else f"{start} to {start + field.width - 1}, +{step}i"
         rows.append((index, *described(field)))
         start += field.width
     read = 'Read one by its name: `env.unwrapped.layout.get(observation[None], "time")[0]`.'
