@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 import recgym
-from recgym.arrays import Array, Seed, tree_items
+from recgym.arrays import Array, Seed, namespace, tree_items, where_rows
 from recgym.render import Recorder
 from recgym.rng import make_rng
 from recgym.runner import Runner
@@ -59,6 +60,7 @@ class RecEnv(gymnasium.Env):
 
     def __init__(self, scenario: Any, *, render_mode: str | None = None, **parameters: Any) -> None:
         self.scenario = recgym.make_scenario(scenario, **parameters)
+        self.spec = None
         self.render_mode = check_render_mode(render_mode)
         self.observation_space = self.scenario.observation_space
         self.action_space = self.scenario.action_space
@@ -70,6 +72,20 @@ class RecEnv(gymnasium.Env):
         """Names of the numbers of an observation."""
         return self.scenario.layout
 
+    @property
+    def spec(self) -> Any:
+        """Gymnasium's EnvSpec, with the `max_episode_steps` that some wrappers read: one more than the horizon.
+
+        So a TimeLimit made of it truncates nothing: a trial ends of itself.
+        """
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: Any) -> None:
+        self._spec = copy.copy(spec)
+        if self._spec is not None and self._spec.max_episode_steps is None:
+            self._spec.max_episode_steps = self.scenario.horizon + 1
+
     def reset(self, *, seed: Seed = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin a trial.
 
@@ -78,16 +94,16 @@ class RecEnv(gymnasium.Env):
             options: `{"task": ...}` plays a given task: a mapping of its fields, for example an earlier `info["task"]`.
 
         Returns:
-            Observation float32 [D], and `{"task": ...}`: the task as a mapping of lists, which JSON can carry.
+            Observation float32 [D], and `{"task": ...}`: the task, an array for each of its fields.
         """
         task = check_options(options, ("task",)).get("task")
         super().reset(seed=one_seed(seed))
         observation = self.runner.reset(task=task, seed=seed)
         if self.render_mode is not None:
             self._recorder.begin(self.runner)
-        return observation[0], {"task": {name: leaf[0].tolist() for name, leaf in tree_items(self.runner.state.task)}}
+        return observation[0], {"task": {name: np.array(leaf[0]) for name, leaf in tree_items(self.runner.state.task)}}
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, float]]:
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, np.float64]]:
         """Show the candidate(s) `action`; `info` holds regret, expected reward, objectives and costs of this decision.
 
         Raises:
@@ -95,10 +111,10 @@ class RecEnv(gymnasium.Env):
             gymnasium.error.ResetNeeded: the trial has not begun, or has ended.
         """
         step = self.runner.step(np.asarray(action)[None])
-        observation, reward, ended, info, _ = step
         if self.render_mode is not None:
             self._recorder.record(self.runner, step)
-        return observation[0], float(reward[0]), bool(ended[0]), False, {k: float(v[0]) for k, v in info.items()}
+        info = {name: np.float64(value[0]) for name, value in step.info.items()}
+        return step.observation[0], float(step.reward[0]), bool(step.ended[0]), False, info
 
     def render(self) -> Any:
         """The trial so far: true and estimated rewards of the candidates, what was shown, regret.
@@ -123,6 +139,7 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
             and flags are arrays of that library on that device.
         autoreset_mode: member of `gymnasium.vector.AutoresetMode`, or its value.
         render_mode: None, "rgb_array" or "ansi"; the first rows are drawn.
+        max_episode_steps: what `gymnasium.make_vec` hands on from a spec; above the horizon, where it changes nothing.
         parameters: fields of the scenario.
 
     Raises:
@@ -137,15 +154,22 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
         *,
         num_envs: int = 1,
         device: Any = "cpu",
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
+        max_episode_steps: int | None = None,
         **parameters: Any,
     ) -> None:
         self.scenario = recgym.make_scenario(scenario, **parameters)
+        if max_episode_steps is not None and max_episode_steps <= self.scenario.horizon:
+            raise ValueError(
+                f"max_episode_steps={max_episode_steps} would cut trials of {self.scenario.horizon} decisions short, "
+                "and observations say how many are left: give horizon instead"
+            )
         self.render_mode = check_render_mode(render_mode)
         self.runner = Runner(self.scenario, num_envs, make_rng(device), autoreset_mode=autoreset_mode)
         self.num_envs = num_envs
-        self.metadata = {**type(self).metadata, "autoreset_mode": self.runner.autoreset_mode}
+        self.autoreset_mode = self.runner.autoreset_mode
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.single_observation_space = self.scenario.observation_space
         self.single_action_space = self.scenario.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -170,6 +194,10 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
                 `reset_mask` begins trials in some rows only; None goes on with them.
             options: `{"task": ...}` plays one task in all rows, or one per row, for this trial;
                 `{"reset_mask": bool [B]}` begins new trials only there.
+
+        Returns:
+            Observations [B, D], and `{"task": ..., "_task": bool [B]}`: the tasks, an array [B, ...] for each of their
+            fields, zeros in rows that the mask `_task` leaves out.
         """
         options = dict(check_options(options, ("task", "reset_mask")))
         mask = options.get("reset_mask")
@@ -181,7 +209,15 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
         observation = self.runner.reset(rows, options.get("task"), seed)
         if self.render_mode is not None:
             self._recorder.begin(self.runner, mask)
-        return observation, {}
+        return observation, self._task_info(
+            xp.ones((self.num_envs,), dtype=xp.bool, device=device) if rows is None else rows
+        )
+
+    def _task_info(self, restarted: Array) -> dict[str, Any]:
+        """The tasks of the rows whose trial has begun, under Gymnasium's rule for what only some rows have."""
+        tasks = tree_items(self.runner.state.task)
+        shown = {name: where_rows(restarted, leaf, namespace(leaf).zeros_like(leaf)) for name, leaf in tasks}
+        return {"task": shown, "_task": restarted | False}
 
     def _check_mask(self, mask: Any) -> None:
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
@@ -195,16 +231,19 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
         """Show the candidate(s) `actions` [B] or [B, k]; see `RecEnv.step`.
 
         Where a trial ends under SAME_STEP, `info["final_obs"]` [B, D] and `info["final_info"]` hold what its last step
-        returned, with masks `_final_obs` and `_final_info`; the observation is already the next trial's first.
+        returned, with masks `_final_obs` and `_final_info`; the observation is already the next trial's first. Where
+        a trial begins, `info["task"]` is as in `reset`.
         """
         step = self.runner.step(actions)
-        observation, reward, ended, info, final_observation = step
+        observation, reward, ended, info, final_observation, restarted = step
         if self.render_mode is not None:
             self._recorder.record(self.runner, step)
         if final_observation is not None:  # copies: whoever writes to one of these arrays changes no other
             final_info = {name: value + 0.0 for name, value in info.items()}
             info |= {"final_info": final_info, "_final_info": ended | False}
             info |= {"final_obs": final_observation, "_final_obs": ended | False}
+        if restarted is not None:
+            info |= self._task_info(restarted)
         return observation, reward, ended, ended & False, info
 
     def render(self) -> Any:

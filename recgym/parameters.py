@@ -17,6 +17,7 @@ import numpy as np
 __all__ = [
     "INFINITE",
     "Param",
+    "UnknownParameter",
     "arguments_section",
     "check_parameters",
     "class_of",
@@ -31,6 +32,13 @@ __all__ = [
 ]
 
 INFINITE = math.inf
+
+
+class UnknownParameter(TypeError, ValueError):
+    """A keyword that nothing takes: as Python's own error for one, and as any other bad value here.
+
+    Programs that probe for keywords (torchrl, for one) look for the TypeError and its words.
+    """
 
 
 class Param(NamedTuple):
@@ -196,7 +204,8 @@ def instantiate(kind: type, given: Mapping[str, Any]) -> Any:
     """A dataclass from parameters by name.
 
     Raises:
-        ValueError: it is no dataclass, or a parameter is unknown (the nearest is named), missing or out of range.
+        ValueError: it is no dataclass, or a parameter is unknown (an `UnknownParameter`, which names the nearest),
+            missing or out of range.
     """
     known = parameter_names(kind)
     for parameter in given:
@@ -204,7 +213,9 @@ def instantiate(kind: type, given: Mapping[str, Any]) -> Any:
             near = difflib.get_close_matches(parameter, known, 1, 0.5)
             hint = f"did you mean {near[0]!r}? " if near else ""
             names = ", ".join(known) or "none"
-            raise ValueError(f"{kind.__name__} has no parameter {parameter!r}; {hint}its parameters are {names}")
+            raise UnknownParameter(
+                f"{kind.__name__} got an unexpected keyword argument {parameter!r}; {hint}its parameters are {names}"
+            )
     for each, _ in parameters_of(kind):
         if each.init and each.default is MISSING and each.default_factory is MISSING and each.name not in given:
             raise ValueError(f"{kind.__name__} needs {each.name}, which has no default: give it, or its field one")

@@ -27,7 +27,8 @@ class Step(NamedTuple):
     reward: Array  # [B]
     ended: Array  # [B] bool
     info: dict[str, Array]  # [B] each: regret, expected_reward, objectives, costs
-    final_observation: Array | None  # [B, D] last observation of the trials that ended here; None where none can have
+    final_observation: Array | None = None  # [B, D] last observation of the trials that ended here; None: none can have
+    restarted: Array | None = None  # [B] bool: rows whose trial began in this call; None where none can have
 
 
 class Runner:
@@ -55,7 +56,7 @@ class Runner:
         rows: int,
         rng: Any,
         *,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         tasks: Any = None,
     ) -> None:
         if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
@@ -143,7 +144,7 @@ class Runner:
         for block in (outcome.objectives + 0.0, outcome.costs + 0.0):  # copies: what is handed out is the caller's
             columns += [block[:, j] for j in range(block.shape[1])]
         info = dict(zip(self._names, columns, strict=True))
-        return Step(self.scenario.observe(outcome.state.seen), outcome.reward + 0.0, outcome.ended | False, info, None)
+        return Step(self.scenario.observe(outcome.state.seen), outcome.reward + 0.0, outcome.ended | False, info)
 
     # --- the three adapters ---
     def reset(self, mask: Array | None = None, task: Any = None, seed: Seed = None) -> Array:
@@ -167,11 +168,14 @@ class Runner:
             if not self._has_finished():
                 return step
             self.restart(None if self._together is not None else step.ended)
-            return step._replace(observation=self.observation(), final_observation=step.observation)
+            final = step.observation
+            return step._replace(observation=self.observation(), final_observation=final, restarted=step.ended | False)
         if self.state is None or not self._has_finished():
             return self.advance(action)
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             return self._restart_step(action)
+        if self.rows == 1:
+            raise gymnasium.error.ResetNeeded("the trial has ended: call reset()")
         rows = np.flatnonzero(to_numpy(self._finished))
         raise gymnasium.error.ResetNeeded(
             f"the trials of rows {rows[:8].tolist()} have ended: call reset(), or reset(options={{'reset_mask': ...}})"
@@ -185,7 +189,7 @@ class Runner:
             self.restart()
             zeros = [xp.zeros((self.rows,), dtype=xp.float32, device=self.rng.device) for _ in (*self._names, "reward")]
             info = dict(zip(self._names, zeros, strict=False))
-            return Step(self.observation(), zeros[-1], self._finished | False, info, None)
+            return Step(self.observation(), zeros[-1], self._finished | False, info, restarted=restarted)
         self.restart(restarted)
         fresh = self.state
         step = self.advance(action)
@@ -196,7 +200,7 @@ class Runner:
             return xp.where(restarted, xp.zeros_like(array), array)
 
         info = {name: blank(value) for name, value in step.info.items()}
-        return Step(self.observation(), blank(step.reward), self._finished | False, info, None)
+        return Step(self.observation(), blank(step.reward), self._finished | False, info, restarted=restarted)
 
     def _has_finished(self) -> bool:
         if self._together is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
@@ -77,7 +78,7 @@ class RecVecEnv(VecEnv):
         self.scenario = scenario
         self.layout = scenario.layout
         self.spec = None
-        self.runner = Runner(scenario, n_envs, make_rng(device), tasks=tasks)
+        self.runner = Runner(scenario, n_envs, make_rng(device), autoreset_mode=AutoresetMode.SAME_STEP, tasks=tasks)
         self.render_mode = check_render_mode(render_mode)
         super().__init__(n_envs, scenario.observation_space, scenario.action_space)
         self._seed: Seed = None
@@ -99,9 +100,13 @@ class RecVecEnv(VecEnv):
             observation = to_numpy(self.reset_tensor(task=self._pending_task()))
         finally:
             self._reset_options()
-        rows = {name: to_numpy(leaf) for name, leaf in tree_items(self.runner.state.task)}
-        self.reset_infos = [{"task": {n: leaf[i].tolist() for n, leaf in rows.items()}} for i in range(self.num_envs)]
+        self.reset_infos = [{"task": task} for task in self._tasks(range(self.num_envs))]
         return observation
+
+    def _tasks(self, rows: Iterable[int]) -> list[dict[str, np.ndarray]]:
+        """The tasks now played in some rows, an array for each of their fields."""
+        leaves = {name: to_numpy(leaf) for name, leaf in tree_items(self.runner.state.task)}
+        return [{name: np.array(leaf[row]) for name, leaf in leaves.items()} for row in rows]
 
     def _pending_task(self) -> Any:
         tasks = [check_options(option, ("task",)).get("task") for option in self._options]
@@ -123,7 +128,7 @@ class RecVecEnv(VecEnv):
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         step = self.runner.step(self._actions)
         reward, ended = to_numpy(step.reward), to_numpy(step.ended)
-        columns = [to_numpy(value).tolist() for value in step.info.values()]
+        columns = [to_numpy(value).astype(np.float64) for value in step.info.values()]
         infos = [dict(zip(step.info, row, strict=True)) for row in zip(*columns, strict=True)]
         self._returns += reward
         if self.render_mode is not None:
@@ -134,6 +139,9 @@ class RecVecEnv(VecEnv):
                 episode = {"r": float(self._returns[row]), "l": self.scenario.horizon, "t": elapsed}
                 infos[row] |= {"terminal_observation": final[row], "TimeLimit.truncated": False, "episode": episode}
             self._returns[ended] = 0.0
+            rows = np.flatnonzero(ended)
+            for row, task in zip(rows, self._tasks(rows), strict=True):
+                self.reset_infos[row] = {"task": task}
         return to_numpy(step.observation), reward, ended, infos
 
     def close(self) -> None:
@@ -144,8 +152,7 @@ class RecVecEnv(VecEnv):
         rows = list(self._get_indices(indices))
         if attr_name == "task":
             self._check_started()
-            leaves = {name: to_numpy(leaf) for name, leaf in tree_items(self.runner.state.task)}
-            return [{name: leaf[row].tolist() for name, leaf in leaves.items()} for row in rows]
+            return self._tasks(rows)
         return [getattr(self if hasattr(self, attr_name) else self.scenario, attr_name)] * len(rows)
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:

@@ -148,6 +148,13 @@ def play(env: Any, seed: Any, steps: int, actions: np.random.Generator, rows: tu
 
 
 def json_task(id: str, seed: int, **parameters: Any) -> dict[str, Any]:
-    task = json.loads(json.dumps(single(id, **parameters).reset(seed=seed)[1]["task"]))
+    """A task of an environment as JSON carries it."""
+    task = json.loads(json.dumps(as_lists(single(id, **parameters).reset(seed=seed)[1]["task"])))
     assert isinstance(task, dict)
     return task
+
+
+def as_lists(task: Mapping[str, Any]) -> dict[str, Any]:
+    """An `info["task"]`, whose fields are arrays, as numbers and lists, which can be compared with =="""
+    assert all(isinstance(leaf, np.ndarray) for leaf in task.values())
+    return {name: leaf.tolist() for name, leaf in task.items()}

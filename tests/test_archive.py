@@ -159,7 +159,10 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "env id as number": (within("env", id=3), "must have a text as id and a mapping as parameters"),
     "env parameters as list": (within("env", parameters=[]), "must have a text as id and a mapping as parameters"),
     "another env": (within("env", id="RecBandit-v9"), "cannot be made: no environment 'RecBandit-v9'; did you mean"),
-    "unknown parameter": (within("env", parameters={"seed": 1}), "cannot be made: Bandit has no parameter 'seed'"),
+    "unknown parameter": (
+        within("env", parameters={"seed": 1}),
+        "cannot be made: Bandit got an unexpected keyword argument 'seed'",
+    ),
     "parameter out of range": (within("env", parameters={"arms": -1}), "cannot be made: Bandit: arms must be a whole"),
     "parameter as text": (within("env", parameters={"arms": "4"}), "cannot be made: Bandit: arms must be a whole"),
     **{

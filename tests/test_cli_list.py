@@ -40,7 +40,7 @@ def test_says_who_cannot_play(command: Any) -> None:
     [
         (["RecBandid-v0"], "did you mean 'RecBandit-v0'"),
         (["RecBandit-v0", "--param", "armz=3"], "did you mean 'arms'"),
-        (["RecBandit-v0", "--markdown"], "leave the id out"),
+        (["RecBandit-v0", "--markdown", "--param", "arms=3"], "leave --param out"),
         (["--param", "arms=3"], "name it"),
     ],
 )

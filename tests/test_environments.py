@@ -8,9 +8,11 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
 
 import recgym
+from recgym.agents import MetaPPO, load_pretrained
 from recgym.agents.algorithms import ALGORITHMS, build
 from recgym.agents.checkpoint import export, load, read, save
 from recgym.agents.environments import identify
@@ -166,3 +168,37 @@ def test_single_environments_are_kept_with_their_layout(tmp_path: Path) -> None:
     assert Layout.from_json(header["layout"]) == make_vec_env("RecBandit-v0", **PARAMETERS).layout
     env = make_vec_env("RecBandit-v0", 3, 0, arms=7)
     assert load(tmp_path / "agent", env=env).predict(env.reset())[0].shape == (3,)
+
+
+@pytest.mark.parametrize("wrap", ["frames", "time"])
+def test_a_wrapper_that_hides_the_layout_is_refused(wrap: str) -> None:
+    """Whatever it is: a policy that read no fields would learn far less, and say nothing of it."""
+    env = make_vec_env("RecBandit-v0", 4, 0, **PARAMETERS)
+    if wrap == "frames":
+        wrapped, name = VecFrameStack(env, 2), "VecFrameStack"
+    else:
+        single = gymnasium.wrappers.TimeAwareObservation(gymnasium.make("RecBandit-v0", **PARAMETERS))
+        wrapped, name = DummyVecEnv([lambda: single]), "a wrapper"
+    with pytest.raises(ValueError, match=rf"{name} shows observations of shape .* leave the wrapper out"):
+        MetaPPO("TransformerPolicy", wrapped)
+    build("ppo", wrapped, {**SMALL["ppo"], "batch_size": 10})  # which reads no fields
+
+
+def test_other_sizes_are_explained() -> None:
+    agent = load_pretrained("RecBandit-v0")
+    observation = make_vec_env("RecBandit-v0", 1, 0, arms=20).reset()
+    with pytest.raises(ValueError, match=r"observations must have shape \(33,\).* load_pretrained\(id, arms=20\)"):
+        agent.predict(observation)
+    assert load_pretrained("RecBandit-v0", arms=20).predict(observation)[0].shape == (1,)
+
+
+def test_a_file_of_sb3_is_named_for_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    PPO("MlpPolicy", make_vec_env("RecBandit-v0", 2, 0, horizon=4), n_steps=4, batch_size=8).save("x")
+    for load_it in (MetaPPO.load, load):
+        with pytest.raises(
+            ValueError, match=r"x: no such checkpoint, but x.zip looks like a file of Stable-Baselines3"
+        ):
+            load_it("x")
+        with pytest.raises(ValueError, match=r"x.zip: this is a zip or pickle file"):
+            load_it("x.zip")

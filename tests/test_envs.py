@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import pickle
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -29,6 +28,7 @@ from tests.registry import (
     OLD_GYMNASIUM,
     TABLE,
     VARIED,
+    as_lists,
     draw,
     every_case,
     every_device,
@@ -62,6 +62,16 @@ def test_stable_baselines_checks_the_environment(id: str) -> None:
 def test_registration_leaves_the_horizon_to_the_scenario(id: str) -> None:
     spec = gym.spec(id)
     assert spec.max_episode_steps is None and not spec.nondeterministic
+    for horizon in (2, 150):
+        env = gym.make(id, horizon=horizon)
+        assert env.spec.max_episode_steps == horizon + 1  # a TimeLimit made of it truncates nothing
+        for again in (gym.wrappers.TimeAwareObservation(env), gym.make(env.spec)):
+            again.reset(seed=0)
+            ends = [again.step(again.action_space.sample())[2:4] for _ in range(horizon)]
+            assert ends == [(False, False)] * (horizon - 1) + [(True, False)]
+    gym.make_vec(env.spec, num_envs=2)
+    with pytest.raises(ValueError, match="max_episode_steps=150 would cut trials of 150 decisions short"):
+        gym.make_vec(id, num_envs=2, horizon=150, max_episode_steps=150)
     assert gym.make(f"recgym:{id}").unwrapped.spec.id == id
 
 
@@ -111,7 +121,7 @@ def test_vector_wrappers_work(id: str, mode: str) -> None:
 def test_infos_can_be_listed_by_row(id: str) -> None:
     if OLD_GYMNASIUM:
         pytest.skip("this Gymnasium's DictInfoToList wants a mask beside every key")
-    env = gym.wrappers.vector.DictInfoToList(vector(id, 3, horizon=2))
+    env = gym.wrappers.vector.DictInfoToList(vector(id, 3, horizon=2, autoreset_mode="SameStep"))
     env.reset(seed=0)
     for t in range(4):
         *_, infos = env.step(draw(env.single_action_space, np.random.default_rng(0), 3))
@@ -130,7 +140,9 @@ def test_vector_returns_what_its_spaces_say(id: str, parameters: dict[str, Any],
     assert env.single_observation_space.dtype == np.float32
     keys = ["regret", "expected_reward", *scenario.objectives, *scenario.costs]
     observation, info = env.reset(seed=1)
-    assert info == {} and env.observation_space.contains(observation)
+    assert list(info) == ["task", "_task"] and env.observation_space.contains(observation)
+    assert info["_task"].all()
+    same(info["task"], dict(tree_items(env.tasks)))
     for t in range(1, 2 * scenario.horizon + 4):
         observation, reward, terminated, truncated, info = env.step(draw(env.single_action_space, rng, 3))
         assert env.observation_space.contains(observation)  # float32, the right shape, within bounds, no NaN
@@ -141,7 +153,11 @@ def test_vector_returns_what_its_spaces_say(id: str, parameters: dict[str, Any],
         ends = t % cycle == scenario.horizon % cycle
         assert terminated.tolist() == [ends] * 3
         final = ["final_info", "_final_info", "final_obs", "_final_obs"] if ends and mode == "SameStep" else []
-        assert list(info) == keys + final
+        begins = mode != "Disabled" and t % cycle == (scenario.horizon + (mode == "NextStep")) % cycle
+        assert list(info) == keys + final + (["task", "_task"] if begins else [])
+        if begins:
+            assert info["_task"].all()
+            same(info["task"], dict(tree_items(env.tasks)))
         for key in keys:
             assert info[key].shape == (3,) and info[key].dtype == np.float32 and np.isfinite(info[key]).all()
         assert (info["regret"] >= 0).all()
@@ -160,11 +176,14 @@ def test_vector_returns_what_its_spaces_say(id: str, parameters: dict[str, Any],
 @every_id
 @every_device
 def test_what_a_step_returns_shares_no_memory(id: str, device: str) -> None:
-    env = vector(id, 3, device=device, horizon=1)
+    env = vector(id, 3, device=device, horizon=1, autoreset_mode="SameStep")
     env.reset(seed=1)
     *arrays, info = env.step(np.zeros(env.action_space.shape, dtype=np.int64))
-    final = info.pop("final_info")
-    leaves = [to_numpy(leaf) for leaf in (*arrays, *info.values(), *final.values())]
+    env.step(np.zeros(env.action_space.shape, dtype=np.int64))
+    final, tasks = info.pop("final_info"), info.pop("task")
+    own = [leaf for _, leaf in tree_items(env.runner.state)]
+    leaves = [to_numpy(leaf) for leaf in (*arrays, *info.values(), *final.values(), *tasks.values())]
+    assert not any(np.shares_memory(one, to_numpy(other)) for one in leaves for other in own)
     assert not any(np.shares_memory(one, other) for one, other in itertools.combinations(leaves, 2))
 
 
@@ -174,13 +193,13 @@ def test_single_terminates_at_the_horizon(id: str, parameters: dict[str, Any]) -
     keys = ["regret", "expected_reward", *env.scenario.objectives, *env.scenario.costs]
     observation, info = env.reset(seed=2)
     assert list(info) == ["task"] and env.observation_space.contains(observation)
-    json.dumps(info)
+    assert all(isinstance(leaf, np.ndarray) for leaf in info["task"].values())
     for t in range(1, env.scenario.horizon + 1):
         observation, reward, terminated, truncated, info = env.step(draw(env.action_space, rng))
         assert env.observation_space.contains(observation)
         assert type(reward) is float and type(terminated) is bool and truncated is False
         assert terminated is (t == env.scenario.horizon)
-        assert list(info) == keys and all(type(value) is float for value in info.values())
+        assert list(info) == keys and all(type(value) is np.float64 for value in info.values())
     with pytest.raises(gym.error.ResetNeeded, match="ended"):
         env.step(draw(env.action_space, rng))
 
@@ -297,7 +316,7 @@ def test_single_is_a_batch_of_one(id: str, mode: str) -> None:
     reference, info = theirs.reset(seed=9)
     same(observation, reference)
     for name, leaf in tree_items(ours.tasks):
-        same(leaf[0].tolist(), info["task"][name][0])
+        same(leaf, info["task"][name])
     for _ in range(14):
         action = draw(ours.single_action_space, rng, 1)
         mine, other = ours.step(action), theirs.step(action)
@@ -417,8 +436,8 @@ def test_a_task_goes_through_json_and_is_played(id: str, parameters: dict[str, A
     task = json_task(id, 3, **parameters)
     env = single(id, **parameters)
     _, info = env.reset(seed=99, options={"task": task})
-    assert info["task"] == task
-    again = env.reset()[1]["task"]  # drawn anew
+    assert as_lists(info["task"]) == task
+    again = as_lists(env.reset()[1]["task"])  # drawn anew
     fixed = recgym.SCENARIOS[id].reference and parameters.get("families", "table") != "table"  # curves have no table
     one = fixed or not parameters.get("taste", 1) or "prior" in parameters  # these may leave but one task
     assert again != task or one
@@ -429,7 +448,7 @@ def test_a_task_goes_through_json_and_is_played(id: str, parameters: dict[str, A
 def test_one_task_for_all_rows_or_one_per_row(id: str, device: str) -> None:
     parameters = varied(id, horizon=3)
     tasks = [json_task(id, seed, **parameters) for seed in range(3)]
-    env = vector(id, 3, device=device, **parameters)
+    env = vector(id, 3, device=device, autoreset_mode="SameStep", **parameters)
     env.reset(seed=1, options={"task": tasks[1]})
     rows = {name: to_numpy(leaf) for name, leaf in tree_items(env.tasks)}
     for name, leaf in rows.items():

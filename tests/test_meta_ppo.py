@@ -19,7 +19,7 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnRewardThreshold,
 )
 from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecMonitor, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
 from recgym.agents.algorithms import build
 from recgym.agents.meta_ppo import MetaPPO
@@ -60,7 +60,6 @@ ENVIRONMENTS: dict[str, Callable[[], Any]] = {
     "monitored batch": lambda: VecMonitor(bandit()),
     "monitored singles": lambda: VecMonitor(DummyVecEnv([lambda: gymnasium.make("RecBandit-v0", arms=3, horizon=5)])),
     "rewards normalised": lambda: VecNormalize(bandit(), norm_obs=False),
-    "stacked": lambda: VecFrameStack(bandit(), 2),
     "no layout": cart_pole,
     "no layout, id": lambda: "CartPole-v1",
     "no layout, normalised": lambda: VecNormalize(cart_pole()),
@@ -73,7 +72,7 @@ def test_learns_predicts_saves_and_loads(name: str, tmp_path: Path) -> None:
         "TransformerPolicy",
         ENVIRONMENTS[name](),
         policy_kwargs=POLICY,
-        n_steps=16 if "no layout" in name or name == "stacked" else None,
+        n_steps=16 if "no layout" in name else None,
         **LEARNING,
     )
     before = weights(model)

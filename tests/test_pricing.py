@@ -309,7 +309,7 @@ def test_lists_and_names_are_taken_as_they_come() -> None:
         assert set(DynamicPricing(families=families).families) <= set(FAMILIES)  # type: ignore[arg-type]
     for rival in RIVALS:
         assert DynamicPricing(rivals=rival).rivals == (rival,)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no parameter 'price'; did you mean 'prices'"):
+    with pytest.raises(ValueError, match="unexpected keyword argument 'price'; did you mean 'prices'"):
         recgym.make_scenario("DynamicPricing-v0", price=(1.0,))
 
 

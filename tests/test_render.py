@@ -52,7 +52,7 @@ def test_pictures_of_a_single_environment(id: str, parameters: dict[str, Any]) -
 def test_pictures_of_a_batch(id: str, device: str) -> None:
     pytest.importorskip("matplotlib")
     for mode, rows in (("rgb_array", 1), ("ansi", 6)):
-        env = vector(id, rows, render_mode=mode, horizon=3, device=device)
+        env = vector(id, rows, render_mode=mode, horizon=3, device=device, autoreset_mode="SameStep")
         env.reset(seed=1)
         for t in range(5):
             env.step(np.zeros(env.action_space.shape, dtype=np.int64))

@@ -224,7 +224,7 @@ def test_the_number_of_a_rollout_decides_its_tasks() -> None:
 @pytest.mark.parametrize(
     "variants, message",
     [
-        ([{"armz": 2}], "variant {'armz': 2}: Bandit has no parameter 'armz'; did you mean 'arms'"),
+        ([{"armz": 2}], "variant {'armz': 2}: Bandit got an unexpected keyword argument 'armz'; did you mean 'arms'"),
         ([{"arms": 0}], "arms must be a whole number"),
         (
             [{}, {"statistics": False}],

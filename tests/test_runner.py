@@ -68,7 +68,10 @@ def test_each_row_keeps_its_own_clock(id: str, mode: str, device: str, horizon: 
             time = np.where(pending, 0, time + 1)
             pending = time == horizon
             assert (reward[started] == 0).all()
+            tasks = info.pop("task", {})
+            np.testing.assert_array_equal(to_numpy(info.pop("_task", started)), started)  # none where none begins
             assert all((to_numpy(value)[started] == 0).all() for value in info.values())
+            assert all((to_numpy(value)[~started] == 0).all() for value in tasks.values())
         else:
             time = time + 1
             pending = time == horizon

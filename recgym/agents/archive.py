@@ -42,6 +42,10 @@ HEADER: dict[str, tuple[type, ...]] = {  # what a header must have
 }
 LATER: dict[str, Any] = {"spaces": None, "own": None}  # what the first files lack
 LIBRARIES = ("gymnasium", "numpy", "stable_baselines3", "sb3_contrib", "torch", "safetensors")
+IS_SB3 = (
+    "looks like a file of Stable-Baselines3, which holds pickles and is not read here: load it with the algorithm that "
+    "saved it, such as PPO.load, and keep it with recgym.agents.save"
+)
 DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -165,6 +169,9 @@ def read_archive(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tens
     name = path
     path = find_archive(path)
     if not path.is_file():
+        zipped = Path(f"{name}.zip")
+        if zipped.is_file():
+            raise ValueError(f"{name}: no such checkpoint, but {zipped} {IS_SB3}")
         raise FileNotFoundError(f"{name}: no such checkpoint; a run keeps its own in its folder under logs/")
     content = path.read_bytes()
     if len(content) < 9:

@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_wrapper
 
 import recgym
 from recgym.layout import Layout
@@ -94,11 +94,21 @@ def horizon_of(env: VecEnv, layout: Layout | None) -> int | None:
 
 
 def check_raw(env: VecEnv) -> None:
-    """Refuse observations that VecNormalize changes.
+    """Refuse a wrapper that changes observations whose fields are read by their layout.
 
     Raises:
-        ValueError: says what to do instead.
+        ValueError: says which, and what to do instead.
     """
+    layout = attribute_of(env, "layout")
+    if not isinstance(layout, Layout):
+        return
+    shape, named = env.observation_space.shape, layout.sizes[2]
+    if shape != (named,):
+        wrapper = type(env).__name__ if isinstance(env, VecEnvWrapper) else "a wrapper"
+        raise ValueError(
+            f"{wrapper} shows observations of shape {shape}, and the environment's layout names {named} numbers: "
+            "MetaPPO reads the fields of the layout and remembers the trial itself, so leave the wrapper out"
+        )
     normalised = unwrap_vec_wrapper(env, VecNormalize)
     if normalised is not None and normalised.norm_obs:
         raise ValueError(

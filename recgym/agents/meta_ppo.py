@@ -128,10 +128,9 @@ class MetaPPO(OnPolicyAlgorithm):
     # --- setting up ---
     def _setup_model(self) -> None:
         assert self.env is not None
+        check_raw(self.env)
         layout = layout_of(self.env)
-        if layout is not None:
-            check_raw(self.env)
-        else:  # it looks back over the whole rollout, unless told otherwise
+        if layout is None:  # it looks back over the whole rollout, unless told otherwise
             longest = max(TransformerOptions.context_length, self.options.n_steps or 0)
             self.policy_kwargs = {"context_length": longest, **self.policy_kwargs}
         optimizer = {"weight_decay": self.options.weight_decay, **self.policy_kwargs.get("optimizer_kwargs", {})}
@@ -151,8 +150,7 @@ class MetaPPO(OnPolicyAlgorithm):
             ValueError: options of learning do not fit the environment (says which).
         """
         assert self.env is not None
-        if self.policy.layout is not None:
-            check_raw(self.env)
+        check_raw(self.env)
         horizon = horizon_of(self.env, self.policy.layout)
         self.n_steps = self.options.n_steps or horizon or STEPS
         if horizon and self.n_steps % horizon:

@@ -24,6 +24,11 @@ from recgym.layout import Layout
 
 __all__ = ["TransformerPolicy", "observation_rows", "starting_rows"]
 
+OTHER_SIZES = (
+    "; the same weights play other numbers of candidates and decisions: load them for these, as in "
+    "load_pretrained(id, arms=20) or load(path, env=...)"
+)
+
 
 class TransformerPolicy(ActorCriticPolicy):
     """Scores candidates in context and remembers the trial; `MetaPPO` trains it.
@@ -179,7 +184,9 @@ class TransformerPolicy(ActorCriticPolicy):
             ValueError: observation or memory of another shape than expected, or an observation that is not finite.
         """
         self.set_training_mode(False)
-        array, single = observation_rows(to_numpy(observation), self.observation_space.shape or ())
+        array, shape = to_numpy(observation), self.observation_space.shape or ()
+        other_size = self.layout is not None and array.ndim and not (array.shape[-1] - shape[-1]) % self.layout.sizes[1]
+        array, single = observation_rows(array, shape, OTHER_SIZES if other_size else "")
         batch = torch.tensor(array, device=self.device)  # a copy: the memory may keep a part of it
         starts = self._starts(len(array), state, episode_start)
         with torch.no_grad():
@@ -236,18 +243,19 @@ class TransformerPolicy(ActorCriticPolicy):
 
 
 # --- what `predict` is given -----------------------------------------------------------------------------------------
-def observation_rows(array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, bool]:
+def observation_rows(array: np.ndarray, shape: tuple[int, ...], advice: str = "") -> tuple[np.ndarray, bool]:
     """Observations [B, ...] that can be acted on, and whether a single one was given.
 
     Args:
         array: one observation, or one for each row.
         shape: of one.
+        advice: what to do about another shape, for the error.
 
     Raises:
         ValueError: another shape, no rows, or numbers that are not finite (says which row).
     """
     if array.shape[-len(shape) :] != shape or array.ndim > len(shape) + 1:
-        raise ValueError(f"observations must have shape {shape} or (rows, *{shape}), got {array.shape}")
+        raise ValueError(f"observations must have shape {shape} or (rows, *{shape}), got {array.shape}{advice}")
     single = array.ndim == len(shape)
     array = array[None] if single else array
     if not len(array):
