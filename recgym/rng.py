@@ -10,8 +10,9 @@ import numpy as np
 
 from recgym.arrays import Array, Rng, Seed, clip
 
-__all__ = ["START", "STEP", "TASK", "NumpyRng", "TorchRng", "beta", "make_rng"]
+__all__ = ["START", "STEP", "TASK", "NumpyRng", "TorchRng", "beta", "make_rng", "seed_of"]
 
+WORD = 2**64 - 1
 TASK, START, STEP = range(3)  # the streams of one seed: which task, how it starts, what happens in it
 
 
@@ -58,7 +59,10 @@ class NumpyRng:
 
 
 class TorchRng:
-    """One torch generator on `device`, reseeded for every (stream, step)."""
+    """Tensors on `device`: on the CPU the streams of `NumpyRng`, on a GPU those of one generator, reseeded each time.
+
+    torch's generator for the CPU takes 32 bits of a seed, so that different keys would be the same stream.
+    """
 
     def __init__(self, seed: Seed = None, *, device: Any = "cpu") -> None:
         import torch  # the only place in this module that needs it
@@ -72,11 +76,20 @@ class TorchRng:
         if self.device.type == "cuda" and (self.device.index or 0) >= (found := torch.cuda.device_count()):
             gpus = f"{found} GPU(s)" if found else "no GPU"
             raise ValueError(f"device {str(device)!r}: torch {torch.__version__} finds {gpus} here; use device='cpu'")
-        self._generator = torch.Generator(self.device)
-        self.seed(seed)
+        self._host = NumpyRng(seed)  # keeps the key, and draws where the device is the CPU
+        self._generator = None if self.device.type == "cpu" else torch.Generator(self.device)
 
     def seed(self, seed: Seed) -> None:
-        self.key = np.random.SeedSequence(seed).generate_state(2, np.uint64).view(np.int64)
+        self._host.seed(seed)
+
+    @property
+    def key(self) -> np.ndarray:
+        """The seed as it is kept in checkpoints: int64 [2]."""
+        return self._host.key
+
+    @key.setter
+    def key(self, key: np.ndarray) -> None:
+        self._host.key = key
 
     def __getstate__(self) -> dict[str, Any]:  # neither a module nor a generator can be pickled
         return {"device": str(self.device), "key": self.key}
@@ -86,28 +99,50 @@ class TorchRng:
         self.key = state["key"]
 
     def rekey(self, stream: int, step: int) -> None:
-        # The CPU engine takes 32 bits of a seed: a bijection of them (the finaliser of MurmurHash3) keeps
-        # all (stream, step) of one key apart, the upper half adds the key's own bits on a GPU.
-        low = (int(self.key[0]) + 4 * step + stream) & 0xFFFFFFFF
-        low = ((low ^ (low >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
-        low = ((low ^ (low >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
-        self._generator.manual_seed((int(self.key[1]) & 0x7FFFFFFF) << 32 | (low ^ (low >> 16)))
+        if self._generator is None:
+            self._host.rekey(stream, step)
+        else:
+            self._generator.manual_seed(seed_of(self.key, stream, step))
 
     def uniform(self, shape: tuple[int, ...]) -> Array:
+        if self._generator is None:
+            return self._torch.from_numpy(self._host.uniform(shape))
         return self._torch.rand(shape, generator=self._generator, device=self.device)
 
     def normal(self, shape: tuple[int, ...]) -> Array:
+        if self._generator is None:
+            return self._torch.from_numpy(self._host.normal(shape))
         return self._torch.randn(shape, generator=self._generator, device=self.device)
 
     def poisson(self, rate: Array) -> Array:
+        if self._generator is None:
+            return self._torch.from_numpy(self._host.poisson(rate.numpy()))
         return self._torch.poisson(rate, generator=self._generator).to(self._torch.int64)
 
     def binomial(self, count: Array, probability: Array) -> Array:
+        if self._generator is None:
+            return self._torch.from_numpy(self._host.binomial(count.numpy(), probability.numpy()))
         drawn = self._torch.binomial(count.to(probability.dtype), probability, generator=self._generator)
         return drawn.to(self._torch.int64)
 
     def gamma(self, shape: Array) -> Array:
+        if self._generator is None:
+            return self._torch.from_numpy(self._host.gamma(shape.numpy()))
         return self._torch._standard_gamma(shape, generator=self._generator)
+
+
+def seed_of(key: np.ndarray, stream: int, step: int) -> int:
+    """64 bits for a generator that takes a seed alone: every bit of the key counts, and (stream, step) stay apart.
+
+    The finaliser of SplitMix64 (Steele, Lea & Flood 2014) is a bijection, so that all seeds of one key are different.
+    """
+    mixed = 0
+    for part in (*(int(word) & WORD for word in key), 4 * step + stream):
+        mixed = (mixed + part * 0x9E3779B97F4A7C15) & WORD
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & WORD
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & WORD
+        mixed ^= mixed >> 31
+    return mixed
 
 
 def make_rng(device: Any = "cpu", seed: Seed = None) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recgym.arrays import to_numpy
-from recgym.rng import START, STEP, TASK, NumpyRng, TorchRng, beta
+from recgym.rng import START, STEP, TASK, NumpyRng, TorchRng, beta, seed_of
 from tests.registry import every_device, rng_on
 
 
@@ -161,17 +161,57 @@ def test_seeds(device: str) -> None:
     assert len(np.unique(several, axis=0)) == len(several)
 
 
-def test_torch_keys_do_not_collide() -> None:
-    """The CPU engine takes 32 bits of the seed: all (stream, step) of a run must differ in them."""
+@every_device
+@pytest.mark.parametrize("one, other", [(157_670, 463_490)])
+def test_seeds_that_agree_in_32_bits_of_the_key_are_different_environments(device: str, one: int, other: int) -> None:
+    rng, again = rng_on(device, one), rng_on(device, other)
+    mask = 2**32 - 1
+    assert int(rng.key[0]) & mask == int(again.key[0]) & mask  # all that torch's generator for the CPU looks at
+    for stream in (TASK, START, STEP):
+        rng.rekey(stream, 0), again.rekey(stream, 0)
+        assert not np.array_equal(to_numpy(rng.uniform((4,))), to_numpy(again.uniform((4,))))
+
+
+def test_torch_on_the_cpu_draws_what_numpy_draws() -> None:
     pytest.importorskip("torch")
-    for seed in (0, 1):
-        rng = TorchRng(seed)
-        seeds = set()
-        for step in range(33_334):
-            for stream in (TASK, START, STEP):
-                rng.rekey(stream, step)
-                seeds.add(rng._generator.initial_seed() & 0xFFFFFFFF)
-        assert len(seeds) == 3 * 33_334
+    rngs = NumpyRng(3), TorchRng(3)
+    for rng in rngs:
+        rng.rekey(STEP, 5)
+    rate, probability = (full(rngs[0], value, 9) for value in (40.0, 0.3))
+    for name, values in (
+        ("uniform", [(2, 3)]), ("normal", [(5,)]), ("gamma", [rate]), ("poisson", [rate]),
+        ("binomial", [np.arange(9), probability]),
+    ):  # fmt: skip
+        ours, theirs = (
+            getattr(rng, name)(*(value if isinstance(value, tuple) else rng.xp.asarray(value) for value in values))
+            for rng in rngs
+        )
+        np.testing.assert_array_equal(ours, to_numpy(theirs))
+
+
+def test_every_bit_of_a_key_counts_in_64() -> None:
+    """What a GPU's generator is seeded with."""
+    key = np.random.SeedSequence(5).generate_state(2, np.uint64).view(np.int64)
+    seeds = {seed_of(key, stream, step) for step in range(33_334) for stream in (TASK, START, STEP)}
+    assert len(seeds) == 3 * 33_334 and min(seeds) >= 0 and max(seeds) < 2**64
+    plain = seed_of(key, STEP, 9)
+    flips = [(word, bit) for word in range(2) for bit in range(64)]
+    changed = []
+    for word, bit in flips:
+        other = key.view(np.uint64).copy()
+        other[word] ^= np.uint64(1 << bit)
+        changed.append(seed_of(other.view(np.int64), STEP, 9))
+    assert len({plain, *changed}) == 129
+    distances = [(plain ^ seed).bit_count() for seed in changed]
+    assert abs(np.mean(distances) - 32) < 4 * 4 / math.sqrt(
+        128
+    )  # half of the bits, each with its coin: 4 standard errors
+
+
+@pytest.mark.slow
+def test_all_training_seeds_are_different_environments() -> None:
+    keys = [np.random.SeedSequence(seed).generate_state(2, np.uint64).view(np.int64) for seed in range(1_000_000)]
+    assert len({key.tobytes() for key in keys}) == len({seed_of(key, TASK, 0) for key in keys}) == 1_000_000
 
 
 def test_numpy_keys_set_the_counter() -> None:
