@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import math
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 __all__ = ["check_writable", "write_atomically", "write_json"]
 
+ABANDONED = 60.0  # seconds since anybody wrote to a temporary file
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write the whole file or nothing: to one beside it, flushed to disk, then renamed. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -27,6 +33,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed writers of this file have left beside it; a younger file may still be being written."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}-*.tmp"):
+        with contextlib.suppress(OSError):  # another writer was faster
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                left.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from recgym.arrays import Array, Rng, Seed, clip
 
-__all__ = ["START", "STEP", "TASK", "NumpyRng", "TorchRng", "beta", "make_rng", "seed_of"]
+__all__ = ["START", "STEP", "TASK", "NumpyRng", "TorchRng", "beta", "check_gpu", "make_rng", "seed_of"]
 
 WORD = 2**64 - 1
 TASK, START, STEP = range(3)  # the streams of one seed: which task, how it starts, what happens in it
@@ -65,7 +65,7 @@ class TorchRng:
     """
 
     def __init__(self, seed: Seed = None, *, device: Any = "cpu") -> None:
-        import torch  # the only place in this module that needs it
+        import torch
 
         self._torch = torch
         self.xp = array_api_compat.array_namespace(torch.empty(0))
@@ -73,9 +73,7 @@ class TorchRng:
             self.device = torch.device(device)
         except (RuntimeError, TypeError):
             raise ValueError(f"device {device!r} is not known; use 'cpu', 'torch', 'cuda' or 'cuda:N'") from None
-        if self.device.type == "cuda" and (self.device.index or 0) >= (found := torch.cuda.device_count()):
-            gpus = f"{found} GPU(s)" if found else "no GPU"
-            raise ValueError(f"device {str(device)!r}: torch {torch.__version__} finds {gpus} here; use device='cpu'")
+        check_gpu(self.device)
         self._host = NumpyRng(seed)  # keeps the key, and draws where the device is the CPU
         self._generator = None if self.device.type == "cpu" else torch.Generator(self.device)
 
@@ -143,6 +141,22 @@ def seed_of(key: np.ndarray, stream: int, step: int) -> int:
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & WORD
         mixed ^= mixed >> 31
     return mixed
+
+
+def check_gpu(device: Any) -> None:
+    """Refuse a GPU that is not here.
+
+    Args:
+        device: a `torch.device`.
+
+    Raises:
+        ValueError: names it, and says what torch finds.
+    """
+    import torch
+
+    if device.type == "cuda" and (device.index or 0) >= (found := torch.cuda.device_count()):
+        gpus = f"{found} GPU(s)" if found else "no GPU"
+        raise ValueError(f"device {str(device)!r}: torch {torch.__version__} finds {gpus} here; use device='cpu'")
 
 
 def make_rng(device: Any = "cpu", seed: Seed = None) -> Any:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
+from recgym.agents import MetaPPO
 from recgym.agents.algorithms import build
 from recgym.agents.arguments import plain_schedule
 from recgym.agents.checkpoint import load, read, save
@@ -71,3 +74,19 @@ def test_a_linear_schedule_comes_back(tmp_path: Path) -> None:
     path = save(tmp_path / "agent", model, arguments=given)
     assert read(path)[0]["arguments"] == {**SMALL["ppo"], "learning_rate": "lin_0.001", "clip_range": 0.2}
     assert isinstance(load(path).learning_rate, LinearSchedule)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("algo", SMALL)
+def test_a_gpu_that_is_not_here_is_refused_as_by_environments(algo: str) -> None:
+    """Stable-Baselines3 takes the CPU instead and says nothing."""
+    env = make_vec_env("RecBandit-v0", 2)
+    for device in ("cuda", "cuda:3"):
+        with pytest.raises(ValueError, match="finds no GPU here; use device='cpu'") as theirs:
+            make_vec_env("RecBandit-v0", 2, device=device)
+        with pytest.raises(ValueError, match=re.escape(str(theirs.value))):
+            build(algo, env, SMALL[algo], device=device)
+        with pytest.raises(ValueError, match=re.escape(str(theirs.value))):
+            MetaPPO("TransformerPolicy", env, device=device)
+    with pytest.raises(ValueError, match="device 'gpu' is not known"):
+        build(algo, env, SMALL[algo], device="gpu")

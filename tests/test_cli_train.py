@@ -69,6 +69,7 @@ def test_a_whole_run_and_its_evaluation(algo: str, command: Any, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.filterwarnings("ignore:imitation of")
 def test_options_that_contradict_a_resumed_run_are_refused(command: Any, tmp_path: Path) -> None:
     command("train", "-n", "80", *TINY, "--tensorboard-log", str(tmp_path))
     file = str(checkpoint_in(tmp_path))
@@ -162,6 +163,7 @@ def test_scenario_of_ones_own_trains_and_goes_on(kiosk: str, command: Any, tmp_p
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.filterwarnings("ignore:imitation of")
 def test_gymnasiums_module_prefix_changes_nothing(command: Any, tmp_path: Path) -> None:
     command("train", "--env", "recgym:RecBandit-v0", "-n", "80", *TINY, "--tensorboard-log", str(tmp_path))
     assert weights(checkpoint_in(tmp_path))[0] == 80

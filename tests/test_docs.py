@@ -63,8 +63,8 @@ def test_a_tutorial_runs_in_an_empty_folder(path: Path, tmp_path: Path, monkeypa
 
 
 def shorter(training: re.Match[str]) -> str:
-    """A twelfth of the training: the test is of the program, and the notebook shows what it gives."""
-    return "learn(12_800" if training[1] == "learn" else "pretrain_steps=6_400"
+    """A part of the training: the test is of the program, and the notebook shows what it gives."""
+    return "learn(19_200" if training[1] == "learn" else "pretrain_steps=12_800"
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)

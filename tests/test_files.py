@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,13 @@ def test_places_that_cannot_be_written_are_refused_beforehand(tmp_path: Path) ->
     ):
         with pytest.raises(OSError, match=reason):
             check_writable(path)
+
+
+def test_what_a_killed_writer_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    left, young, foreign = (tmp_path / name for name in (".report-abc.tmp", ".report-def.tmp", ".other-abc.tmp"))
+    for path in (left, young, foreign):
+        path.write_text("half")
+    for path in (left, foreign):
+        os.utime(path, (time.time() - 100,) * 2)
+    write_json(tmp_path / "report.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other-abc.tmp", ".report-def.tmp", "report.json"]

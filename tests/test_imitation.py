@@ -20,7 +20,7 @@ from recgym.sb3 import RecVecEnv
 from tests.small_agents import Log, bandit, cart_pole, meta, singles
 from tests.toys import Shelf
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore:imitation of")]
 
 
 def test_labels_are_uniform_over_ties() -> None:
@@ -87,7 +87,7 @@ def test_an_expert_is_imitated_and_then_left(env: Callable[..., Any]) -> None:
     assert ["train/loss" in update for update in log.updates] == [False] * 8 + [True] * 2
     assert log["imitation/loss"][-1] < log["imitation/loss"][0] - 0.1
     assert log["imitation/agreement"][-1] > max(0.9, log["imitation/agreement"][0])
-    rates = [0.02 * max(1.0 - i / 8, 0.01) for i in range(1, 9)]
+    rates = [0.02 * (1.0 - i / 8) for i in range(8)]
     assert log["imitation/learning_rate"] == pytest.approx(rates)
     assert model.training_counters() == {"rollouts": 10, "pretrained": 8 * rows, "seed": 0}
     states = model.policy.optimizer.state.values()
@@ -137,7 +137,7 @@ def test_staying_near_the_expert() -> None:
     meta(bandit(32), expert="gittins", expert_coef=50.0, learning_rate=0.01, n_epochs=4).learn(3 * 160, log)
     assert log["train/expert_agreement"][1] > log["train/expert_agreement"][0]
     assert log["train/expert_divergence"][1] < log["train/expert_divergence"][0]
-    assert log["train/expert_coef"] == pytest.approx([50.0 * 2 / 3, 50.0 / 3, 0.0])
+    assert log["train/expert_coef"] == pytest.approx([50.0, 50.0 * 2 / 3, 50.0 / 3])
     alone = meta(bandit(32), expert="gittins", expert_coef=0.0)
     assert alone._arenas[0].expert is None
 
@@ -182,3 +182,25 @@ def test_the_expert_is_asked_only_where_its_answer_is_used() -> None:
     model.learn(20)
     model._arenas[0].expert.label = lambda *_: pytest.fail("nobody listens")
     model.learn(20, reset_num_timesteps=False)
+
+
+@pytest.mark.filterwarnings("error:imitation of")
+def test_imitation_of_few_rollouts_has_the_rate_that_was_asked_for_and_a_warning() -> None:
+    """The rate falls from rollout to rollout; one that were read at their end would be 0 where there is one alone."""
+    for rollouts, falls in ((1, [1.0]), (2, [1.0, 0.5]), (4, [1.0, 0.75, 0.5, 0.25])):
+        log, steps = Log(), 160 * rollouts
+        model = meta(bandit(32), expert="gittins", pretrain_steps=steps, pretrain_learning_rate=0.02)
+        if rollouts < 2:
+            with pytest.warns(UserWarning, match="imitation of 160 decisions is less than 2 rollouts of 160"):
+                model.learn(steps, log)
+        else:
+            model.learn(steps, log)
+        assert log["imitation/learning_rate"] == pytest.approx([0.02 * share for share in falls])
+
+
+def test_what_is_planned_is_what_is_played() -> None:
+    for steps, total in ((0, 161), (1, 500), (200, 100), (330, 1000)):
+        model = meta(bandit(32), expert="gittins", pretrain_steps=steps)
+        played, imitated = model.plan(total)
+        model.learn(total)
+        assert (played, imitated) == (model.num_timesteps, model.training_counters()["pretrained"])

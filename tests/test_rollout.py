@@ -38,7 +38,7 @@ from tests.small_agents import (
 )
 from tests.toys import Shelf
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore:imitation of")]
 
 
 @pytest.mark.parametrize("env", [bandit, lambda: bandit(device="torch"), cart_pole])

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,34 @@ def test_killed_and_interrupted_runs_resume_bit_identical(
         command("train", "-i", str(file), "--trials", "200", "--eval-trials", "50")
         assert_same(checkpoint_in(tmp_path / "whole"), file)
         evaluations = steps_of(file.parent, "eval/return")
-        stop = {"kill": [], "interrupt": [168]}[name]  # training that is stopped ends with an evaluation
-        assert evaluations == [0, *stop, 640], "what was evaluated is not evaluated again"
+        assert evaluations == [0, 640], "what was evaluated is not evaluated again, and nobody waits after a stop"
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_signals_save_as_ctrl_c_does(number: int, command: Any, tmp_path: Path) -> None:
+    common = ["-n", "640", "--save-freq", "0", "--num-threads", "1", *TINY, "--tensorboard-log", str(tmp_path)]
+    program = FATAL_STEP.replace("SIGKILL", signal.Signals(number).name)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *common],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "stopping after this update" in done.stderr and "interrupted; saved after 400 timesteps" in done.stdout
+    assert weights(checkpoint_in(tmp_path))[0] == 400
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_in_another_thread_is_as_one_in_the_main_thread(command: Any, tmp_path: Path) -> None:
+    common = ["-n", "160", "--num-threads", "1", *TINY, "--tensorboard-log"]
+    thread = threading.Thread(target=command, args=("train", *common, str(tmp_path / "thread")))
+    thread.start()
+    thread.join()
+    command("train", *common, str(tmp_path / "main"))
+    assert_same(checkpoint_in(tmp_path / "main"), checkpoint_in(tmp_path / "thread"))
 
 
 @pytest.mark.usefixtures("no_pictures")

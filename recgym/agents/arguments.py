@@ -15,8 +15,9 @@ from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, Line
 from stable_baselines3.common.vec_env import VecEnv
 
 from recgym.agents.options import SCHEDULES, MetaPPOOptions
+from recgym.rng import check_gpu
 
-__all__ = ["construct", "json_values", "plain_arguments", "plain_schedule", "writable_options"]
+__all__ = ["check_device", "construct", "json_values", "plain_arguments", "plain_schedule", "writable_options"]
 
 ACTIVATIONS = ("ReLU", "Tanh", "GELU", "SiLU")  # names that a file may give
 
@@ -94,6 +95,21 @@ def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def check_device(device: torch.device | str) -> None:
+    """Refuse a GPU that is not here: Stable-Baselines3 would take the CPU and say nothing.
+
+    Raises:
+        ValueError: there is no such device, or torch does not find it here.
+    """
+    if device == "auto":
+        return
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device {device!r} is not known; use 'auto', 'cpu', 'cuda' or 'cuda:N'") from None
+    check_gpu(found)
+
+
 def construct(kind: type, env: VecEnv, arguments: Mapping[str, Any], *, device: str, seed: int | None) -> Any:
     """An algorithm of a class from plain values.
 
@@ -106,8 +122,9 @@ def construct(kind: type, env: VecEnv, arguments: Mapping[str, Any], *, device: 
         seed: of the algorithm; None leaves the global generators as they are.
 
     Raises:
-        ValueError: no policy is named, an unknown activation, or "lin_" without a number.
+        ValueError: no policy is named, an unknown activation, "lin_" without a number, or a GPU that is not here.
     """
+    check_device(device)
     if "policy" not in arguments:
         raise ValueError("the arguments name no policy")
     values = {key: _schedule(key, value) for key, value in arguments.items()}

@@ -61,6 +61,7 @@ class EvaluationCallback(BaseCallback):
         self.names = list(dict.fromkeys(("random", *baselines, *ends)))
         self.hyperparameters = hyperparameters
         self.last_evaluation = -1  # timesteps; kept in checkpoints
+        self.stopped = False  # training ends before its time, and whoever stopped it is waiting
         self._baselines: dict[str, Trials] = {}
         # [B, 1 + M] decisions and sums of the trials under way
         self._running = np.zeros((0, 1 + len(self.scenario.objectives)))
@@ -117,7 +118,7 @@ class EvaluationCallback(BaseCallback):
             self.evaluate()
 
     def _on_training_end(self) -> None:
-        if self.num_timesteps != self.last_evaluation:
+        if self.num_timesteps != self.last_evaluation and not self.stopped:
             self.evaluate()
 
     def evaluate(self) -> Trials:
@@ -184,7 +185,7 @@ class CheckpointCallback(BaseCallback):
         due = self.every and self.model.num_timesteps - (self.last_save or self._first) >= self.every
         if self.stop or due:
             self.save()
-            self.early = self.stop
+            self.early = self.evaluation.stopped = self.stop
 
     def _on_step(self) -> bool:
         return not self.early

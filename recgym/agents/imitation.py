@@ -7,6 +7,7 @@ imitating it gives Thompson sampling (Lee et al. 2023, "Supervised pretraining c
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from recgym.arrays import to_numpy
 from recgym.baselines import make_baseline
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["Expert", "follow_expert", "imitation_loss", "label_entropy"]
+__all__ = ["Expert", "follow_expert", "imitation_loss", "label_entropy", "warn_of_short_imitation"]
+
+FEW = 2  # rollouts
 
 
 class Expert:
@@ -101,3 +104,18 @@ def label_entropy(labels: Tensor, present: Tensor | None = None) -> Tensor:
     if not labels.is_floating_point():
         return torch.zeros((), device=labels.device)
     return mean_present(torch.special.entr(labels).sum(dim=-1), present)
+
+
+def warn_of_short_imitation(imitated: int, rollout: int) -> None:
+    """Warn where imitation ends before there is much of it: each rollout is one update.
+
+    Args:
+        imitated: decisions that imitate.
+        rollout: decisions of one.
+    """
+    if 0 < imitated < FEW * rollout:
+        warnings.warn(
+            f"imitation of {imitated:,} decisions is less than {FEW} rollouts of {rollout:,}, and each is one update: "
+            "give more pretrain_steps and timesteps, or fewer environments",
+            stacklevel=3,
+        )

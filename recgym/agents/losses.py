@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["mean_present", "measure_change", "normalise", "policy_loss", "value_loss"]
+__all__ = ["mean_present", "measure_change", "normalise", "note", "policy_loss", "value_loss"]
 
 MIN_DEVIATION = 1e-8  # advantages that are all alike stay finite
 
@@ -56,3 +56,9 @@ def value_loss(
 ) -> Tensor:
     """Mean squared error, in units of one decision's reward where the decisions left are known."""
     return mean_present(((values - returns) / decisions_left).square(), present)
+
+
+def note(logs: dict[str, list[float]], **values: Tensor) -> None:
+    """Keep the figures of a minibatch, by name, for the mean over an update."""
+    for name, value in values.items():
+        logs.setdefault(name, []).append(float(value.detach()))

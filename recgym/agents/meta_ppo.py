@@ -22,16 +22,16 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from recgym.agents import archive, losses
-from recgym.agents.arguments import json_values, writable_options
+from recgym.agents.arguments import check_device, json_values, writable_options
 from recgym.agents.buffer import Batch, TrialBuffer
 from recgym.agents.distribution import PlackettLuce
 from recgym.agents.environments import check_raw, check_shown, horizon_of, layout_of, spaces_of
-from recgym.agents.imitation import imitation_loss, label_entropy
+from recgym.agents.imitation import imitation_loss, label_entropy, warn_of_short_imitation
 from recgym.agents.model_file import load_model, save_model
 from recgym.agents.options import MetaPPOOptions, Option, TransformerOptions, takes_options
 from recgym.agents.pictures import policy_figures
 from recgym.agents.policy import TransformerPolicy
-from recgym.agents.rollout import Arena, Collector, check_length, make_arenas
+from recgym.agents.rollout import Arena, Collector, check_length, make_arenas, plan_rollouts
 from recgym.agents.training_state import check_counters
 from recgym.evaluation import own_luck
 
@@ -41,7 +41,6 @@ NAME = "meta_ppo"  # of the algorithm in files
 STEPS = 128  # decisions per environment and update without a Layout
 BY_POSITION = 7  # options that SB3's algorithms also take by position, up to clip_range
 MAX_DIVERGENCE = 1.5  # times target_kl, where an update ends early
-MIN_IMITATION_RATE = 0.01  # share of pretrain_learning_rate that the last decisions of imitation are learned with
 SelfMetaPPO = TypeVar("SelfMetaPPO", bound="MetaPPO")
 
 
@@ -92,6 +91,7 @@ class MetaPPO(OnPolicyAlgorithm):
     ) -> None:
         if env is None:
             raise ValueError("MetaPPO needs an environment")
+        check_device(device)
         self.options = options
         super().__init__(
             policy,
@@ -119,6 +119,7 @@ class MetaPPO(OnPolicyAlgorithm):
         self._prepared: VecEnv | None = None  # the environment that the arenas were made for
         self._rollouts = 0  # made so far: decides whose turn it is among the variants
         self._pretrained = 0  # decisions that imitated the expert
+        self._began = 0  # timesteps when the last rollout began: schedules are read there
         self._imitating = False
         self._seconds = {"rollout": 0.0, "update": 0.0}
         if _init_setup_model:
@@ -212,6 +213,7 @@ class MetaPPO(OnPolicyAlgorithm):
             ValueError: a reward is not finite, or the trials of the rows do not begin together.
         """
         started = time.perf_counter()
+        self._began = self.num_timesteps
         arena = self._arenas[self._rollouts % len(self._arenas)]
         self.rollout_buffer = arena.buffer
         self._imitating = self._pretrained < self.options.pretrain_steps
@@ -246,8 +248,7 @@ class MetaPPO(OnPolicyAlgorithm):
         started = time.perf_counter()
         self.policy.set_training_mode(True)
         arena = self._arenas[(self._rollouts - 1) % len(self._arenas)]
-        decisions = arena.buffer.buffer_size * arena.env.num_envs
-        batch_size = max(1, (self.options.batch_size or decisions // 4) // arena.length)
+        batch_size = max(1, (self.options.batch_size or arena.decisions // 4) // arena.length)
         if self._imitating:
             self._imitate(arena, batch_size)
         else:
@@ -258,9 +259,10 @@ class MetaPPO(OnPolicyAlgorithm):
 
     def _imitate(self, arena: Arena, batch_size: int) -> None:
         options = self.options
-        remaining = max(0.0, 1.0 - self._pretrained / options.pretrain_steps)
+        before = self._pretrained - arena.decisions  # a rate read at the end would be 0 where one rollout is all
+        rate = options.pretrain_learning_rate * (1.0 - before / options.pretrain_steps)
         for group in self.policy.optimizer.param_groups:
-            group["lr"] = options.pretrain_learning_rate * max(remaining, MIN_IMITATION_RATE)
+            group["lr"] = rate
         count = min(options.batch_decisions or arena.length, arena.length)
         logs: dict[str, list[float]] = {}
         for _ in range(max(1, round(options.pretrain_epochs * arena.length / count))):
@@ -269,12 +271,12 @@ class MetaPPO(OnPolicyAlgorithm):
                 loss, agreement = imitation_loss(distribution, batch.labels, present)
                 value_loss = self._value_loss(values, batch, present)
                 norm = self._descend(loss + options.vf_coef * value_loss)
-                _note(logs, loss=loss, agreement=agreement, value_loss=value_loss, grad_norm=norm)
+                losses.note(logs, loss=loss, agreement=agreement, value_loss=value_loss, grad_norm=norm)
         self._n_updates += 1
         for name, numbers in logs.items():
             self.logger.record(f"imitation/{name}", np.mean(numbers))
-        self.logger.record("imitation/learning_rate", self.policy.optimizer.param_groups[0]["lr"])
-        if remaining <= 0.0:  # moments of another loss would mislead PPO
+        self.logger.record("imitation/learning_rate", rate)
+        if self._pretrained >= options.pretrain_steps:  # moments of another loss would mislead PPO
             self.policy.optimizer.state.clear()
 
     def _optimise(self, arena: Arena, batch_size: int) -> None:
@@ -299,15 +301,15 @@ class MetaPPO(OnPolicyAlgorithm):
                     cross_entropy, agreement = imitation_loss(distribution, batch.labels, present)
                     loss = loss + expert_coef * cross_entropy
                     divergence = cross_entropy - label_entropy(batch.labels, present)
-                    _note(logs, expert_divergence=divergence, expert_agreement=agreement)
+                    losses.note(logs, expert_divergence=divergence, expert_agreement=agreement)
                 approx_kl, clip_fraction = losses.measure_change(log_ratio, clip_range, present)
-                _note(logs, approx_kl=approx_kl)
+                losses.note(logs, approx_kl=approx_kl)
                 too_far = options.target_kl is not None and float(approx_kl) > MAX_DIVERGENCE * options.target_kl
                 if too_far:
                     break
                 norm = self._descend(loss)
-                _note(logs, policy_gradient_loss=policy_loss, value_loss=value_loss, entropy_loss=entropy_loss)
-                _note(logs, loss=loss, clip_fraction=clip_fraction, grad_norm=norm)
+                losses.note(logs, policy_gradient_loss=policy_loss, value_loss=value_loss, entropy_loss=entropy_loss)
+                losses.note(logs, loss=loss, clip_fraction=clip_fraction, grad_norm=norm)
             self._n_updates += 1
             if too_far:
                 break
@@ -352,8 +354,13 @@ class MetaPPO(OnPolicyAlgorithm):
         return norm
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        """The last rollout may go beyond the total: learning rate and `expert_coef` must not turn negative."""
-        super()._update_current_progress_remaining(min(num_timesteps, total_timesteps), total_timesteps)
+        """As when the last rollout began: learning rate and `expert_coef` of a single one would be 0 at its end."""
+        super()._update_current_progress_remaining(self._began, total_timesteps)
+
+    def plan(self, total_timesteps: int) -> tuple[int, int]:
+        """How many decisions learning for so many more really plays, and how many of them imitate."""
+        imitating = self.options.pretrain_steps - self._pretrained
+        return plan_rollouts(self._arenas, self._rollouts, total_timesteps, imitating)
 
     def learn(
         self: SelfMetaPPO,
@@ -368,6 +375,7 @@ class MetaPPO(OnPolicyAlgorithm):
         assert self.env is not None
         if self._prepared is not self.env:
             self.prepare()
+        warn_of_short_imitation(self._pretrained + self.plan(total_timesteps)[1], self._arenas[0].decisions)
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def figures(self, scenario: Any, *, seed: int, title: str = "") -> dict[str, Any]:
@@ -440,8 +448,3 @@ class MetaPPO(OnPolicyAlgorithm):
 for _field in fields(MetaPPOOptions):
     if _field.name != "n_steps":  # the attribute is the number in use, as in SB3
         setattr(MetaPPO, _field.name, Option(_field.name))
-
-
-def _note(logs: dict[str, list[float]], **values: Tensor) -> None:
-    for name, value in values.items():
-        logs.setdefault(name, []).append(float(value.detach()))

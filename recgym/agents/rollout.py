@@ -23,7 +23,17 @@ from recgym.agents.policy import TransformerPolicy
 from recgym.arrays import to_numpy
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["Arena", "Collector", "Decision", "Turn", "check_length", "check_rewards", "check_trials", "make_arenas"]
+__all__ = [
+    "Arena",
+    "Collector",
+    "Decision",
+    "Turn",
+    "check_length",
+    "check_rewards",
+    "check_trials",
+    "make_arenas",
+    "plan_rollouts",
+]
 
 
 class Arena(NamedTuple):
@@ -33,6 +43,29 @@ class Arena(NamedTuple):
     length: int  # decisions per row that learning sees at once: a trial, or without a Layout the rollout
     buffer: TrialBuffer
     expert: Expert | None
+
+    @property
+    def decisions(self) -> int:
+        """Of a rollout, summed over the rows."""
+        return self.buffer.buffer_size * self.env.num_envs
+
+
+def plan_rollouts(arenas: Sequence[Arena], turn: int, total: int, imitating: int) -> tuple[int, int]:
+    """How many decisions are played until there are at least `total`, and how many of them imitate.
+
+    Args:
+        arenas: which take turns, a whole rollout each.
+        turn: of the first rollout.
+        total: decisions wanted.
+        imitating: decisions that are to imitate, rounded up to whole rollouts.
+    """
+    played = imitated = 0
+    while played < total:
+        decisions = arenas[turn % len(arenas)].decisions
+        imitated += decisions if imitated < imitating else 0
+        played += decisions
+        turn += 1
+    return played, imitated
 
 
 class Decision(NamedTuple):

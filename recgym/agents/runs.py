@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ import torch
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 import recgym
 from recgym.agents.algorithms import build
 from recgym.agents.callbacks import CheckpointCallback, EvaluationCallback
 from recgym.agents.checkpoint import load
+from recgym.agents.meta_ppo import MetaPPO
 from recgym.agents.run_folder import CHECKPOINT, describe_device, make_folder, write_record
 from recgym.agents.run_options import Resumption, RunOptions, arguments_of, options_to_keep
 from recgym.baselines import baselines_for, family_of, left_out
@@ -30,6 +33,7 @@ from recgym.sb3 import RecVecEnv
 
 __all__ = ["RunResult", "train"]
 
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 EVALUATIONS = 10  # of a run, and checkpoints, unless told otherwise
 REPORT = "report.json"
 
@@ -62,7 +66,7 @@ class RunResult(NamedTuple):
 def train(options: RunOptions, *, device: str, resumption: Resumption | None = None) -> RunResult:
     """Train, evaluate on held-out tasks, and leave everything about the run in one folder; prints how it goes.
 
-    The first interrupt (SIGINT) stops after the update, with everything saved; the second at once.
+    The first interrupt (SIGINT, SIGTERM or SIGHUP) stops after the update, with everything saved; the second at once.
 
     Args:
         options: of the run.
@@ -79,7 +83,7 @@ def train(options: RunOptions, *, device: str, resumption: Resumption | None = N
     options = replace(options, log=options.log.resolve() if options.log else None)
     run = _begin(options, device) if resumption is None else _take_up(options, resumption, device)
     write_record(run.folder, options, run.env, {**run.arguments, "n_timesteps": run.total}, device)
-    print(f"training {options.algo} on {options.env} for {run.total:,} timesteps on {describe_device(device)}")
+    print(f"training {options.algo} on {options.env} for {_planned(run)} on {describe_device(device)}")
     print(f"run folder: {run.folder}")
     evaluation, checkpoints = _callbacks(run)
     if resumption is not None:
@@ -110,11 +114,6 @@ def _begin(options: RunOptions, device: str) -> Run:
     values = arguments_of(options)
     total = options.n_timesteps or values["n_timesteps"]
     n_envs = options.n_envs or values["n_envs"]
-    if total < values.get("pretrain_steps", 0):
-        print(
-            f"note: all of -n {total:,} is imitation, and ends before its {values['pretrain_steps']:,} decisions "
-            "and the fall of its learning rate: see --pretrain-steps"
-        )
     arguments = {key: value for key, value in values.items() if key not in ("n_timesteps", "n_envs")}
     env = RecVecEnv(scenario, n_envs, tasks=options.tasks)
     env.seed(options.seed)
@@ -140,6 +139,21 @@ def _take_up(options: RunOptions, resumption: Resumption, device: str) -> Run:
     arguments = header["arguments"]
     total = options.n_timesteps
     return Run(options, options.param, arguments, total, model, env, folder, _registered(options.env))
+
+
+def _planned(run: Run) -> str:
+    """How many decisions will really be played, and what of them is imitation."""
+    model, left = run.model, max(0, run.total - run.model.num_timesteps)
+    if isinstance(model, MetaPPO):
+        played, imitated = model.plan(left)
+        wanted = model.options.pretrain_steps
+        short = f" of {wanted:,} that should: none are left for PPO" if wanted > run.total else ""
+        imitation = f", {imitated:,}{short} imitating {model.options.expert}" if imitated else ""
+        return f"{played:,} timesteps{imitation}"
+    if isinstance(model, OnPolicyAlgorithm):
+        decisions = model.n_steps * run.env.num_envs
+        left = -(-left // decisions) * decisions
+    return f"{left:,} timesteps"
 
 
 def _registered(env: str) -> str | None:
@@ -189,7 +203,13 @@ def _learn(run: Run, evaluation: EvaluationCallback, checkpoints: CheckpointCall
 
 @contextmanager
 def _stopping(checkpoints: CheckpointCallback) -> Iterator[None]:
-    """Ask for a stop at the first interrupt; the second is one."""
+    """Ask for a stop at the first interrupt, hangup or termination; the second is one.
+
+    Signals reach the main thread alone: elsewhere nothing is set, and whoever runs the thread stops it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(signum: int, frame: Any) -> None:
         if checkpoints.stop:
@@ -197,11 +217,12 @@ def _stopping(checkpoints: CheckpointCallback) -> Iterator[None]:
         checkpoints.stop = True
         print("\nstopping after this update; once more stops at once and keeps the last checkpoint", file=sys.stderr)
 
-    previous = signal.signal(signal.SIGINT, stop)
+    previous = {number: signal.signal(number, stop) for number in STOPS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 # --- reporting -------------------------------------------------------------------------------------------------------
