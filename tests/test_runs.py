@@ -23,6 +23,7 @@ from recgym.agents.pretrained import agent_file, agent_ids
 from recgym.agents.run_folder import commit, make_folder
 from recgym.agents.run_options import RunOptions, arguments_of, options_to_keep, resume
 from recgym.agents.tuned import TABLES, tuned_values
+from recgym.cli import main
 from recgym.sb3 import RecVecEnv, make_vec_env
 from tests.runs_for_tests import PPO, TINY, assert_same, checkpoint_in, steps_of, weights
 
@@ -116,11 +117,15 @@ def test_other_signals_save_as_ctrl_c_does(number: int, command: Any, tmp_path: 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_run_in_another_thread_is_as_one_in_the_main_thread(command: Any, tmp_path: Path) -> None:
     common = ["-n", "160", "--num-threads", "1", *TINY, "--tensorboard-log"]
-    thread = threading.Thread(target=command, args=("train", *common, str(tmp_path / "thread")))
-    thread.start()
-    thread.join()
+    places = [tmp_path / name for name in ("one", "other")]
+    threads = [threading.Thread(target=main, args=(["train", *common, str(place)],)) for place in places]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     command("train", *common, str(tmp_path / "main"))
-    assert_same(checkpoint_in(tmp_path / "main"), checkpoint_in(tmp_path / "thread"))
+    for place in places:  # they do not take each other's random numbers
+        assert_same(checkpoint_in(tmp_path / "main"), checkpoint_in(place))
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -17,7 +19,15 @@ from stable_baselines3.common.vec_env import VecEnv
 from recgym.agents.options import SCHEDULES, MetaPPOOptions
 from recgym.rng import check_gpu
 
-__all__ = ["check_device", "construct", "json_values", "plain_arguments", "plain_schedule", "writable_options"]
+__all__ = [
+    "check_device",
+    "construct",
+    "json_values",
+    "plain_arguments",
+    "plain_schedule",
+    "single_precision",
+    "writable_options",
+]
 
 ACTIVATIONS = ("ReLU", "Tanh", "GELU", "SiLU")  # names that a file may give
 
@@ -134,4 +144,17 @@ def construct(kind: type, env: VecEnv, arguments: Mapping[str, Any], *, device: 
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation_fn {activation!r} is not one of {', '.join(ACTIVATIONS)}")
         policy_kwargs["activation_fn"] = getattr(torch.nn, activation)
-    return kind(values.pop("policy"), env, policy_kwargs=policy_kwargs, device=device, seed=seed, **values)
+    seed = None if seed is None else operator.index(seed)  # SB3 takes no whole number of NumPy's
+    with single_precision():
+        return kind(values.pop("policy"), env, policy_kwargs=policy_kwargs, device=device, seed=seed, **values)
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Make networks of float32, whatever torch's default is elsewhere in the process: observations are float32."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 import warnings
 from collections.abc import Mapping
@@ -16,13 +17,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.common.utils import FloatSchedule
+from stable_baselines3.common.utils import FloatSchedule, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from recgym.agents import archive, losses
-from recgym.agents.arguments import check_device, json_values, writable_options
+from recgym.agents.arguments import check_device, json_values, single_precision, writable_options
 from recgym.agents.buffer import Batch, TrialBuffer
 from recgym.agents.distribution import PlackettLuce
 from recgym.agents.environments import check_raw, check_shown, horizon_of, layout_of, spaces_of
@@ -33,7 +34,7 @@ from recgym.agents.pictures import policy_figures
 from recgym.agents.policy import TransformerPolicy
 from recgym.agents.rollout import Arena, Collector, check_length, make_arenas, plan_rollouts
 from recgym.agents.training_state import check_counters
-from recgym.evaluation import own_luck
+from recgym.evaluation.luck import alone, own_luck
 
 __all__ = ["MetaPPO"]
 
@@ -109,7 +110,7 @@ class MetaPPO(OnPolicyAlgorithm):
             tensorboard_log=tensorboard_log,
             policy_kwargs=dict(policy_kwargs or {}),
             verbose=verbose,
-            seed=seed,
+            seed=None if seed is None else operator.index(seed),
             device=device,
             _init_setup_model=False,
             supported_action_spaces=(spaces.Discrete, spaces.MultiDiscrete),
@@ -139,9 +140,10 @@ class MetaPPO(OnPolicyAlgorithm):
         self.policy_kwargs = {**self.policy_kwargs, "layout": described, "optimizer_kwargs": optimizer}
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        self.policy = self.policy_class(  # type: ignore[assignment]
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-        ).to(self.device)
+        with single_precision():
+            self.policy = self.policy_class(  # type: ignore[assignment]
+                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+            ).to(self.device)
         check_length(self.policy, horizon_of(self.env, layout) or 0)
 
     def prepare(self) -> None:
@@ -197,11 +199,12 @@ class MetaPPO(OnPolicyAlgorithm):
         super().set_env(wrapped, force_reset)
 
     # --- acting ---
+    @alone  # type: ignore[override]
     def collect_rollouts(
         self,
         env: VecEnv,
         callback: BaseCallback,
-        rollout_buffer: TrialBuffer,  # type: ignore[override]
+        rollout_buffer: TrialBuffer,
         n_rollout_steps: int,
     ) -> bool:
         """Fill the buffer of the arena whose turn it is with whole trials; see `recgym.agents.rollout.Collector`.
@@ -243,6 +246,7 @@ class MetaPPO(OnPolicyAlgorithm):
         return True
 
     # --- learning ---
+    @alone
     def train(self) -> None:
         """Update once from the last rollout: imitation, or PPO."""
         started = time.perf_counter()
@@ -261,8 +265,7 @@ class MetaPPO(OnPolicyAlgorithm):
         options = self.options
         before = self._pretrained - arena.decisions  # a rate read at the end would be 0 where one rollout is all
         rate = options.pretrain_learning_rate * (1.0 - before / options.pretrain_steps)
-        for group in self.policy.optimizer.param_groups:
-            group["lr"] = rate
+        update_learning_rate(self.policy.optimizer, rate)
         count = min(options.batch_decisions or arena.length, arena.length)
         logs: dict[str, list[float]] = {}
         for _ in range(max(1, round(options.pretrain_epochs * arena.length / count))):
@@ -322,12 +325,9 @@ class MetaPPO(OnPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def _evaluate(self, batch: Batch, length: int) -> tuple[PlackettLuce, Tensor, Batch, Tensor | None]:
-        """Distributions and values [b, S] of `batch_decisions` of its decisions, the batch of these, and where [b, S]
-        something is decided (None: everywhere).
-        """
-        at = None
-        if self.options.batch_decisions is not None:
-            at = torch.randperm(length, device=self.device)[: self.options.batch_decisions].sort().values
+        """Distributions and values [b, S] of `batch_decisions`, their batch, and where [b, S] one is made (or None)."""
+        count = self.options.batch_decisions
+        at = None if count is None else torch.randperm(length, device=self.device)[:count].sort().values
         distribution, values = self.policy.evaluate_trials(batch.observations, batch.starts, at)
         if at is not None:
             batch = Batch(*(column[:, at] for column in batch))
@@ -431,7 +431,7 @@ class MetaPPO(OnPolicyAlgorithm):
         return load_model(path, cls, header, tensors, env=wrapped, device=str(device), **arguments)
 
     def training_counters(self) -> dict[str, int | None]:
-        """What going on needs beside SB3's own counters: how far training is, and the seed of its streams."""
+        """What going on needs beside SB3's own: how far training is, and the seed of its streams."""
         return {"rollouts": self._rollouts, "pretrained": self._pretrained, "seed": self.seed}
 
     def restore_counters(self, counters: Mapping[str, int | None]) -> None:

@@ -13,12 +13,14 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import recgym
 from recgym.agents import archive, training_state
-from recgym.agents.arguments import construct, plain_arguments
+from recgym.agents.arguments import construct, plain_arguments, single_precision
 from recgym.agents.environments import check_shown, identify, layout_of, make_env, scenario_of, spaces_of
 from recgym.agents.training_state import check_tensors
 from recgym.layout import Layout
 
-__all__ = ["load_model", "save_model"]
+__all__ = ["load_model", "plain_weights", "save_model"]
+
+WRAPPERS = ("_orig_mod", "module")  # names of what torch.compile, DataParallel and DistributedDataParallel wrap
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -47,11 +49,22 @@ def save_model(
         "own": dict(model.training_counters()) if hasattr(model, "training_counters") else None,
         "training": None,
     }
-    tensors = {f"policy.{name}": value for name, value in model.policy.state_dict().items()}
+    tensors = {f"policy.{name}": value for name, value in plain_weights(model.policy).items()}
     if training:
         arrays, header["training"] = training_state.capture(model)
         tensors |= arrays
     return archive.write_archive(path, header, tensors)
+
+
+def plain_weights(policy: Any) -> dict[str, torch.Tensor]:
+    """The weights of a policy under the names that a fresh one has: without those that wrappers put before them.
+
+    `torch.compile`, `DataParallel` and their like keep what they wrap as a part of that name.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    for name, value in policy.state_dict().items():
+        weights[".".join(part for part in name.split(".") if part not in WRAPPERS)] = value
+    return weights
 
 
 def _header_of_env(
@@ -169,7 +182,8 @@ def _construct(
             values = {**header["arguments"], **arguments, "_init_setup_model": resume}
             model = construct(kind, env, values, device=device, seed=values.pop("seed", None))
             if not resume:
-                model._setup_model()
+                with single_precision():
+                    model._setup_model()
         except Exception as error:  # SB3 checks little: what a wrong argument raises depends on how far it gets
             why = str(error) or type(error).__name__
             others = f" and {sorted(arguments)}" if arguments else ""

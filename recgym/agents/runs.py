@@ -27,6 +27,7 @@ from recgym.agents.run_folder import CHECKPOINT, describe_device, make_folder, w
 from recgym.agents.run_options import Resumption, RunOptions, arguments_of, options_to_keep
 from recgym.baselines import baselines_for, family_of, left_out
 from recgym.evaluation import ARGMAX, logs
+from recgym.evaluation.luck import alone
 from recgym.evaluation.report import action_figure, compare, curves_figure
 from recgym.files import write_json
 from recgym.sb3 import RecVecEnv
@@ -63,9 +64,11 @@ class RunResult(NamedTuple):
     interrupted: bool  # it can be gone on with, and was not evaluated
 
 
+@alone
 def train(options: RunOptions, *, device: str, resumption: Resumption | None = None) -> RunResult:
     """Train, evaluate on held-out tasks, and leave everything about the run in one folder; prints how it goes.
 
+    Runs in several threads of a process wait for each other: they would take each other's random numbers.
     The first interrupt (SIGINT, SIGTERM or SIGHUP) stops after the update, with everything saved; the second at once.
 
     Args:

@@ -157,8 +157,9 @@ class IndexPolicy:
         reading = Reading(
             field("chosen"), field("last_reward") / self._unit, remaining, features, field, self._rng, deterministic
         )
-        memory = self._learn(restarted(state, lambda: self._start(len(batch)), episode_start), reading)
-        return self._index(memory, reading), memory
+        with np.errstate(under="ignore"):  # a weight of e^-800 is 0, whatever the caller wants to hear of
+            memory = self._learn(restarted(state, lambda: self._start(len(batch)), episode_start), reading)
+            return self._index(memory, reading), memory
 
 
 def _best(scores: Floats) -> NDArray[np.bool_]:

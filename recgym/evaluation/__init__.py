@@ -3,6 +3,7 @@
 from recgym.evaluation.comparison import Comparison, evaluate, tune
 from recgym.evaluation.groups import Cut, cut_figure, cut_json, print_cut
 from recgym.evaluation.headroom import Headroom, headroom
+from recgym.evaluation.luck import own_luck
 from recgym.evaluation.statistics import Interval, interval, ratio
 from recgym.evaluation.summary import Summary, summarise
 from recgym.evaluation.trials import (
@@ -15,7 +16,6 @@ from recgym.evaluation.trials import (
     Shuffled,
     Trials,
     action_shares,
-    own_luck,
     rollout,
     upper_bounds,
 )

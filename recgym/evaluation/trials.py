@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +10,7 @@ import numpy as np
 
 import recgym
 from recgym.arrays import Array, to_numpy, tree_map
+from recgym.evaluation.luck import own_luck
 from recgym.layout import Layout
 from recgym.rng import make_rng
 from recgym.runner import Runner
@@ -26,7 +25,6 @@ __all__ = [
     "Shuffled",
     "Trials",
     "action_shares",
-    "own_luck",
     "rollout",
     "subset",
     "upper_bounds",
@@ -122,36 +120,6 @@ def action_shares(trials: Trials, count: int) -> np.ndarray:
 def subset(trials: Trials, rows: np.ndarray) -> Trials:
     """The trials of the rows that an index or a mask [N] picks."""
     return tree_map(lambda leaf: leaf[rows], trials)
-
-
-@contextmanager
-def own_luck(policy: Any, seed: Sequence[int]) -> Iterator[None]:
-    """Streams of its own for a policy, and the caller's back afterwards.
-
-    Baselines are told a seed. SB3's algorithms draw from the global generators of torch and NumPy, DQN also from its
-    action space.
-    """
-    if hasattr(policy, "reseed"):
-        policy.reseed(seed)
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    words = np.random.SeedSequence([*seed, 1]).generate_state(3)
-    state = np.random.get_state()  # noqa: NPY002 - see above
-    space = getattr(getattr(policy, "action_space", None), "np_random", None)
-    space_state = None if space is None else space.bit_generator.state
-    with torch.random.fork_rng():
-        torch.manual_seed(int(words[0]))
-        np.random.seed(words[1])  # noqa: NPY002
-        if space is not None:
-            space.bit_generator.state = np.random.PCG64(int(words[2])).state
-        try:
-            yield
-        finally:
-            np.random.set_state(state)  # noqa: NPY002
-            if space is not None:
-                space.bit_generator.state = space_state
 
 
 def rollout(
