@@ -199,8 +199,8 @@ class MetaPPO(OnPolicyAlgorithm):
         super().set_env(wrapped, force_reset)
 
     # --- acting ---
-    @alone  # type: ignore[override]
-    def collect_rollouts(
+    @alone
+    def collect_rollouts(  # type: ignore[override] # it fills a TrialBuffer of its own
         self,
         env: VecEnv,
         callback: BaseCallback,
