@@ -39,7 +39,7 @@ help: ## list what can be made
 	@echo "  VENV=$(VENV)  PYTHON=$(PYTHON) (creates VENV, 3.$(MINOR) or newer)  TORCH_INDEX=$(TORCH_INDEX) (URL of a package index with other builds of torch)"
 
 train: $(STAMP) ## train an agent on ENV, with a progress bar, then evaluate it
-	$(BIN)/python scripts/train.py --env $(ENV) --device $(DEVICE) --progress $(ARGS)
+	$(BIN)/python scripts/train.py --env $(ENV) --device $(DEVICE) $(ARGS)
 
 benchmark: $(STAMP) ## run the benchmark over the environments
 	$(BIN)/python scripts/benchmark.py $(ARGS)

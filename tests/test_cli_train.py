@@ -152,7 +152,7 @@ def test_scenario_of_ones_own_trains_and_goes_on(kiosk: str, command: Any, tmp_p
     file = checkpoint_in(tmp_path, "kiosk_module.Kiosk")
     assert json.loads((file.parent / "report.json").read_text())["env"] == kiosk
     (line,) = (line for line in printed.splitlines() if line.startswith("resume:"))
-    assert ["-i", str(file), "--env", kiosk, "-n", "160"] == shlex.split(line)[-6:]
+    assert ["-i", str(tmp_path / "latest"), "--env", kiosk, "-n", "160"] == shlex.split(line)[-6:]
     error = command("train", "-i", str(file), "-n", "160", code=2)
     assert "not registered" in error and "--env MODULE:CLASS" in error and kiosk in error
     assert "was trained with --env kiosk_module:Kiosk" in command("train", "-i", str(file), "--env", "x:Y", code=2)

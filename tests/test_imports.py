@@ -18,7 +18,7 @@ import recgym
 
 ROOT = Path(__file__).parent.parent
 ORDER = (  # a part may import from the rows above its own and from itself; "" is recgym/__init__
-    {"arrays", "files", "panels"},
+    {"arrays", "files", "panels", "terminal"},
     {"parameters", "layout"},
     {"scenario"},
     {""},

@@ -19,8 +19,9 @@ from recgym.agents import run_folder
 from recgym.agents.algorithms import ALGORITHMS, build
 from recgym.agents.callbacks import EvaluationCallback
 from recgym.agents.checkpoint import read, save
+from recgym.agents.folders import make_folder
 from recgym.agents.pretrained import agent_file, agent_ids
-from recgym.agents.run_folder import commit, make_folder
+from recgym.agents.run_folder import commit
 from recgym.agents.run_options import RunOptions, arguments_of, options_to_keep, resume
 from recgym.agents.tuned import TABLES, tuned_values
 from recgym.cli import main

@@ -89,4 +89,7 @@ def test_a_run_prints_commands_that_can_be_pasted() -> None:
         "/x/recgym/__main__.py": [sys.executable, "-m", "recgym", "evaluate"],
     }.items():
         assert start("-c", code.format(called)).stdout.strip().split("|") == words
+    paste = "import sys; sys.argv[0] = {!r}; from recgym.cli.options import to_paste; print(to_paste('evaluate', '-x'))"
+    assert start("-c", paste.format("/a/bin/recgym")).stdout == "/a/bin/recgym evaluate -x\n"
+    assert start("-c", paste.format(str(ROOT / "env/bin/recgym"))).stdout == "env/bin/recgym evaluate -x\n"
     assert re.search(r"^recgym = ", (ROOT / "pyproject.toml").read_text(), flags=re.M)

@@ -6,26 +6,35 @@ from pathlib import Path
 from typing import Any
 
 from recgym.agents.checkpoint import load, read
+from recgym.agents.folders import checkpoint_of
 from recgym.agents.pretrained import agent_file
 from recgym.evaluation import PRETRAINED, rl2
 from recgym.layout import Layout
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["load_player", "suite_player", "weights_file"]
+__all__ = ["home_of", "load_player", "suite_player", "weights_file"]
 
 
 def weights_file(source: str) -> Path:
     """Find the file that a policy is loaded from.
 
     Args:
-        source: a path, or "pretrained:" before a name of `recgym.agents.pretrained.agent_files`.
+        source: "pretrained:" before a name of `recgym.agents.pretrained.agent_files`, or a path: of a file, of the
+            folder of a run, or `latest` in a folder of runs.
 
     Raises:
         ValueError: no such agent ships (names the nearest).
+        FileNotFoundError: the folder holds no checkpoint.
     """
     if not source.startswith(PRETRAINED):
-        return Path(source)
+        return checkpoint_of(Path(source))
     return agent_file(source.removeprefix(PRETRAINED))
+
+
+def home_of(source: str) -> tuple[str, dict[str, Any]] | None:
+    """The registered environment that a policy was trained in, and its parameters; None: it was another."""
+    env = read(weights_file(source))[0]["env"]
+    return None if env["id"] is None else (env["id"], dict(env["parameters"]))
 
 
 def load_player(source: str, scenario: Any, *, device: str) -> Any:

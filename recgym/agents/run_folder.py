@@ -1,10 +1,9 @@
-"""The folder of a run: where it lies, and what it says of how the run was made."""
+"""What a run keeps in its folder of how it was made."""
 
 from __future__ import annotations
 
 import json
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -20,24 +19,9 @@ from recgym.agents.run_options import RunOptions
 from recgym.files import write_json
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["CHECKPOINT", "commit", "describe_device", "make_folder", "write_record"]
+__all__ = ["commit", "describe_device", "write_record"]
 
-CHECKPOINT = "checkpoint.safetensors"
 RECORD = "args.json"
-
-
-def make_folder(root: Path, algo: str, env: str) -> Path:
-    """Make ROOT/<algo>/<env>_<n>, n counting up; at once, so that an unwritable place is noticed before the work.
-
-    What is not a letter, a digit or one of `_.+-` in the name of an environment becomes a point.
-    """
-    parent = root / algo
-    name = re.sub(r"[^\w.+-]+", ".", env)
-    pattern = re.compile(re.escape(name) + r"_(\d+)")
-    numbers = [int(m[1]) for m in map(pattern.fullmatch, (path.name for path in parent.glob("*"))) if m]
-    folder = parent / f"{name}_{max(numbers, default=0) + 1}"
-    folder.mkdir(parents=True)
-    return folder
 
 
 def commit() -> str | None:

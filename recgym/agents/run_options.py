@@ -15,6 +15,7 @@ from recgym.agents.algorithms import algorithm
 from recgym.agents.checkpoint import read
 from recgym.agents.tuned import tuned_values
 from recgym.baselines import family_of
+from recgym.terminal import say
 
 __all__ = ["Resumption", "RunOptions", "arguments_of", "options_to_keep", "resume"]
 
@@ -52,7 +53,6 @@ class RunOptions:
     eval_trials: int = 1000
     save_freq: int | None = None  # timesteps; 0: last only
     trials: int = 4000  # held-out, of the last evaluation
-    progress: bool = False
 
 
 # --- a new run -------------------------------------------------------------------------------------------------------
@@ -176,9 +176,7 @@ def resume(options: Mapping[str, Any]) -> Resumption:
         raise ValueError(f"{over}: the run has had {header['num_timesteps']:,} timesteps")
     settings.setdefault("num_threads", header["threads"])
     if settings["num_threads"] != header["threads"]:
-        print(
-            f"note: the run began with {header['threads']} threads, not {settings['num_threads']}: weights will differ"
-        )
+        say(f"note: the run began with {header['threads']} threads, not {settings['num_threads']}: weights will differ")
     names = {each.name for each in fields(RunOptions)}
     return Resumption(RunOptions(**{name: value for name, value in settings.items() if name in names}), header)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import CallbackList, ConvertCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -22,15 +21,17 @@ import recgym
 from recgym.agents.algorithms import build
 from recgym.agents.callbacks import CheckpointCallback, EvaluationCallback
 from recgym.agents.checkpoint import load
+from recgym.agents.folders import CHECKPOINT, make_folder
 from recgym.agents.meta_ppo import MetaPPO
-from recgym.agents.run_folder import CHECKPOINT, describe_device, make_folder, write_record
+from recgym.agents.run_folder import describe_device, write_record
 from recgym.agents.run_options import Resumption, RunOptions, arguments_of, options_to_keep
 from recgym.baselines import baselines_for, family_of, left_out
 from recgym.evaluation import ARGMAX, logs
 from recgym.evaluation.luck import alone
-from recgym.evaluation.report import action_figure, compare, curves_figure
+from recgym.evaluation.report import action_figure, compare, curves_figure, print_comparison
 from recgym.files import write_json
 from recgym.sb3 import RecVecEnv
+from recgym.terminal import progress, say
 
 __all__ = ["RunResult", "train"]
 
@@ -86,8 +87,8 @@ def train(options: RunOptions, *, device: str, resumption: Resumption | None = N
     options = replace(options, log=options.log.resolve() if options.log else None)
     run = _begin(options, device) if resumption is None else _take_up(options, resumption, device)
     write_record(run.folder, options, run.env, {**run.arguments, "n_timesteps": run.total}, device)
-    print(f"training {options.algo} on {options.env} for {_planned(run)} on {describe_device(device)}")
-    print(f"run folder: {run.folder}")
+    say(f"training {options.algo} on {options.env} for {_planned(run)} on {describe_device(device)}")
+    say(f"run folder: {run.folder}")
     evaluation, checkpoints = _callbacks(run)
     if resumption is not None:
         evaluation.last_evaluation = resumption.last_evaluation
@@ -99,9 +100,9 @@ def train(options: RunOptions, *, device: str, resumption: Resumption | None = N
         options, run.parameters, timesteps, run.folder, checkpoints.path, baselines, interrupted=checkpoints.stop
     )
     if checkpoints.stop:
-        print(f"interrupted; saved after {checkpoints.last_save:,} timesteps in {checkpoints.path}")
+        say(f"interrupted; saved after {checkpoints.last_save:,} timesteps in {checkpoints.path}")
     else:
-        print(f"trained in {time.monotonic() - started:.0f} s")
+        say(f"trained in {time.monotonic() - started:.0f} s")
         _report(run, baselines)
     return result
 
@@ -197,9 +198,10 @@ def _learn(run: Run, evaluation: EvaluationCallback, checkpoints: CheckpointCall
     try:
         with _stopping(checkpoints):
             if remaining > 0:
-                callbacks = CallbackList([evaluation, checkpoints])
-                progress = run.options.progress
-                run.model.learn(remaining, callbacks, interval, reset_num_timesteps=not again, progress_bar=progress)
+                with progress("timesteps", run.total) as advance:
+                    shown = ConvertCallback(lambda *_: advance(run.model.num_timesteps) or True)
+                    callbacks = CallbackList([evaluation, checkpoints, shown])
+                    run.model.learn(remaining, callbacks, interval, reset_num_timesteps=not again)
     finally:
         run.env.close()
 
@@ -218,7 +220,7 @@ def _stopping(checkpoints: CheckpointCallback) -> Iterator[None]:
         if checkpoints.stop:
             raise KeyboardInterrupt
         checkpoints.stop = True
-        print("\nstopping after this update; once more stops at once and keeps the last checkpoint", file=sys.stderr)
+        say("\nstopping after this update; once more stops at once and keeps the last checkpoint", error=True)
 
     previous = {number: signal.signal(number, stop) for number in STOPS}
     try:
@@ -235,17 +237,20 @@ def _report(run: Run, baselines: list[str]) -> None:
     scenario = run.env.scenario
     agents = {options.algo: run.model, f"{options.algo}{ARGMAX}": run.model}
     for name, reason in left_out(scenario).items():
-        print(f"without {name}: {reason}")
+        say(f"without {name}: {reason}")
     policies = {**dict.fromkeys(baselines), **agents}
     comparison, report = compare(
         scenario, policies, env=options.env, parameters=run.parameters, trials=options.trials, seed=0
     )
     results = comparison.trials
     write_json(run.folder / REPORT, report)
-    if options.log:
-        log = logs.read_log(options.env, options.log, options.log_column)
-        report |= logs.finish(log, {options.algo: run.model}, scenario, results, progress=options.progress)
-        write_json(run.folder / REPORT, report)
     title = f"{options.env}, {options.trials:,} held-out trials"
     curves_figure(results, scenario, title=title, emphasise=[options.algo]).savefig(run.folder / "regret.png")
     action_figure(results[options.algo], scenario, title=title).savefig(run.folder / "actions.png")
+    findings = {}
+    if options.log:
+        log = logs.read_log(options.env, options.log, options.log_column)
+        findings = logs.finish(log, {options.algo: run.model}, scenario, results)
+        write_json(run.folder / REPORT, report | findings)
+    print_comparison(report)
+    logs.print_findings(findings)

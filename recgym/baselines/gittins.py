@@ -22,13 +22,14 @@ import math
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recgym import terminal
 from recgym.files import write_atomically
 
 __all__ = ["GittinsTable", "bayes_value", "index_table", "load_table"]
@@ -78,7 +79,7 @@ def index_table(prior: tuple[float, float], horizon: int, *, progress: bool = Fa
     Args:
         prior: (a, b) of the Beta prior, both at least .01, their sum at most 1e6.
         horizon: largest successes + failures + decisions left, >= 1; the table takes 2/3 horizon^3 bytes.
-        progress: show a progress bar (where tqdm is installed).
+        progress: show a progress bar, on a terminal.
 
     Raises:
         ValueError: an argument is out of range.
@@ -88,11 +89,11 @@ def index_table(prior: tuple[float, float], horizon: int, *, progress: bool = Fa
     values = np.empty(_states(horizon), np.float32)
     totals = range(horizon, 0, -1)  # longest first, so that no thread is left alone with a long one
     # NumPy's loops release the GIL, the calls between them do not: more than a few threads gain nothing.
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool, _bar(len(values), progress) as bar:
+    shown = terminal.progress("states", len(values)) if progress else nullcontext(lambda *_: None)
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool, shown as advance:
         for total, indices in zip(totals, pool.map(lambda n: _indices(prior, prices, n), totals), strict=True):
             values[_states(total - 1) : _states(total)] = indices
-            if bar is not None:
-                bar.update(len(indices))
+            advance(len(values) - _states(total - 1), len(values), "Gittins indices")
     return GittinsTable(prior, horizon, values)
 
 
@@ -231,13 +232,3 @@ def _write(path: Path, table: GittinsTable) -> None:
     content = io.BytesIO()
     np.savez(content, format=_FORMAT, prior=table.prior, horizon=table.horizon, values=table.values)
     write_atomically(path, content.getvalue())
-
-
-def _bar(states: int, progress: bool) -> Any:
-    """Make a context that gives a tqdm bar, or None."""
-    if progress:
-        with suppress(ImportError):
-            from tqdm import tqdm
-
-            return tqdm(total=states, desc="Gittins indices", unit="state", unit_scale=True)
-    return nullcontext()

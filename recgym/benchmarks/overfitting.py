@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,7 +15,8 @@ from recgym.baselines import make_baseline
 from recgym.benchmarks.sizes import FULL_SIZE, NO_EXPERT, QUICK_SIZE, make_learner, make_training_env
 from recgym.benchmarks.timing import BANDIT
 from recgym.evaluation import TEST_SEED, VALIDATION_SEED, Interval, Trials, interval, rollout, summarise
-from recgym.evaluation.drawing import WIDE, new_figure, open_table
+from recgym.evaluation.drawing import new_figure
+from recgym.terminal import Table, say
 
 __all__ = [
     "Generalisation",
@@ -112,7 +112,7 @@ def train_on_fixed_tasks(*, timesteps: int, quick: bool) -> Iterator[Generalisat
     runs = [(knobs, tasks) for knobs in KNOBS for tasks in (TASKS[:2] + TASKS[-1:] if quick else TASKS)]
     for number, (knobs, tasks) in enumerate(runs, 1):
         what = f"{tasks_text(tasks)} tasks, {knobs}"
-        print(f"[{number}/{len(runs)}] {what} ...", file=sys.stderr, flush=True)
+        say(f"[{number}/{len(runs)}] {what} ...", error=True)
         env = make_training_env(scenario, size.n_envs, tasks=tasks)
         model = make_learner("meta_ppo", env, size, **NO_EXPERT, **KNOBS[knobs])
         start = time.perf_counter()
@@ -126,7 +126,7 @@ def train_on_fixed_tasks(*, timesteps: int, quick: bool) -> Iterator[Generalisat
         scores = [normalised_score(trials, split, scenario) for trials, split in zip(results, splits, strict=True)]
         gap = overfit(results[0], training, results[2], splits[2])
         outcome = f"{seconds:.0f} s; {score_text(scores[0])}, held out {score_text(scores[2])}"
-        print(f"    {outcome}", file=sys.stderr, flush=True)
+        say(f"    {outcome}", error=True)
         yield Generalisation(tasks, knobs, model.num_timesteps, seconds, scores[0], scores[1], scores[2], gap)
 
 
@@ -143,15 +143,14 @@ def score_text(score: Interval) -> str:
 def print_overfitting(lines: Sequence[Generalisation], caption: str) -> None:
     """Print the scores as a table."""
     title = "normalised scores of sampled actions, 95 % intervals: PPO from scratch on N tasks"
-    console, table = open_table(title, width=WIDE)
+    headings = ("tasks", "knobs", "timesteps", "training tasks", "validation", "test", "overfit")
+    table = Table(title, headings, left=("knobs",), spare=("timesteps", "knobs"))
     table.caption = f"overfit: clicks above the Gittins index on training tasks, minus those on test tasks. {caption}"
-    for heading in ("tasks", "knobs", "timesteps", "training tasks", "validation", "test", "overfit"):
-        table.add_column(heading, justify="left" if heading == "knobs" else "right")
     for line in lines:
         scores = [score_text(score) for score in (line.training, line.validation, line.test)]
         gap = f"{line.gap.mean:+.2f} ({line.gap.low:.2f} to {line.gap.high:.2f})"
-        table.add_row(tasks_text(line.tasks), line.knobs, f"{line.timesteps:,}", *scores, gap)
-    console.print(table)
+        table.add(tasks_text(line.tasks), line.knobs, f"{line.timesteps:,}", *scores, gap)
+    table.show()
 
 
 def overfitting_figure(agents: Sequence[Generalisation]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from recgym.benchmarks.sizes import LEARNERS, NO_EXPERT, OURS, make_learner, mak
 from recgym.benchmarks.timing import BANDIT, Measurement, Workload
 from recgym.evaluation import VALIDATION_SEED, rollout
 from recgym.evaluation.drawing import new_figure
+from recgym.terminal import say
 
 __all__ = ["Point", "Race", "initial_policies", "time_figure", "time_ratio", "time_to_score"]
 
@@ -86,10 +86,9 @@ class Race(BaseCallback):
                 self.reached.setdefault(goal, point)
         self.over = self.over or len(self.reached) == len(self.goals)
         goals = ", ".join(f"{goal} {needed:.2f}" for goal, needed in self.goals.items())
-        print(
+        say(
             f"    {self.label}, {seconds:.1f} s, {point.timesteps:,} timesteps: {point.score:.2f} ({goals})",
-            file=sys.stderr,
-            flush=True,
+            error=True,
         )
         self._spent = (seconds, cpu_seconds)
         self._started = self._now()

@@ -18,8 +18,8 @@ from typing import NamedTuple, TypeVar
 import torch
 
 import recgym
-from recgym.evaluation.drawing import WIDE, open_table
 from recgym.rng import make_rng
+from recgym.terminal import Table, say
 
 __all__ = [
     "BANDIT",
@@ -130,9 +130,9 @@ def run_benchmarks(
 ) -> Iterator[Measurement]:
     """Measure, and say on stderr what is being measured and what came out."""
     for number, name in enumerate(names, 1):
-        print(f"[{number}/{len(names)}] {name} ...", file=sys.stderr, flush=True)
+        say(f"[{number}/{len(names)}] {name} ...", error=True)
         for line in known[name].run(name, workload):
-            print(f"    {line.name}: {figure_text(line.value)} {line.unit}", file=sys.stderr, flush=True)
+            say(f"    {line.name}: {figure_text(line.value)} {line.unit}", error=True)
             yield line if judged else line._replace(met=None)
 
 
@@ -143,10 +143,10 @@ def gather(items: Iterable[Item]) -> tuple[list[Item], int]:
         for item in items:
             collection.append(item)
     except KeyboardInterrupt:
-        print("\nstopped; what was measured so far:", file=sys.stderr)
+        say("\nstopped; what was measured so far:", error=True)
         return collection, 130
     except Exception as error:
-        print(f"\nerror: {error}; what was measured so far:", file=sys.stderr)
+        say(f"\nerror: {error}; what was measured so far:", error=True)
         return collection, 2
     return collection, 0
 
@@ -158,12 +158,12 @@ def figure_text(value: float | None) -> str:
 
 def print_measurements(lines: Sequence[Measurement], caption: str) -> None:
     """Print the report as a table."""
-    console, table = open_table("recgym: median (smallest to largest) of the repeats", width=WIDE)
+    headings = ("measured", "median", "range", "unit", "target", "met", "how")
+    title, left = "recgym: median (smallest to largest) of the repeats", ("unit", "met", "how")
+    table = Table(title, headings, left=left, spare=("how", "target", "met"))
     table.caption = caption
-    for heading in ("measured", "median", "range", "unit", "target", "met", "how"):
-        table.add_column(heading, justify="right" if heading in ("median", "range", "target") else "left")
     for line in lines:
         span = f"{figure_text(line.low)} to {figure_text(line.high)}" if line.low != line.high else ""
         met = {True: "yes", False: "no", None: ""}[line.met]
-        table.add_row(line.name, figure_text(line.value), span, line.unit, line.target, met, line.note)
-    console.print(table)
+        table.add(line.name, figure_text(line.value), span, line.unit, line.target, met, line.note)
+    table.show()

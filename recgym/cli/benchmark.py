@@ -17,7 +17,7 @@ from typing import Any
 import recgym
 from recgym.cli.options import guarded, make_parser
 from recgym.evaluation.drawing import new_figure
-from recgym.evaluation.headroom import print_bound_shares, print_headrooms
+from recgym.evaluation.headroom import bound_shares, headrooms, print_bound_shares, print_headrooms
 from recgym.evaluation.report import FIGURE_ENDINGS
 from recgym.files import check_writable, write_json
 
@@ -95,9 +95,11 @@ def run_benchmark(options: argparse.Namespace) -> int:
     check(options)
     if options.headroom:
         trials = QUICK_TRIALS if options.quick else TRIALS
-        report = {"headroom": print_headrooms(trials), "percent of bound": print_bound_shares(trials)}
+        report = {"headroom": headrooms(trials), "percent of bound": bound_shares(trials)}
         if options.json:
             write_json(options.json, report)
+        print_headrooms(report["headroom"], trials)
+        print_bound_shares(report["percent of bound"], trials)
         return 0
     try:
         import torch
@@ -124,11 +126,11 @@ def measure_speed(options: argparse.Namespace) -> int:
     lines, status = gather(run_benchmarks(known, names, workload, judged=not options.quick))
     results = {"rows": [line._asdict() for line in lines], **({"time to a score": curves} if curves else {})}
     report, caption = report_of(options, results, gpu=gpu, start=start, complete=status == 0)
-    print_measurements(lines, caption)
     if options.json:
         write_json(options.json, report)
     if options.figure:
         time_figure(curves).savefig(options.figure)
+    print_measurements(lines, caption)
     return status
 
 
@@ -143,11 +145,11 @@ def measure_overfitting(options: argparse.Namespace) -> int:
     agents, status = gather(train_on_fixed_tasks(timesteps=timesteps, quick=options.quick))
     results = {"overfitting": [agent.to_json() for agent in agents]}
     report, caption = report_of(options, results, gpu=gpu, start=start, complete=status == 0)
-    print_overfitting(agents, caption)
     if options.json:
         write_json(options.json, report)
     if options.figure:
         overfitting_figure(agents).savefig(options.figure)
+    print_overfitting(agents, caption)
     return status
 
 

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import recgym
+from recgym.baselines import baselines_for
 from recgym.cli.list_ import print_baselines
 from recgym.cli.options import add_parameters, choose_device, guarded, make_parser
 from recgym.evaluation import ARGMAX, PRETRAINED, Shuffled, cut_figure, rl2
-from recgym.evaluation.report import FIGURE_ENDINGS, check_drawable, compare, curves_figure
+from recgym.evaluation.report import FIGURE_ENDINGS, check_drawable, compare, curves_figure, print_comparison
 from recgym.files import check_writable, write_atomically, write_json
+from recgym.terminal import progress, say
 
 __all__ = ["main"]
 
 DEFAULT_ENV = "RecBandit-v0"
+ALL = "baselines"  # in --policies
+TRIALS, QUICK_TRIALS = 4000, 400
 EXAMPLES = """examples:
   recgym evaluate --env RecBandit-v0 --policies pretrained:RecBandit-v0,ucb1,thompson,gittins --trials 4000
   recgym evaluate --param statistics=false --policies raw=pretrained:rl2/raw-0,ucb1_tuned
-  recgym evaluate --env RecBandit-v0 --policies thompson,mine=logs/ppo/RecBandit-v0_1/checkpoint.safetensors
+  recgym evaluate --policies baselines,mine=logs/latest    # the last run, where it was trained, beside all baselines
   recgym evaluate --env RecBandit-v0 --param arms=20 --param prior=[1,3] --policies greedy --json report.json
   recgym evaluate --env DynamicPricing-v0 --policies glm_ts,pretrained:DynamicPricing-v0 --by family --figure by.png
   recgym evaluate --env RecBanditDrift-v0 --list-policies
   recgym evaluate --suite rl2 --policies meta-0=A.safetensors,meta-1=B.safetensors --markdown table.md
+A path is a checkpoint, the folder of a run, or logs/latest. Without --env and --param policies play where the first
+agent among them was trained.
 A checkpoint plays as it was trained, sampling its actions; LABEL:argmax=PATH takes the most probable ones.
 pretrained:ID is the trained agent that ships for an environment; pretrained:ID:argmax and LABEL=pretrained:ID work too.
 A suite is a published table, played whole; labels that end in -0, -1, ... are seeds, whose mean it shows as well.
@@ -38,8 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_parameters(parser, default=DEFAULT_ENV)
     add = parser.add_argument
     add("--suite", choices=("rl2",), help="a published table instead of one environment")
-    add("--policies", default="", help="comma-separated: baselines, pretrained:ID, label=PATH, label:argmax=PATH")
-    add("--trials", type=int, default=4000, help="per policy (default: %(default)s)")
+    add(
+        "--policies",
+        default="",
+        help="comma-separated: names of baselines, or baselines for all; pretrained:ID, label=PATH, label:argmax=PATH",
+    )
+    add("--trials", type=int, help=f"per policy (default: {TRIALS})")
+    add("--quick", action="store_true", help=f"{QUICK_TRIALS} trials unless told otherwise: a look in about a minute")
     add("--seed", type=int, default=0, help="which held-out tasks (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the report")
     add("--figure", type=Path, metavar="FILE", help="draw what is lost, or with --by scores by group (png, pdf, svg)")
@@ -62,18 +72,25 @@ def run_evaluation(options: argparse.Namespace) -> int:
         raise ValueError("--figure shows the regret in one environment: leave it out, or --suite")
     if options.markdown and not options.suite:
         raise ValueError("--markdown writes the tables of a suite: add --suite")
-    env = options.env or DEFAULT_ENV
-    parameters = dict(options.param or ())
+    options.trials = options.trials or (QUICK_TRIALS if options.quick else TRIALS)
+    policies = (
+        read_policies(options.policies) if options.policies or not (options.suite or options.list_policies) else {}
+    )
+    env, parameters = options.env or DEFAULT_ENV, dict(options.param or ())
+    if not (options.env or options.param or options.suite):
+        env, parameters = home_of_first(policies) or (env, parameters)
     scenario = recgym.make_scenario(env, **parameters)
     if options.list_policies:
         print_baselines(scenario)
         return 0
     if options.seed < 0 or options.trials < 2:
         raise ValueError("--seed must be at least 0 and --trials at least 2")
-    if options.suite and not options.policies:
-        policies: dict[str, str | None] = {}  # its own baselines
-    else:
-        policies = read_policies(options.policies)
+    if ALL in policies:
+        if options.suite:
+            raise ValueError(f"--suite {options.suite} brings baselines of its own: leave {ALL!r} out of --policies")
+        del policies[ALL]
+        names = (name for name, each in baselines_for(scenario).items() if each.kind != "informed")
+        policies = {**dict.fromkeys(names), **policies}
     agents = {label: source for label, source in policies.items() if source is not None}
     if options.shuffle and (options.suite or not agents):
         raise ValueError("--shuffle is for agents in one environment: name a checkpoint in --policies")
@@ -100,6 +117,8 @@ def run_evaluation(options: argparse.Namespace) -> int:
     comparison, report = compare(
         scenario, players, env=env, parameters=parameters, trials=options.trials, seed=options.seed, by=options.by
     )
+    if options.quick:
+        say(f"a quick look at {options.trials:,} trials")
     if options.json:
         write_json(options.json, report | ({"shuffled": fields} if fields else {}))
     if options.figure:
@@ -110,7 +129,18 @@ def run_evaluation(options: argparse.Namespace) -> int:
         else:
             figure = curves_figure(comparison.trials, scenario, title=title, emphasise=emphasis)
         figure.savefig(options.figure)
+    print_comparison(report)
     return 0
+
+
+def home_of_first(policies: Mapping[str, str | None]) -> tuple[str, dict[str, Any]] | None:
+    """The environment and parameters that the first agent among policies was trained in; None: there is none."""
+    sources = [source for source in policies.values() if source is not None]
+    if not sources:
+        return None
+    from recgym.agents.players import home_of
+
+    return home_of(sources[0].removesuffix(ARGMAX))
 
 
 def read_policies(text: str) -> dict[str, str | None]:
@@ -140,8 +170,6 @@ def read_policies(text: str) -> dict[str, str | None]:
 
 def evaluate_suite(options: argparse.Namespace, policies: Mapping[str, str | None], *, device: str) -> None:
     """Play a suite with a progress bar, write its report and print it."""
-    from tqdm import tqdm
-
     agents: dict[str, rl2.SuiteAgent] = {}
     extra: dict[str, str] = {}  # versions that agents depend on
     if any(policies.values()):
@@ -153,12 +181,10 @@ def evaluate_suite(options: argparse.Namespace, policies: Mapping[str, str | Non
             if source is not None:
                 agents[label] = suite_player(source, deterministic=label.endswith(ARGMAX), device=device)
     baselines = [label for label, source in policies.items() if source is None]
-    with tqdm(unit=" decisions", disable=not sys.stderr.isatty(), leave=False) as bar:
+    with progress("decisions") as advance:
 
         def show(what: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description(what, refresh=False)
-            bar.update(done - bar.n)
+            advance(done, total, what)
 
         report = rl2.play_suite(
             agents, baselines, cells=rl2.RL2, trials=options.trials, seed=options.seed, on_step=show

@@ -13,6 +13,7 @@ from recgym.baselines import baselines_for, left_out
 from recgym.cli.options import guarded, make_parser, named_value, problem
 from recgym.cli.pages import environment_page, environments_table, meaning_of
 from recgym.parameters import parameter_lines
+from recgym.terminal import say
 
 __all__ = ["main", "print_baselines", "print_environments"]
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.param and not options.env:
             raise ValueError("--param is of one environment: name it")
         if options.markdown:
-            print(environment_page(options.env) if options.env else environments_table())
+            say(environment_page(options.env) if options.env else environments_table())
         elif options.env:
             print_environment(options.env, dict(options.param))
         else:
@@ -55,29 +56,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def print_environments() -> None:
     """Print the registered environments, a line each."""
     for env_id in recgym.SCENARIOS:
-        print(f"{env_id:26} {meaning_of(env_id, recgym.make_scenario(env_id))}")
+        say(f"{env_id:26} {meaning_of(env_id, recgym.make_scenario(env_id))}")
 
 
 def print_baselines(scenario: Any) -> None:
     """Print the baselines of a scenario, a line each, and why others of its kind do not fit it."""
     for name, baseline in baselines_for(scenario).items():
-        print(f"{name:24} {baseline.kind:12} {baseline.meaning}")
+        say(f"{name:24} {baseline.kind:12} {baseline.meaning}")
     for name, reason in left_out(scenario).items():
-        print(f"without {name}: {reason}")
+        say(f"without {name}: {reason}")
 
 
 def print_environment(env: str, parameters: dict[str, Any]) -> None:
     """Print what an environment is, its baselines, and its parameters with default, unit, range and effect."""
     scenario = recgym.make_scenario(env, **parameters)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else FILE_WIDTH
-    print(textwrap.fill(f"{env}: {meaning_of(env, scenario)}", width))
-    print("\nbaselines (--policies NAME,NAME)")
+    say(textwrap.fill(f"{env}: {meaning_of(env, scenario)}", width))
+    say("\nbaselines (--policies NAME,NAME)")
     print_baselines(scenario)
-    print("\nparameters (--param NAME=VALUE)")
+    say("\nparameters (--param NAME=VALUE)")
     for line in parameter_lines(type(scenario)):
-        print(textwrap.fill(line, width, subsequent_indent="    "))
+        say(textwrap.fill(line, width, subsequent_indent="    "))
     preset = recgym.SCENARIOS.get(env)
     if preset is not None and preset.parameters:
-        print(f"\nof which {env} sets")
+        say(f"\nof which {env} sets")
         for name, value in preset.parameters.items():
-            print(f"{name}={value!r}")
+            say(f"{name}={value!r}")

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import recgym
+from recgym.terminal import say
 
 __all__ = [
     "COMMANDS",
@@ -24,6 +26,8 @@ __all__ = [
     "guarded",
     "make_parser",
     "named_value",
+    "python_to_paste",
+    "to_paste",
 ]
 
 
@@ -59,10 +63,31 @@ def call_of(command: str = "") -> list[str]:
 
 
 def called_as(command: str = "") -> str:
-    """Write `call_of` as people type it."""
+    """Write `call_of` as people say it."""
     first, *rest = call_of(command)
     plain = "python" if first == sys.executable else Path(first).stem
     return shlex.join([plain, *rest])
+
+
+def to_paste(command: str, *arguments: str) -> str:
+    """Write a call of a command as short as it can be pasted into the shell that this process was called from."""
+    return shlex.join([*(_shorter(word) for word in call_of(command)), *arguments])
+
+
+def python_to_paste(*arguments: str) -> str:
+    """Write a call of this Python so."""
+    return shlex.join([_shorter(sys.executable), *arguments])
+
+
+def _shorter(word: str) -> str:
+    """A program by its name where the shell finds this very one, a path below the current folder from there on."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    found = shutil.which(path.name)
+    if found is not None and Path(found).absolute() == path:
+        return path.name
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else word
 
 
 def make_parser(command: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -150,8 +175,8 @@ def guarded(work: Callable[[], int], *, stopped: str = "stopped") -> int:
     try:
         return work()
     except (ValueError, OSError, ImportError, MemoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", error=True)
         return 2
     except KeyboardInterrupt:
-        print(f"\n{stopped}", file=sys.stderr)
+        say(f"\n{stopped}", error=True)
         return 130

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recgym.cli.list_ import print_environments
-from recgym.cli.options import add_parameters, call_of, choose_device, guarded, make_parser, named_value
+from recgym.cli.options import (
+    add_parameters,
+    choose_device,
+    guarded,
+    make_parser,
+    named_value,
+    python_to_paste,
+    to_paste,
+)
+from recgym.terminal import say
 
 if TYPE_CHECKING:
     from recgym.agents.runs import RunResult
@@ -19,11 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 EXAMPLES = """examples:
-  recgym train --env RecBandit-v0 --progress
+  recgym train --env RecBandit-v0
+  recgym train --env RecBandit-v0 --quick    # a look in about a minute
   recgym train --env RecBanditDrift-v0 --pretrain-expert discounted_ucb --pretrain-steps 1000000
   recgym train --vary arms=[5,10,50] --vary horizon=[10,100,500] --n-envs 64    # one agent for nine sizes
   recgym train --env RecBandit-v0 --param arms=20 -n 1000000 --pretrain-steps 700000 --seed 1
-  recgym train -i logs/ppo/RecBandit-v0_1/checkpoint.safetensors       # go on where that run stopped
+  recgym train -i logs/latest       # go on where the last run stopped
   recgym train --env RecBandit-v0 --log open_bandit/random/men.csv.gz   # arms and prior from a log
   recgym train --env DynamicPricing-v0 --log orange_juice.csv.gz    # demand from a log of sales
   recgym train --env my_module:MyScenario    # a scenario of your own, from the current folder
@@ -32,6 +41,8 @@ EXAMPLES = """examples:
 AT_LEAST_ZERO = ("eval_freq", "save_freq", "pretrain_steps")
 AT_LEAST_ONE = ("n_timesteps", "n_envs", "num_threads", "trials", "eval_trials", "tasks")
 MAPPINGS = ("param", "hyperparam", "log_column")
+QUICK = {"n_timesteps": 100_000, "n_envs": 64, "trials": 400, "eval_trials": 100, "eval_freq": 0}
+QUICK_IMITATION = 80_000  # of these timesteps
 MAX_SEED = 999_999  # above are validation and test tasks
 
 
@@ -53,35 +64,38 @@ def run_training(options: dict[str, Any]) -> int:
     resumption = resume(options) if "trained_agent" in options else None
     result = train(resumption.options if resumption else RunOptions(**options), device=device, resumption=resumption)
     if result.interrupted:
-        print("resume:  ", shlex.join([*call_of("train"), *_resuming(result)]))
+        say(f"resume:   {to_paste('train', *_resuming(result))}")
         return 130
     for line in next_steps(result):
-        print(line)
+        say(line)
     return 0
 
 
 def _resuming(result: RunResult) -> list[str]:
     """Give the options that go on with a run; what is not registered has to be named each time."""
     from recgym import SCENARIOS
+    from recgym.agents.folders import short_name
 
     name = [] if result.options.env in SCENARIOS else ["--env", result.options.env]
-    return ["-i", str(result.checkpoint), *name]
+    return ["-i", short_name(result.checkpoint), *name]
 
 
 def next_steps(result: RunResult) -> list[str]:
     """Write the commands that evaluate, inspect and resume a run, and where its report is."""
+    from recgym import SCENARIOS
+    from recgym.agents.folders import short_name
+
     env, algo = result.options.env, result.options.algo
-    parameters = [
-        part for key, value in result.parameters.items() for part in ("--param", f"{key}={json.dumps(value)}")
-    ]
-    policies = ",".join([*result.baselines, f"{algo}={result.checkpoint}"])
-    logs = str(result.folder.parent.parent)
-    evaluation = [*call_of("evaluate"), "--env", env, *parameters, "--policies", policies]
-    longer = [*call_of("train"), *_resuming(result), "-n", str(2 * result.timesteps)]
+    problem: list[str] = []
+    if env not in SCENARIOS:  # elsewhere the run itself says where it was trained
+        parameters = (f"{key}={json.dumps(value)}" for key, value in result.parameters.items())
+        problem = ["--env", env, *(part for given in parameters for part in ("--param", given))]
+    evaluation = [*problem, "--policies", f"baselines,{algo}={short_name(result.checkpoint)}"]
+    root = result.folder.parent.parent
     return [
-        f"evaluate: {shlex.join(evaluation)}",
-        f"inspect:  {shlex.join([sys.executable, '-m', 'tensorboard.main', '--logdir', logs])}",
-        f"resume:   {shlex.join(longer)}",
+        f"evaluate: {to_paste('evaluate', *evaluation)}",
+        f"inspect:  {python_to_paste('-m', 'tensorboard.main', '--logdir', str(root))}",
+        f"resume:   {to_paste('train', *_resuming(result), '-n', str(2 * result.timesteps))}",
         f"report:   {result.folder / 'report.json'}",
     ]
 
@@ -89,6 +103,7 @@ def next_steps(result: RunResult) -> list[str]:
 def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     """Read the options that were chosen, and no others, by the names of `RunOptions`; exits where one is wrong."""
     from recgym.agents.algorithms import ALGORITHMS
+    from recgym.agents.folders import checkpoint_of
     from recgym.agents.options import INIT_POLICIES, TransformerOptions
     from recgym.agents.run_options import RunOptions
     from recgym.agents.runs import EVALUATIONS
@@ -124,8 +139,9 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         "-i",
         "--trained-agent",
         type=Path,
-        metavar="FILE",
-        help="checkpoint to go on from, in its own folder; with --env MODULE:CLASS where it was trained in such a one",
+        metavar="RUN",
+        help="run to go on with: its folder, its checkpoint, or logs/latest; with --env MODULE:CLASS where it was "
+        "trained in such a one",
     )
     add(
         "--log",
@@ -156,7 +172,7 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         help=f"timesteps between checkpoints (default: {EVALUATIONS} a run; 0: last only)",
     )
     add("--trials", type=int, metavar="N", help=f"held-out, of the last evaluation (default: {default.trials})")
-    add("-P", "--progress", action="store_true", help="show a progress bar")
+    add("--quick", action="store_true", help="a look in about a minute: little training, few trials")
     add("--list-envs", action="store_true", help="list the environments and stop")
     options = vars(parser.parse_args(arguments))
     for name in (*AT_LEAST_ONE, *AT_LEAST_ZERO):
@@ -171,4 +187,23 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     options |= {name: dict(options[name]) for name in MAPPINGS if name in options}
     if "vary" in options:
         options["vary"] = tuple(options["vary"])
+    if "trained_agent" in options:
+        options["trained_agent"] = checkpoint_of(options["trained_agent"])
+    if options.pop("quick", False):
+        if "trained_agent" in options:
+            parser.error("--quick is for a new run: leave it out, or -i")
+        options = {**quick_look(options.get("algo", default.algo), options.get("env", default.env)), **options}
     return options
+
+
+def quick_look(algo: str, env: str) -> dict[str, Any]:
+    """The options of a run of about a minute."""
+    from recgym.agents.tuned import tuned_values
+
+    look = dict(QUICK)
+    if algo == "dqn":  # whose environments are few, and whose decisions are dear
+        del look["n_envs"]
+    elif algo == "meta_ppo" and tuned_values(algo, env).get("pretrain_steps"):
+        look["pretrain_steps"] = QUICK_IMITATION
+    say(f"a quick look: {look['n_timesteps']:,} timesteps and {look['trials']:,} trials; leave --quick out for more")
+    return look

@@ -1,27 +1,10 @@
-"""Tables on the terminal and figures: the libraries that draw them, and what to install where they are missing."""
+"""Figures: the library that draws them, and what to install where it is missing."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-__all__ = ["WIDE", "new_figure", "open_table"]
-
-WIDE = 180  # characters, of tables with many columns
-
-
-def open_table(title: str, *, width: int = 120) -> tuple[Any, Any]:
-    """Give where to print, and an empty table; `width` is that of what is no terminal.
-
-    Raises:
-        ImportError: rich is not installed (names the extra).
-    """
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError as error:
-        raise ImportError("tables are drawn with rich: pip install 'recgym[agents]'") from error
-    return Console(width=None if sys.stdout.isatty() else width), Table(title=title)
+__all__ = ["new_figure"]
 
 
 def new_figure(width: float = 8.0, height: float = 5.0, grid: tuple[int, int] | None = None) -> tuple[Any, Any]:

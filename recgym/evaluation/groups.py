@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.evaluation.drawing import WIDE, new_figure, open_table
+from recgym.evaluation.drawing import new_figure
 from recgym.evaluation.summary import Summary, summarise
 from recgym.evaluation.trials import Trials, subset
 from recgym.scenario import Scenario
+from recgym.terminal import Table
 
 __all__ = ["DIFFICULTY", "Cut", "check_cut", "cut_figure", "cut_json", "cut_trials", "print_cut"]
 
@@ -145,16 +146,13 @@ def print_cut(report: Mapping[str, Any]) -> None:
     names = [name for name in first if name not in ("random", "informed")] or list(first)
     measure = "normalised" if "normalised" in first[names[0]] else "return"
     title = f"{measure} score by {report['by']}" if measure == "normalised" else f"return by {report['by']}"
-    console, table = open_table(title, width=WIDE)
-    table.add_column(str(report["by"]))
-    for name in ("trials", *names):
-        table.add_column(name, justify="right")
+    table = Table(title, (str(report["by"]), "trials", *names))
     for label, group in report["groups"].items():
         figures = [group["policies"][name][measure] for name in names]
         halves = [max(f["high"] - f["mean"], f["mean"] - f["low"]) for f in figures]
         known = [f"{f['mean']:.3f} ± {half:.3f}" for f, half in zip(figures, halves, strict=True)]
         cells = [cell if math.isfinite(half) else "-" for cell, half in zip(known, halves, strict=True)]
-        table.add_row(label, f"{group['trials']:,}", *cells)
+        table.add(label, f"{group['trials']:,}", *cells)
     table.caption = (
         "± 95 % bootstrap interval over the trials of the group; -: it has none, random is too close to informed"
     )
@@ -162,7 +160,7 @@ def print_cut(report: Mapping[str, Any]) -> None:
         table.caption += f"\n{DIFFICULTY}: what random choices lose to the policy that knows the task"
     if report["left_out"]:
         table.caption += f"\nleft out, with fewer than {MIN_TRIALS} trials: {', '.join(report['left_out'])}"
-    console.print(table)
+    table.show()
 
 
 def cut_figure(cut: Cut, *, title: str = "", emphasise: Sequence[str] = ()) -> Any:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import recgym
 from recgym.baselines import ConstantPolicy, baselines_for
 from recgym.evaluation.comparison import evaluate
-from recgym.evaluation.drawing import WIDE, open_table
 from recgym.evaluation.report import KNOWS
 from recgym.evaluation.statistics import Interval
 from recgym.evaluation.trials import TEST_SEED, rollout, upper_bounds
+from recgym.terminal import Table, say
 
-__all__ = ["Headroom", "headroom", "print_bound_shares", "print_headrooms"]
+__all__ = ["Headroom", "bound_shares", "headroom", "headrooms", "print_bound_shares", "print_headrooms"]
 
 HORIZONS = (30, 100)  # decisions: short and long beside what is learned in them
 
@@ -62,57 +62,64 @@ def learnable_ids() -> list[str]:
     return [env_id for env_id, preset in recgym.SCENARIOS.items() if not preset.reference]
 
 
-def print_headrooms(trials: int) -> dict[str, dict[str, Any]]:
-    """Print the headroom check of every preset as a table; returns it as JSON can carry it."""
-    title = f"headroom: {trials:,} trials per policy, 95 % paired intervals of the return"
-    console, table = open_table(title, width=WIDE)
-    for heading in ("environment", "best prior-free", "above random", "below informed", "range left", "best constant"):
-        table.add_column(heading)
-    table.add_column("% of bound")
-    table.add_column("passed")
+def headrooms(trials: int) -> dict[str, dict[str, Any]]:
+    """Check the headroom of every preset, as JSON can carry it."""
     report = {}
     for env_id in learnable_ids():
-        print(f"headroom of {env_id} ...", file=sys.stderr, flush=True)
+        say(f"headroom of {env_id} ...", error=True)
         result = headroom(recgym.make_scenario(env_id), trials=trials)
-        gain, gap = (f"{i.mean:.2f} ({i.low:.2f} to {i.high:.2f})" for i in (result.gain, result.gap))
-        share = f"{result.constant:.0%} of informed"
-        of_bound = percent(result.of_bound) if result.of_bound else ""
-        passed = "yes" if result.passed else "no"
-        table.add_row(env_id, result.best, gain, gap, f"{result.left:.0%}", share, of_bound, passed)
         report[env_id] = {k: v._asdict() if isinstance(v, Interval) else v for k, v in result._asdict().items()}
-    console.print(table)
     return report
 
 
-def percent(share: Interval) -> str:
+def print_headrooms(report: Mapping[str, Mapping[str, Any]], trials: int) -> None:
+    """Print what `headrooms` gives as a table."""
+    title = f"headroom: {trials:,} trials per policy, 95 % paired intervals of the return"
+    figures = ("above random", "below informed", "range left", "best constant", "% of bound", "passed")
+    table = Table(title, ("environment", "best prior-free", *figures), left=("best prior-free",))
+    for env_id, result in report.items():
+        gain, gap = (f"{i['mean']:.2f} ({i['low']:.2f} to {i['high']:.2f})" for i in (result["gain"], result["gap"]))
+        share = f"{result['constant']:.0%} of informed"
+        of_bound = percent(result["of_bound"]) if result["of_bound"] else ""
+        passed = "yes" if result["passed"] else "no"
+        table.add(env_id, result["best"], gain, gap, f"{result['left']:.0%}", share, of_bound, passed)
+    table.show()
+
+
+def percent(share: Mapping[str, float]) -> str:
     """Write a share in percent, with its interval."""
-    return f"{100 * share.mean:.1f} ({100 * share.low:.1f} to {100 * share.high:.1f})"
+    return f"{100 * share['mean']:.1f} ({100 * share['low']:.1f} to {100 * share['high']:.1f})"
 
 
-def print_bound_shares(trials: int) -> dict[str, Any]:
-    """Print what classical policies reach of the bound on any, by horizon; returns it as JSON can carry it."""
-    report: dict[str, Any] = {}
+def bound_shares(trials: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """What classical policies reach of the bound on any, by environment, policy and horizon, as JSON can carry it."""
+    report: dict[str, dict[str, dict[str, Any]]] = {}
     for env_id in learnable_ids():
         if upper_bounds(recgym.make_scenario(env_id), trials=1, seed=TEST_SEED) is None:
             continue
-        title = f"{env_id}: percent of the bound on any policy, {trials:,} trials, 95 % intervals"
-        console, table = open_table(title, width=WIDE)
-        for heading in ("policy", "knows", *(f"{horizon} decisions" for horizon in HORIZONS)):
-            table.add_column(heading)
-        cells: dict[str, list[Interval | None]] = {}
+        cells: dict[str, dict[str, Any]] = {}
         for horizon in HORIZONS:
-            print(f"bound of {env_id}, {horizon} decisions ...", file=sys.stderr, flush=True)
+            say(f"bound of {env_id}, {horizon} decisions ...", error=True)
             scenario = recgym.make_scenario(env_id, horizon=horizon)
             names = dict.fromkeys(baselines_for(scenario))
-            summaries = evaluate(scenario, names, trials=trials, seed=TEST_SEED).summaries
-            for name, summary in summaries.items():
-                cells.setdefault(name, []).append(summary.of_bound)
-        known = baselines_for(recgym.make_scenario(env_id))
-        for name, shares in sorted(cells.items(), key=lambda item: -(item[1][0] or Interval(0, 0, 0)).mean):
-            table.add_row(name, KNOWS[known[name].kind], *(percent(share) for share in shares if share))
-        console.print(table)
-        report[env_id] = {
-            name: {str(h): s._asdict() for h, s in zip(HORIZONS, shares, strict=True) if s}
-            for name, shares in cells.items()
-        }
+            for name, summary in evaluate(scenario, names, trials=trials, seed=TEST_SEED).summaries.items():
+                if summary.of_bound:
+                    cells.setdefault(name, {})[str(horizon)] = summary.of_bound._asdict()
+        report[env_id] = cells
     return report
+
+
+def print_bound_shares(report: Mapping[str, Mapping[str, Mapping[str, Any]]], trials: int) -> None:
+    """Print what `bound_shares` gives, a table per environment."""
+    for env_id, cells in report.items():
+        title = f"{env_id}: percent of the bound on any policy, {trials:,} trials, 95 % intervals"
+        table = Table(
+            title, ("policy", "knows", *(f"{h} decisions" for h in HORIZONS)), left=("knows",), spare=("knows",)
+        )
+        known = baselines_for(recgym.make_scenario(env_id))
+        first = str(HORIZONS[0])
+        for name, shares in sorted(cells.items(), key=lambda item: -item[1].get(first, {"mean": 0.0})["mean"]):
+            table.add(
+                name, KNOWS[known[name].kind], *(percent(shares[str(h)]) if str(h) in shares else "" for h in HORIZONS)
+            )
+        table.show()

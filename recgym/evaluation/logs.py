@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,8 +19,9 @@ from recgym.evaluation.statistics import ratio
 from recgym.evaluation.trials import Trials
 from recgym.parameters import class_of
 from recgym.scenario import Scenario
+from recgym.terminal import progress, say
 
-__all__ = ["begin", "finish", "read_log"]
+__all__ = ["begin", "finish", "print_findings", "read_log"]
 
 BESIDE = ("random", "greedy", "thompson_prior", "gittins")  # baselines that stand beside an agent on a log
 
@@ -33,8 +35,8 @@ def begin_bandit(log: OpenBanditLog, env: str, parameters: Mapping[str, Any]) ->
     fit = log.parameters
     a, b = fit["prior"]
     spread = math.sqrt(a * b / (a + b + 1)) / (a + b)
-    print(f"{log.path}: {fit['arms']} items, click rates Beta({a:.3g}, {b:.3g}): ", end="")
-    print(f"mean {a / (a + b):.2%}, standard deviation {spread:.2%}")
+    shape = f"mean {a / (a + b):.2%}, standard deviation {spread:.2%}"
+    say(f"{log.path}: {fit['arms']} items, click rates Beta({a:.3g}, {b:.3g}): {shape}")
     if parameters.get("arms", fit["arms"]) != fit["arms"]:
         wrong = f"--param arms={parameters['arms']} does not fit the {fit['arms']} items of {log.path}"
         raise ValueError(f"{wrong}; leave it out")
@@ -50,29 +52,23 @@ def begin_pricing(log: TransactionLog, env: str, parameters: Mapping[str, Any]) 
 
 
 def finish_bandit(
-    log: OpenBanditLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials], *, progress: bool
+    log: OpenBanditLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials]
 ) -> dict[str, Any]:
-    """Report and print what the log says of the agents, beside a few baselines."""
-    from tqdm import tqdm
-
+    """Report what the log says of the agents, beside a few baselines."""
     names = [name for name in BESIDE if name in baselines_for(scenario)]
     policies = {name: make_baseline(name, scenario) for name in names} | dict(agents)
     total = len(policies) * len(log.action)
-    with tqdm(unit=" events", disable=not progress, leave=False, total=total) as bar:
-        report = off_policy_report(policies, scenario, log, on_event=lambda *_: bar.update())
-    print_off_policy(report)
+    played = itertools.count(1)
+    with progress("events", total) as advance:
+        report = off_policy_report(policies, scenario, log, on_event=lambda *_: advance(next(played)))
     return {"off_policy": report}
 
 
 def finish_pricing(
-    log: TransactionLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials], *, progress: bool
+    log: TransactionLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials]
 ) -> dict[str, Any]:
-    """Report what the log says of demand, and print the returns in percent of the informed policy's."""
+    """Report what the log says of demand, and the returns in shares of the informed policy's."""
     shares = {name: ratio(trials.returns, results["informed"].returns) for name, trials in results.items()}
-    if math.isnan(shares["informed"].mean):
-        print("percent of the informed policy's return: none, as that policy earns nothing for certain")
-    else:
-        print_shares(shares)
     return {"transactions": log.to_json(), "share_of_informed": {k: v._asdict() for k, v in shares.items()}}
 
 
@@ -124,12 +120,21 @@ def begin(log: Any, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {**log.parameters, **parameters}
 
 
-def finish(
-    log: Any, agents: Mapping[str, Any], scenario: Scenario, results: Mapping[str, Trials], *, progress: bool
-) -> dict[str, Any]:
-    """Report what a log says of agents, as parts of the run's report, and print it; nothing for an unknown kind."""
+def finish(log: Any, agents: Mapping[str, Any], scenario: Scenario, results: Mapping[str, Trials]) -> dict[str, Any]:
+    """Report what a log says of agents, as parts of the run's report; nothing for an unknown kind."""
     if isinstance(log, OpenBanditLog):
-        return finish_bandit(log, agents, scenario, results, progress=progress)
+        return finish_bandit(log, agents, scenario, results)
     if isinstance(log, TransactionLog):
-        return finish_pricing(log, agents, scenario, results, progress=progress)
+        return finish_pricing(log, agents, scenario, results)
     return {}
+
+
+def print_findings(findings: Mapping[str, Any]) -> None:
+    """Print what `finish` reports."""
+    if "off_policy" in findings:
+        print_off_policy(findings["off_policy"])
+    shares = findings.get("share_of_informed")
+    if shares and math.isnan(shares["informed"]["mean"]):
+        say("percent of the informed policy's return: none, as that policy earns nothing for certain")
+    elif shares:
+        print_shares(shares)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.data.bandit import OpenBanditLog
-from recgym.evaluation.drawing import open_table
 from recgym.evaluation.statistics import Interval, interval
 from recgym.evaluation.trials import TEST_SEED, action_shares, own_luck, rollout
 from recgym.scenarios.bandit import BanditOffer, Clicks
+from recgym.terminal import Table, say
 
 __all__ = [
     "MIN_CLICKS",
@@ -192,12 +192,10 @@ def _named(on_event: Callable[[str, int], None], name: str) -> Callable[[int], N
 def print_off_policy(report: Mapping[str, Any]) -> None:
     """The off-policy report as a table on the terminal."""
     title = f"off-policy, {report['events']:,} events, {report['items']} items, click rate {report['ctr']:.2%}"
-    console, table = open_table(title)
+    table = Table(title, ("policy", "matched", "clicks", "replay", "IPS", "SNIPS", "effective sample"))
     table.caption = (
         "percent, 95 % bootstrap intervals; IPS and SNIPS use the log's clicks twice and flatter what learns"
     )
-    for heading in ("policy", "matched", "clicks", "replay", "IPS", "SNIPS", "effective sample"):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
 
     def rate(mean: float, low: float, high: float) -> str:
         return f"{100 * mean:.2f} ({100 * low:.2f}-{100 * high:.2f})"
@@ -205,7 +203,7 @@ def print_off_policy(report: Mapping[str, Any]) -> None:
     few: dict[str, list[str]] = {}
     for name, row in report["policies"].items():
         played, ips, snips = row["replay"], row["ips"], row["snips"]
-        table.add_row(
+        table.add(
             name,
             f"{played['matched']:,}",
             str(played["clicks"]),
@@ -216,6 +214,6 @@ def print_off_policy(report: Mapping[str, Any]) -> None:
         )
         for kind in ("replay", "ips"):
             few.setdefault(f"{kind}: {row[kind]['verdict']}", []).append(name)
-    console.print(table)
+    table.show()
     for finding, names in few.items():
-        console.print(f"{finding} ({', '.join(names)})", highlight=False)
+        say(f"{finding} ({', '.join(names)})")

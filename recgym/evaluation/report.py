@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recgym.baselines import baselines_for
 from recgym.evaluation.comparison import Comparison, evaluate
-from recgym.evaluation.drawing import new_figure, open_table
+from recgym.evaluation.drawing import new_figure
 from recgym.evaluation.groups import cut_json, print_cut
-from recgym.evaluation.statistics import Interval, ratio
+from recgym.evaluation.statistics import ratio
 from recgym.evaluation.summary import Summary
 from recgym.evaluation.trials import ARGMAX, CHUNK, TEST_SEED, Trials, action_shares
 from recgym.scenario import Scenario
+from recgym.terminal import Table, check_tables, progress, say
 
 if TYPE_CHECKING:
     from recgym.data import TransactionLog
@@ -29,6 +28,7 @@ __all__ = [
     "check_drawable",
     "compare",
     "curves_figure",
+    "print_comparison",
     "print_shares",
     "print_table",
     "print_transactions",
@@ -39,6 +39,7 @@ KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed"
 SIGNS = {1: "+", 0: " ", -1: "-"}
 Z95 = 1.959963984540054
 MAX_INSIDE = 12  # curves whose legend fits into the figure
+ENDS = 2  # random and informed are played beside what is asked for
 FIGURE_ENDINGS = (".png", ".pdf", ".svg")
 
 
@@ -78,42 +79,43 @@ def _sign(gain: Mapping[str, float]) -> int:
 
 def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
     """Print the report as a table, best return first."""
-    console, table = open_table(
-        title or f"{report['env']}: {report['trials']:,} held-out trials, seed {report['seed']}"
-    )
 
     def figure(value: Mapping[str, float], digits: int) -> str:
         half = max(value["high"] - value["mean"], value["mean"] - value["low"])
         return f"{value['mean']:.{digits}f} ± {half:.{digits}f}"
 
-    table.add_column("policy")
     first = next(iter(report["policies"].values()))
     bounded = "of_bound" in first  # regret of the moment is no measure there
     solved = "normalised" in first
     scores = ("% of bound" if bounded else "regret", "normalised") if solved else ()
-    for heading in ("knows", "return", *scores, f"minus {report['reference']}"):
-        table.add_column(heading, justify="right")
+    headings = ("policy", "knows", "return", *scores, f"minus {report['reference']}")
+    table = Table(
+        title or f"{report['env']}: {report['trials']:,} held-out trials, seed {report['seed']}",
+        headings,
+        left=("knows",),
+        spare=("knows", *scores[:1]),
+    )
     rows = sorted(report["policies"].items(), key=lambda item: -item[1]["return"]["mean"])
     for name, policy in rows:
         gain = policy["versus"][report["reference"]]
-        table.add_row(
+        table.add(
             name,
             KNOWS[policy["kind"]],
             figure(policy["return"], 2),
             *_score_cells(policy, figure),
             f"{figure(gain, 2)} {SIGNS[_sign(gain)]}",
-            style="bold" if policy["kind"] == "agent" else None,
+            bold=policy["kind"] == "agent",
         )
     table.caption = "± 95 % bootstrap interval; + / -: the whole paired interval is above / below 0"
-    console.print(table)
+    table.show()
     if not solved:
-        console.print("no optimum is known for these weights: no regret, no bound and no normalised score")
+        say("no optimum is known for these weights: no regret, no bound and no normalised score")
     for name, policy in rows:
         if policy["kind"] == "agent":
             for sign, meaning in ((1, "is above"), (0, "cannot be told from"), (-1, "is below")):
                 others = [other for other, _ in rows if other != name and _sign(policy["versus"][other]) == sign]
                 if others:
-                    console.print(f"{name} {meaning} {', '.join(others)}", highlight=False)
+                    say(f"{name} {meaning} {', '.join(others)}")
 
 
 def _score_cells(policy: Mapping[str, Any], figure: Callable[[Mapping[str, float], int], str]) -> list[str]:
@@ -132,9 +134,9 @@ def check_drawable(*, figure: bool) -> None:
     Raises:
         ImportError: what draws tables, or figures, is not installed.
     """
-    for needed, extra, what in (("rich", "agents", "tables"), ("matplotlib", "plot", "figures")):
-        if (figure or needed == "rich") and find_spec(needed) is None:
-            raise ImportError(f"{what} are drawn with {needed}: pip install 'recgym[{extra}]'")
+    check_tables()
+    if figure:
+        new_figure()
 
 
 def compare(
@@ -147,7 +149,7 @@ def compare(
     seed: int,
     by: str | None = None,
 ) -> tuple[Comparison, dict[str, Any]]:
-    """Evaluate policies on held-out trials with a progress bar, and print the table.
+    """Evaluate policies on held-out trials, with a progress bar on a terminal.
 
     Args:
         scenario: what is played.
@@ -161,16 +163,15 @@ def compare(
     Returns:
         What was compared, and the report.
     """
-    from tqdm import tqdm
-
     known = baselines_for(scenario)  # no agent can have the name of one
-    with tqdm(unit=" decisions", disable=not sys.stderr.isatty(), leave=False) as bar:
+    each = scenario.horizon * -(-trials // CHUNK)  # decisions of all trials together
+    names: list[str] = []
+    with progress("decisions", each * (len(policies) + ENDS)) as advance:
 
         def show(name: str, decisions: int) -> None:
-            bar.set_description(name, refresh=False)
-            bar.update(decisions - bar.n if decisions > bar.n else 0)
-            if decisions == scenario.horizon * -(-trials // CHUNK):
-                bar.reset()
+            if name not in names:
+                names.append(name)
+            advance(each * (len(names) - 1) + decisions, what=name)
 
         comparison = evaluate(scenario, policies, trials=trials, seed=TEST_SEED + seed, by=by, on_step=show)
     results = comparison.trials
@@ -183,36 +184,42 @@ def compare(
         reference=comparison.reference,
         kinds={name: b.kind for name in results if (b := known.get(name.removesuffix(ARGMAX))) is not None},
     )
-    print_table(report)
     _add_gaps(report, results, [name for name in results if name in known and known[name].kind == "prior-aware"])
     if comparison.cut is not None:
         report["cut"] = cut_json(comparison.cut)
-        print_cut(report["cut"])
     return comparison, report
 
 
+def print_comparison(report: Mapping[str, Any]) -> None:
+    """Print a report of `compare`: the table, what each agent closes of a gap, and the cut where there is one."""
+    print_table(report)
+    for agent, policy in report["policies"].items():
+        for name, share in policy.get("gap_closed", {}).items():
+            if share["mean"] > 0:  # who is below the reference is said to be so above
+                interval = f"{share['mean']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
+                say(f"{agent} closes {interval} of the gap from {report['reference']} to {name}")
+    if "cut" in report:
+        print_cut(report["cut"])
+
+
 def _add_gaps(report: Mapping[str, Any], results: Mapping[str, Trials], aware: Sequence[str]) -> None:
-    """Add what each agent closes of the gap from the reference to the prior-aware policies, and print it."""
+    """Add what each agent closes of the gap from the reference to the prior-aware policies."""
     reference = report["reference"]
     free = results[reference].returns
     for agent in (name for name, policy in report["policies"].items() if policy["kind"] == "agent"):
         shares = {name: ratio(results[agent].returns - free, results[name].returns - free) for name in aware}
         shares = {name: share for name, share in shares.items() if math.isfinite(share.mean)}
         report["policies"][agent]["gap_closed"] = {name: share._asdict() for name, share in shares.items()}
-        for name, (mean, low, high) in shares.items():
-            if mean > 0:  # who is below the reference is said to be so above
-                print(f"{agent} closes {mean:.0%} ({low:.0%} to {high:.0%}) of the gap from {reference} to {name}")
 
 
-def print_shares(shares: Mapping[str, Interval]) -> None:
+def print_shares(shares: Mapping[str, Mapping[str, float]]) -> None:
     """Print each policy's return in percent of the informed policy's, best first."""
-    console, table = open_table("percent of the informed policy's return")
-    table.add_column("policy")
-    table.add_column("percent", justify="right")
-    for name, (mean, low, high) in sorted(shares.items(), key=lambda item: -item[1].mean):
-        table.add_row(name, f"{100 * mean:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+    table = Table("percent of the informed policy's return", ("policy", "percent"))
+    for name, share in sorted(shares.items(), key=lambda item: -item[1]["mean"]):
+        mean, low, high = (100 * share[part] for part in ("mean", "low", "high"))
+        table.add(name, f"{mean:.1f} ({low:.1f} to {high:.1f})")
     table.caption = "95 % bootstrap interval, paired"
-    console.print(table)
+    table.show()
 
 
 def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origins: Mapping[str, str]) -> None:
@@ -223,33 +230,35 @@ def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origi
         parameters: of the scenario, all of them.
         origins: where each of them comes from; see `TransactionLog.origins`.
     """
-    console, table = open_table(f"demand in {log.path}, {len(log.sales):,} rows")
-    table.add_column("product")
-    for heading in ("rows", "base price", "sales at it", "price elasticity", "promotion lift, %", "residual, log"):
-        table.add_column(heading, justify="right")
+    headings = (
+        "product",
+        "rows",
+        "base price",
+        "sales at it",
+        "price elasticity",
+        "promotion lift, %",
+        "residual, log",
+    )
+    spare = ("residual, log", "rows", "sales at it", "base price")
+    table = Table(f"demand in {log.path}, {len(log.sales):,} rows", headings, spare=spare)
     for fit in log.fits:
         lift = f"{100 * fit.lift:.0f} ± {100 * fit.lift_error:.0f}" if np.isfinite(fit.lift) else "assumed"
         elasticity = f"{-fit.elasticity:.2f} ± {fit.elasticity_error:.2f}"
         figures = (f"{fit.base_price:.4g}", f"{np.exp(fit.level):,.4g}", elasticity, lift, f"{fit.residual:.2f}")
-        table.add_row(fit.product, f"{fit.rows:,}", *figures)
+        table.add(fit.product, f"{fit.rows:,}", *figures)
     table.caption = "± standard error; associational: prices and promotions were not drawn at random"
-    console.print(table)
+    table.show()
 
-    _, table = open_table("held-out demand error")
-    table.add_column("model")
-    for heading in ("root mean square, log sales", "mean absolute, % of sales"):
-        table.add_column(heading, justify="right")
+    table = Table("held-out demand error", ("model", "root mean square, log sales", "mean absolute, % of sales"))
     for model, error in log.held_out.items():
-        table.add_row(model, f"{error.rmse:.3f} ± {error.error:.3f}", f"{100 * error.ape:.0f}")
-    console.print(table)
+        table.add(model, f"{error.rmse:.3f} ± {error.error:.3f}", f"{100 * error.ape:.0f}")
+    table.show()
 
-    _, table = open_table("parameters of the task distribution")
-    table.add_column("origin")
-    table.add_column("parameters")
+    table = Table("parameters of the task distribution", ("origin", "parameters"), left=("parameters",))
     for origin in dict.fromkeys(origins.values()):
         names = [name for name, source in origins.items() if source == origin]
-        table.add_row(origin, "; ".join(f"{name} {parameters[name]}" for name in names))
-    console.print(table)
+        table.add(origin, "; ".join(f"{name} {parameters[name]}" for name in names))
+    table.show()
 
 
 def curves_figure(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from recgym.evaluation.drawing import open_table
 from recgym.evaluation.rl2.published import BASELINES, LEARNERS, REFERENCE_BASELINE, SOURCES
+from recgym.terminal import Table, say
 
 __all__ = ["markdown", "print_tables"]
 
-MAX_ACROSS = 5  # policies per table on the terminal: fits 120 columns
+MAX_ACROSS = 4  # policies per table on the terminal: fits 120 columns
 ABSENT = "–"
 REMARKS = (
     'Under FHGI stands what is published as "Gittins", the best of several approximations; FHGI computes the index.',
@@ -105,20 +105,14 @@ def print_tables(report: Mapping[str, Any]) -> None:
     Raises:
         ImportError: rich is not installed (names the extra).
     """
-    console, _ = open_table("")
 
     def draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> None:
-        _, table = open_table(title)
+        table = Table(title, columns)
         table.caption = caption
-        for column in columns:
-            table.add_column(column, justify="right")
         for i, (cell, row) in enumerate(zip(report["cells"], rows, strict=True)):
             last = i + 1 == len(rows) or report["cells"][i + 1]["pulls"] != cell["pulls"]
-            table.add_row(_size(cell), *row, end_section=last)
-        console.print(table)
-
-    def dim(text: str) -> str:
-        return f"[dim]{text}[/dim]"
+            table.add(_size(cell), *row, last=last)
+        table.show()
 
     draw(
         f"RL^2's bandits: {report['trials']:,} common held-out trials a cell, seed {report['seed']}",
@@ -126,9 +120,9 @@ def print_tables(report: Mapping[str, Any]) -> None:
         [
             [
                 "here\npublished",
-                *(f"{_value(name, cell, width=False)}\n{dim(_published(name, cell))}" for name in BASELINES),
+                *(f"{_value(name, cell, width=False)}\n{_published(name, cell)}" for name in BASELINES),
                 _bound(cell),
-                *(f"\n{dim(_published(name, cell))}" for name in LEARNERS),
+                *(f"\n{_published(name, cell)}" for name in LEARNERS),
             ]
             for cell in report["cells"]
         ],
@@ -143,7 +137,7 @@ def print_tables(report: Mapping[str, Any]) -> None:
                 [
                     [
                         _value(REFERENCE_BASELINE, cell, width=False),
-                        *(dim(_published(name, cell)) for name in LEARNERS),
+                        *(_published(name, cell) for name in LEARNERS),
                         *(f"{_value(name, cell, width=True)}\n{_percent(name, cell)}" for name in members),
                     ]
                     for cell in report["cells"]
@@ -151,7 +145,7 @@ def print_tables(report: Mapping[str, Any]) -> None:
                 "± 95 % bootstrap interval; below it the paired difference to FHGI in % of FHGI",
             )
     for note in _notes(report):
-        console.print(note, highlight=False)
+        say(note)
 
 
 # --- Markdown --------------------------------------------------------------------------------------------------------
