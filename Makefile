@@ -4,6 +4,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 DEVICE ?= auto
 ENV = RecBandit-v0
+CLIENTS = .venv-clients
 ARGS =
 
 # Threads that wait must not spin: where cores are shared, training is more than twice as fast for it.
@@ -30,7 +31,7 @@ at_least = $(1) -c 'import sys; sys.exit(sys.version_info < (3, $(MINOR)))' 2>/d
 	echo "$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help train benchmark tensorboard test test-slow test-wheel docs linkcheck notebooks lint types format clean FORCE
+.PHONY: help train benchmark tensorboard test test-slow test-clients test-wheel docs linkcheck notebooks lint types format clean FORCE
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +53,13 @@ test: lint types docs ## lint, check types, build the documentation and run the 
 
 test-slow: $(STAMP) ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-clients: ## run recgym under programs that know nothing of it, in a virtual environment of their own
+	@[ -x $(CLIENTS)/bin/python ] || $(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install -q --disable-pip-version-check --no-deps $$(grep '^torch==' constraints.txt)
+	@PIP_CONSTRAINT=constraints-clients.txt $(CLIENTS)/bin/python -m pip install -q --disable-pip-version-check \
+		-e ".[agents,plot,data]" rl_zoo3 torchrl tianshou optuna "ray[tune]" wandb
+	$(CLIENTS)/bin/python tests/clients.py $(ARGS)
 
 test-wheel: $(STAMP) ## install a wheel elsewhere, run the README and a shop's log there
 	$(BIN)/python tests/wheel.py $(ARGS)

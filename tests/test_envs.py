@@ -581,3 +581,29 @@ def test_actions_of_several_numbers_are_checked_one_by_one() -> None:
             runner.check_action(wrong)
     with pytest.raises(ValueError, match="shape"):
         runner.check_action([0, 1])
+
+
+@every_id
+@pytest.mark.parametrize(
+    "wrapper", ["NormalizeObservation", "NormalizeReward", "NumpyToTorch", "DictInfoToList", "TransformReward"]
+)
+def test_gymnasiums_vector_wrappers_take_a_batch_as_it_is_made(id: str, wrapper: str) -> None:
+    if OLD_GYMNASIUM and wrapper == "DictInfoToList":
+        pytest.skip("this Gymnasium's DictInfoToList wants a mask beside every key")
+    if wrapper == "NumpyToTorch":
+        pytest.importorskip("torch")
+    more = {"func": lambda reward: 2 * reward} if wrapper == "TransformReward" else {}
+    env = getattr(gym.wrappers.vector, wrapper)(vector(id, 3, horizon=2), **more)
+    assert env.unwrapped.autoreset_mode is AutoresetMode.NEXT_STEP is env.metadata["autoreset_mode"]
+    env.reset(seed=0)
+    ends = 0
+    for _ in range(6):
+        action = env.action_space.sample()
+        if wrapper == "NumpyToTorch":
+            import torch
+
+            action = torch.as_tensor(action)
+        _, _, terminated, truncated, _ = env.step(action)
+        ends += int(terminated.sum())
+        assert not truncated.any()
+    assert ends == 6
