@@ -99,16 +99,16 @@ def best_of_all_sequences(scenario: DynamicPricing, state: Any) -> np.ndarray:
 @pytest.mark.parametrize("horizon", [1, 2, 3])
 @pytest.mark.parametrize("kind", ["reference", "dip", "follower", "undercutter", "all"])
 def test_with_unlimited_stock_it_is_the_best_of_all_sequences(kind: str, horizon: int) -> None:
-    """Up to the grid of reference prices: .1 %, and .4 % in a cell where an undercutter's price has its kink."""
+    """Never below it; above by the grid of reference prices: .1 %, .5 % in a cell where an undercutter has his kink."""
     given = {"rivals": ("follower",)} if kind == "all" else {**MEMORYLESS, **ALONE[kind]}
     ladder = {"prices": (0.8, 1.0, 1.2), "promotions": (NONE, (0.1, 1.0))}
     scenario = DynamicPricing(**{**given, **ladder, "horizon": horizon, "stock": None, "memory": (0.2, 0.6)})
     state = at_start(scenario, 25)
     found, known = scenario.bound(state), best_of_all_sequences(scenario, state)
-    error = 4e-3 if kind == "undercutter" else 1e-3
-    np.testing.assert_allclose(found, known, rtol=error)
+    error = 5e-3 if kind == "undercutter" else 1e-3
+    assert (known <= found).all() and (found <= known * (1 + error)).all()
     if horizon == 1:
-        np.testing.assert_allclose(found, scenario.best_reward(state), rtol=error)
+        np.testing.assert_allclose(found, scenario.best_reward(state), rtol=1e-4)
 
 
 def test_where_reference_prices_lie_on_the_grid_it_is_exact() -> None:
@@ -116,7 +116,7 @@ def test_where_reference_prices_lie_on_the_grid_it_is_exact() -> None:
     parameters = {**MEMORYLESS, **ALONE["reference"], "memory": NONE, "prices": (0.8, 1.0, 1.2), "promotions": (NONE,)}
     scenario = DynamicPricing(**parameters, horizon=4, stock=None)
     state = at_start(scenario, 25)
-    np.testing.assert_allclose(scenario.bound(state), best_of_all_sequences(scenario, state), rtol=1e-5)
+    np.testing.assert_allclose(scenario.bound(state), best_of_all_sequences(scenario, state), rtol=2e-5)
 
 
 @pytest.mark.parametrize("paid", [(0.56, 1.0, 1.3), (0.9, 1.0, 1.2), (0.8, 1.1)], ids=str)

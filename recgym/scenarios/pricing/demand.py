@@ -94,7 +94,14 @@ def pull(task: PricingTask, ladder: Ladder) -> Array:
 
 
 def shares(task: PricingTask, pull: Array, ladder: Ladder, reference: Array, rival: Array, promoted: Array) -> Array:
-    """[B, K] share of the customers that would buy each candidate.
+    """[B, K] share of the customers that would buy each candidate: `uncut_shares`, at most all of them."""
+    return clip(uncut_shares(task, pull, ladder, reference, rival, promoted), None, 1.0)
+
+
+def uncut_shares(
+    task: PricingTask, pull: Array, ladder: Ladder, reference: Array, rival: Array, promoted: Array
+) -> Array:
+    """[B, K] demand of each candidate as a share of the customers, which may be above 1.
 
     log demand, or of the logit the utility, moves by gain (reference - x) below and by -loss (x - reference) above the
     reference price, by -dip after a promotion, and by cross log(rival's price). In the logit the rival's own utility
@@ -116,7 +123,7 @@ def shares(task: PricingTask, pull: Array, ladder: Ladder, reference: Array, riv
     pulled = pull * bounded_exp(moved)
     left, share = 1.0 - task.purchase, _rival_share(task)
     odds = (share / (left - share))[:, None] * bounded_exp((task.elasticity / left)[:, None] * (1.0 - rival))
-    return clip(pulled / (1.0 + logit * odds + logit * pulled), None, 1.0)  # the first, or pulled itself
+    return pulled / (1.0 + logit * odds + logit * pulled)  # the first, or pulled itself
 
 
 def rival_price(task: PricingTask, reference: Array, drift: Array) -> Array:
