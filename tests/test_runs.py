@@ -22,7 +22,7 @@ from recgym.agents.checkpoint import read, save
 from recgym.agents.folders import make_folder
 from recgym.agents.pretrained import agent_file, agent_ids
 from recgym.agents.run_folder import commit
-from recgym.agents.run_options import RunOptions, arguments_of, options_to_keep, resume
+from recgym.agents.run_options import RunOptions, arguments_of, log_digest, options_to_keep, resume
 from recgym.agents.tuned import TABLES, tuned_values
 from recgym.cli import main
 from recgym.sb3 import RecVecEnv, make_vec_env
@@ -226,14 +226,18 @@ def test_a_resumed_run_takes_over_what_is_left_open(tmp_path: Path) -> None:
     arguments = {"policy": "MlpPolicy", **PPO}
     model = build("ppo", env, {**arguments, "batch_size": 20}, device="cpu", seed=0)
     model.learn(20)
-    options = RunOptions(algo="ppo", eval_trials=7, log=Path("sales.csv"), log_column={"sales": "units"})
-    counters = {"last_evaluation": 20, "options": options_to_keep(options, total=60, registered=True)}
+    log = tmp_path / "sales.csv"
+    log.write_text("units\n1\n")
+    options = RunOptions(algo="ppo", eval_trials=7, log=log, log_column={"sales": "units"})
+    kept = options_to_keep(options, total=60, registered=True) | {"log": str(log), "log_digest": log_digest(log)}
+    counters: dict[str, Any] = {"last_evaluation": 20, "options": kept}
     path = save(tmp_path / "x", model, arguments={**arguments, "batch_size": 20}, training=True, counters=counters)
     resumption = resume({"trained_agent": path, "trials": 9, "num_threads": 1})
     assert resumption.last_evaluation == 20
     again = resumption.options
     assert (again.n_timesteps, again.eval_trials, again.trials) == (60, 7, 9)
-    assert (again.log, again.log_column) == (Path("sales.csv"), {"sales": "units"})
+    assert (again.log, again.log_column) == (log, {"sales": "units"})
+    assert resumption.log_record == {"log": str(log), "log_digest": log_digest(log)}
     assert (again.env, again.param, again.algo) == ("RecBandit-v0", {"arms": 3, "horizon": 10}, "ppo")
     counters["options"]["log_column"] = [["sales", "units"]]  # as the first checkpoints have it
     counters["options"]["n_timesteps"] = "many"

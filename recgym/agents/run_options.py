@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -17,13 +18,12 @@ from recgym.agents.tuned import tuned_values
 from recgym.baselines import family_of
 from recgym.terminal import say
 
-__all__ = ["Resumption", "RunOptions", "arguments_of", "options_to_keep", "resume"]
+__all__ = ["Resumption", "RunOptions", "arguments_of", "log_digest", "options_to_keep", "resume"]
 
-LOG = ("log", "log_column")
 # a resumed run may change these, and takes over the others
 LENGTHS = ("n_timesteps", "eval_freq", "eval_trials", "save_freq", "trials")
 PRETRAIN = ("pretrain_expert", "pretrain_steps", "init_policy")  # options of MetaPPO that are hyperparameters of it
-FIXED = ("param", "hyperparam", "n_envs", "seed", *LOG, "tensorboard_log", "vary", "tasks", *PRETRAIN)  # when resumed
+FIXED = ("param", "hyperparam", "n_envs", "seed", "tensorboard_log", "vary", "tasks", "start_from", *PRETRAIN)
 FROM_ONE = ("n_epochs", "batch_size", "n_steps", "train_freq", "gradient_steps", "buffer_size", "n_envs", "n_timesteps")
 
 
@@ -46,6 +46,7 @@ class RunOptions:
     device: str = "auto"
     num_threads: int | None = None
     trained_agent: Path | None = None  # checkpoint to go on from
+    start_from: str | None = None  # whose weights a new run begins with; see `recgym.agents.players.weights_file`
     log: Path | None = None
     log_column: dict[str, Any] = field(default_factory=dict)
     tensorboard_log: Path = Path("logs")
@@ -126,6 +127,12 @@ class Resumption(NamedTuple):
         """Timesteps at which it was evaluated last; -1 where that is not known."""
         return int(self.header["counters"].get("last_evaluation", -1))
 
+    @property
+    def log_record(self) -> dict[str, str | None]:
+        """Where the log of the run lay when it was read, and its digest."""
+        memory = _memory_of(self.header)
+        return {"log": str(memory["log"]) if "log" in memory else None, "log_digest": memory.get("log_digest")}
+
 
 def options_to_keep(options: RunOptions, *, total: int, registered: bool) -> dict[str, Any]:
     """Give what a checkpoint tells the run that goes on from it, as JSON can carry it.
@@ -135,8 +142,7 @@ def options_to_keep(options: RunOptions, *, total: int, registered: bool) -> dic
         total: timesteps of the run.
         registered: whether the checkpoint names environment and parameters by itself.
     """
-    values = {name: getattr(options, name) for name in (*LENGTHS, "log_column")}
-    values |= {"n_timesteps": total, "log": None if options.log is None else str(options.log)}
+    values = {name: getattr(options, name) for name in (*LENGTHS, "log_column")} | {"n_timesteps": total}
     return values if registered else {**values, "env": options.env, "param": options.param}
 
 
@@ -177,8 +183,38 @@ def resume(options: Mapping[str, Any]) -> Resumption:
     settings.setdefault("num_threads", header["threads"])
     if settings["num_threads"] != header["threads"]:
         say(f"note: the run began with {header['threads']} threads, not {settings['num_threads']}: weights will differ")
+    settings |= _log_here(path, memory, options)
     names = {each.name for each in fields(RunOptions)}
     return Resumption(RunOptions(**{name: value for name, value in settings.items() if name in names}), header)
+
+
+def _log_here(path: Path, memory: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The log that a resumed run reports on: where it is said to lie now, or lay then; none where it is not here.
+
+    What was fitted to it is in the checkpoint, so that training goes on without it.
+
+    Raises:
+        ValueError: what is given is no such log, or another one.
+    """
+    then, digest = memory.get("log"), memory.get("log_digest")
+    if "log" in options:
+        if then is None:
+            raise ValueError(f"--log {options['log']}: {path} was not trained on a log, so leave it out")
+        if digest is not None and log_digest(options["log"]) not in (digest, None):
+            raise ValueError(f"--log {options['log']} is another log than {then}, which {path} was trained on")
+        return {}
+    if then is not None and not (then.exists() and digest in (log_digest(then), None)):
+        say(f"note: {then} is not here as it was: the run goes on without a report on it; --log PATH says where it is")
+        return {"log": None}
+    return {}
+
+
+def log_digest(path: Path) -> str | None:
+    """SHA-256 of a log; None where it is a folder, which names a file in it."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _memory_of(header: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,6 +224,7 @@ def _memory_of(header: Mapping[str, Any]) -> dict[str, Any]:
     memory = {name: kept[name] for name in LENGTHS if isinstance(kept.get(name), int)}
     if isinstance(kept.get("log"), str):
         memory["log"] = Path(kept["log"])
+        memory["log_digest"] = kept["log_digest"] if isinstance(kept.get("log_digest"), str) else None
     if kept.get("log_column"):
         memory["log_column"] = dict(kept["log_column"])  # the first checkpoints have pairs
     if isinstance(kept.get("env"), str) and isinstance(kept.get("param"), dict):

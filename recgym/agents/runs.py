@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +18,13 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 import recgym
 from recgym.agents.algorithms import build
+from recgym.agents.beginning import Beginning
 from recgym.agents.callbacks import CheckpointCallback, EvaluationCallback
 from recgym.agents.checkpoint import load
 from recgym.agents.folders import CHECKPOINT, make_folder
 from recgym.agents.meta_ppo import MetaPPO
 from recgym.agents.run_folder import describe_device, write_record
-from recgym.agents.run_options import Resumption, RunOptions, arguments_of, options_to_keep
+from recgym.agents.run_options import Resumption, RunOptions, arguments_of, log_digest, options_to_keep
 from recgym.baselines import baselines_for, family_of, left_out
 from recgym.evaluation import ARGMAX, logs
 from recgym.evaluation.luck import alone
@@ -51,6 +51,8 @@ class Run(NamedTuple):
     env: RecVecEnv
     folder: Path
     env_id: str | None  # under which the environment is registered here
+    log: Any = None  # that it is reported on
+    log_record: Mapping[str, str | None] = {}  # where the log lay, and its digest: known also where it is not here
 
 
 class RunResult(NamedTuple):
@@ -84,7 +86,6 @@ def train(options: RunOptions, *, device: str, resumption: Resumption | None = N
     """
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
-    options = replace(options, log=options.log.resolve() if options.log else None)
     run = _begin(options, device) if resumption is None else _take_up(options, resumption, device)
     write_record(run.folder, options, run.env, {**run.arguments, "n_timesteps": run.total}, device)
     say(f"training {options.algo} on {options.env} for {_planned(run)} on {describe_device(device)}")
@@ -110,7 +111,7 @@ def train(options: RunOptions, *, device: str, resumption: Resumption | None = N
 # --- beginning -------------------------------------------------------------------------------------------------------
 def _begin(options: RunOptions, device: str) -> Run:
     """Make environment, model and folder of a new run."""
-    parameters = dict(options.param)
+    parameters, log = dict(options.param), None
     if options.log:
         log = logs.read_log(options.env, options.log, options.log_column)
         parameters = logs.begin(log, options.env, parameters)
@@ -119,14 +120,28 @@ def _begin(options: RunOptions, device: str) -> Run:
     total = options.n_timesteps or values["n_timesteps"]
     n_envs = options.n_envs or values["n_envs"]
     arguments = {key: value for key, value in values.items() if key not in ("n_timesteps", "n_envs")}
+    begun = Beginning.of(options.start_from, options.algo) if options.start_from else None
+    if begun is not None:
+        arguments = begun.arguments(arguments, asked=options)
     env = RecVecEnv(scenario, n_envs, tasks=options.tasks)
     env.seed(options.seed)
     try:
+        if begun is not None:
+            begun.check(env)
         model = build(options.algo, env, arguments, device=device, seed=options.seed)
     except (TypeError, AssertionError) as error:
         raise ValueError(f"hyperparameters of {options.algo}: {error}") from None
+    if begun is not None:
+        begun.give(model)
     folder = make_folder(options.tensorboard_log, options.algo, options.env)  # nothing is left behind before this
-    return Run(options, parameters, arguments, total, model, env, folder, _registered(options.env))
+    record = _log_record(options, log)
+    return Run(options, parameters, arguments, total, model, env, folder, _registered(options.env), log, record)
+
+
+def _log_record(options: RunOptions, log: Any) -> dict[str, str | None]:
+    """What a checkpoint keeps of a log beside what was fitted to it."""
+    digest = log_digest(Path(log.path)) if hasattr(log, "path") else None
+    return {"log": None if options.log is None else str(options.log), "log_digest": digest}
 
 
 def _take_up(options: RunOptions, resumption: Resumption, device: str) -> Run:
@@ -134,15 +149,15 @@ def _take_up(options: RunOptions, resumption: Resumption, device: str) -> Run:
     header = resumption.header
     assert options.trained_agent is not None
     assert options.n_timesteps is not None
-    if options.log:
-        logs.read_log(options.env, options.log, options.log_column)  # needed at the end: missed now rather than then
+    log = logs.read_log(options.env, options.log, options.log_column) if options.log else None
     env = RecVecEnv(recgym.make_scenario(options.env, **options.param), header["env"]["n_envs"], tasks=options.tasks)
     env.seed(options.seed)
     model = load(options.trained_agent, env=env, device=device, resume=True)
     folder = options.trained_agent.parent
     arguments = header["arguments"]
     total = options.n_timesteps
-    return Run(options, options.param, arguments, total, model, env, folder, _registered(options.env))
+    record = _log_record(options, log) if options.log else resumption.log_record
+    return Run(options, options.param, arguments, total, model, env, folder, _registered(options.env), log, record)
 
 
 def _planned(run: Run) -> str:
@@ -181,7 +196,7 @@ def _callbacks(run: Run) -> tuple[EvaluationCallback, CheckpointCallback]:
         run.folder / CHECKPOINT,
         every=run.total // EVALUATIONS if options.save_freq is None else options.save_freq,
         evaluation=evaluation,
-        options=options_to_keep(options, total=run.total, registered=run.env_id is not None),
+        options=options_to_keep(options, total=run.total, registered=run.env_id is not None) | dict(run.log_record),
         algo=options.algo,
         arguments=run.arguments,
         env_id=run.env_id,
@@ -248,9 +263,8 @@ def _report(run: Run, baselines: list[str]) -> None:
     curves_figure(results, scenario, title=title, emphasise=[options.algo]).savefig(run.folder / "regret.png")
     action_figure(results[options.algo], scenario, title=title).savefig(run.folder / "actions.png")
     findings = {}
-    if options.log:
-        log = logs.read_log(options.env, options.log, options.log_column)
-        findings = logs.finish(log, {options.algo: run.model}, scenario, results)
+    if run.log is not None:
+        findings = logs.finish(run.log, {options.algo: run.model}, scenario, results)
         write_json(run.folder / REPORT, report | findings)
     print_comparison(report)
     logs.print_findings(findings)

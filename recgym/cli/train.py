@@ -33,6 +33,7 @@ EXAMPLES = """examples:
   recgym train --vary arms=[5,10,50] --vary horizon=[10,100,500] --n-envs 64    # one agent for nine sizes
   recgym train --env RecBandit-v0 --param arms=20 -n 1000000 --pretrain-steps 700000 --seed 1
   recgym train -i logs/latest       # go on where the last run stopped
+  recgym train --from pretrained:RecBandit-v0 --param prior=[1,3] -n 400000    # go on from a shipped agent elsewhere
   recgym train --env RecBandit-v0 --log open_bandit/random/men.csv.gz   # arms and prior from a log
   recgym train --env DynamicPricing-v0 --log orange_juice.csv.gz    # demand from a log of sales
   recgym train --env my_module:MyScenario    # a scenario of your own, from the current folder
@@ -144,6 +145,12 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         "trained in such a one",
     )
     add(
+        "--from",
+        dest="start_from",
+        metavar="POLICY",
+        help="begin with the weights of pretrained:ID, a checkpoint or a run, on another problem of the same fields",
+    )
+    add(
         "--log",
         type=Path,
         metavar="PATH",
@@ -179,6 +186,8 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         least = 1 if name in AT_LEAST_ONE else 0
         if options.get(name, least) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {options[name]}")
+    if "start_from" in options and "trained_agent" in options:
+        parser.error("--from begins a new run and -i goes on with one: choose")
     if "log_column" in options and "log" not in options:
         parser.error("--log-column names a column of a log: add --log PATH")
     if not 0 <= options.get("seed", 0) <= MAX_SEED:

@@ -6,6 +6,7 @@ per item shown, with the probability with which it was chosen and whether it was
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -92,8 +93,12 @@ class OpenBanditLog:
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters of `Bandit`: as many arms as items, and the prior of their click rates."""
-        prior = [min(max(x, MIN_PRIOR), MAX_PRIOR) for x in self.prior]
-        return {"arms": self.arms, "prior": prior}
+        return self.parameters_beside({})
+
+    def parameters_beside(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The same where some are given: a prior that is given is not fitted, which takes clicks."""
+        prior = given["prior"] if "prior" in given else [min(max(x, MIN_PRIOR), MAX_PRIOR) for x in self.prior]
+        return {"arms": self.arms, "prior": prior, **given}
 
     def item_rates(self, prior: tuple[float, float] | None = None) -> np.ndarray:
         """[K] posterior mean click rate of each item under the Beta `prior` (default: the fitted one)."""

@@ -11,7 +11,7 @@ not show, so an estimate is what sales went with, not what a change of the price
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,7 +129,11 @@ class TransactionLog:
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        """Parameters of `DynamicPricing` that differ from its defaults: products like those of the log. JSON-able.
+        """Parameters of `DynamicPricing` that differ from its defaults: products like those of the log. JSON-able."""
+        return self.parameters_beside({})
+
+    def parameters_beside(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The same where some are given: what stands in the place of an estimate is looked at in its stead.
 
         A product of the task distribution is a new one of the same kind. Its elasticity is lognormal, with the mean of
         the estimates and a variance that adds up how they spread (which holds their sampling error) and how uncertain
@@ -144,14 +148,15 @@ class TransactionLog:
             ValueError: an estimated elasticity of the wrong sign: sales that rise with the price fit no task; or
                 parameters that the scenario refuses (names the products' elasticities).
         """
+        estimated = "elasticity" not in given
         wrong = [f"{fit.product!r} {fit.elasticity:.2f} (s.e. {fit.elasticity_error:.2f})" for fit in self.wrong_sign]
-        if wrong:
+        if wrong and estimated:
             said = f"elasticity of the wrong sign, {', '.join(wrong)}"
             why = "sales rise with the price (something else moved both), which no task does"
             raise ValueError(f"{self.path}: {said}: {why}: remove these rows")
         least, most = TASK_LIMITS["elasticity"]
         beyond = [f"{fit.product!r} {fit.elasticity:.3g}" for fit in self.fits if not least <= fit.elasticity <= most]
-        if beyond:
+        if beyond and estimated:
             why = f"an elasticity of {', '.join(beyond)}: those of tasks are {least:g} to {most:g}"
             raise ValueError(f"{self.path}: {why}: remove these rows")
         relative = self.price / np.array([fit.base_price for fit in self.fits])[self.product]
@@ -159,7 +164,9 @@ class TransactionLog:
         if low == high:  # a price that is hardly ever left
             low, high = relative.min(), relative.max()
         prices = _rounded(np.geomspace(low, high, PRICES))
-        elasticity = _elasticity([(fit.elasticity, fit.elasticity_error) for fit in self.fits])
+        elasticity: Any = given.get("elasticity")
+        if estimated:
+            elasticity = _elasticity([(fit.elasticity, fit.elasticity_error) for fit in self.fits])
         lifts = [(fit.lift, fit.lift_error) for fit in self.fits if math.isfinite(fit.lift)]
         found: dict[str, Any] = {"families": ["constant"], "prices": prices, "elasticity": elasticity}
         found["promotions"] = [[0.0, 0.0], [0.0, 1.0]] if self.promoted.any() else [[0.0, 0.0]]
@@ -167,11 +174,14 @@ class TransactionLog:
             found["lift"] = _lift(lifts)
         elif not self.promoted.any():
             found["lift"] = [0.0, 0.0]
+        found |= given
+        prices = found["prices"]
         most = DynamicPricing.purchase[1] * (1.0 + found.get("lift", DynamicPricing.lift)[1])
         most *= max(prices[0] ** -elasticity[3], 1.0)
         scale = min(1.0, max(FULL / most, DynamicPricing.customers / MAX_CUSTOMERS))
-        found["purchase"] = _rounded(scale * np.array(DynamicPricing.purchase))
-        found["customers"] = _rounded(DynamicPricing.customers / scale)
+        implied = {"purchase": _rounded(scale * np.array(DynamicPricing.purchase))}
+        implied["customers"] = _rounded(DynamicPricing.customers / scale)
+        found = {**implied, **found}
         try:
             DynamicPricing(**found)
         except ValueError as error:

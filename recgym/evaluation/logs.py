@@ -32,20 +32,20 @@ def begin_bandit(log: OpenBanditLog, env: str, parameters: Mapping[str, Any]) ->
     Raises:
         ValueError: the parameters name another number of arms.
     """
-    fit = log.parameters
+    fit = log.parameters_beside(parameters)
     a, b = fit["prior"]
     spread = math.sqrt(a * b / (a + b + 1)) / (a + b)
     shape = f"mean {a / (a + b):.2%}, standard deviation {spread:.2%}"
-    say(f"{log.path}: {fit['arms']} items, click rates Beta({a:.3g}, {b:.3g}): {shape}")
-    if parameters.get("arms", fit["arms"]) != fit["arms"]:
-        wrong = f"--param arms={parameters['arms']} does not fit the {fit['arms']} items of {log.path}"
-        raise ValueError(f"{wrong}; leave it out")
-    return {**fit, **parameters}
+    if fit["arms"] != log.arms:
+        raise ValueError(f"--param arms={fit['arms']} does not fit the {log.arms} items of {log.path}; leave it out")
+    origin = ", as given" if "prior" in parameters else ""
+    say(f"{log.path}: {log.arms} items, click rates Beta({a:.3g}, {b:.3g}){origin}: {shape}")
+    return fit
 
 
 def begin_pricing(log: TransactionLog, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Take the task distribution of a log of sales, and print what it rests on; `parameters` come on top."""
-    everything = {**log.parameters, **parameters}
+    everything = log.parameters_beside(parameters)
     scenario: Any = recgym.make_scenario(env, **everything)
     print_transactions(log, asdict(scenario), {**log.origins, **dict.fromkeys(parameters, "given")})
     return everything

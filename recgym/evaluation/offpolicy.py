@@ -171,7 +171,7 @@ def off_policy_report(
     the end of trials that are simulated on the log's own click rates. Those rates come from the clicks that the
     distribution is then scored on: what a policy learned from chance in the log counts in its favour.
     """
-    rates = log.item_rates().astype(np.float32)
+    rates = log.item_rates(scenario.prior).astype(np.float32)
     rows = {}
     for name, policy in policies.items():
         report = None if on_event is None else _named(on_event, name)

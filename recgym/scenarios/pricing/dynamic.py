@@ -184,8 +184,8 @@ class DynamicPricing(Market):
     stock: tuple[float, float] | int | None = param(
         (0.3, 1.2),
         unit="[least, most] share of the unconstrained optimum's sales, a whole number of units, or None: no limit",
-        effect="units to sell in a trial. The informed policy plans for many: with a handful of units waiting for a buyer "
-        "at a higher price pays more, and others may earn a hundredth or two more than it",
+        effect="units to sell in a trial. The informed policy plans for many: with a handful of units waiting for a "
+        "buyer at a higher price pays more, and others may earn a hundredth or two more than it",
         kind="other",
     )
     lift: tuple[float, float] = ranged((0.05, 0.4), "lift", "share", "what a full display adds to demand; zeros: off")
