@@ -30,7 +30,7 @@ RATES = np.array([0.3, 0.2, 0.1, 0.05])
 def simulated(
     shares: Any, rows: int, seed: int, *, rates: np.ndarray = RATES, claimed: Any = None, positions: int = 1
 ) -> OpenBanditLog:
-    """A log of a policy that shows items with these shares, [K] or by position [P, K]; `claimed` propensities or own."""
+    """A log of a policy that shows items with these shares, [K] or by position [P, K]; own propensities or claimed."""
     rng = np.random.default_rng(seed)
     shares = np.atleast_2d(np.asarray(shares, float))
     position = rng.integers(0, positions, rows)

@@ -215,7 +215,7 @@ def test_bad_row(tmp_path: Path, name: str, row: str, message: str) -> None:
             "Sales;Price",
             [GOOD],
             "line 1: no column 'sales'; no column 'price'; no column 'product' or 'brand'; no column "
-            "'promotion' or 'feat': name these columns in the header, separated by commas (it has: Sales;Price)",
+            "'promotion' or 'feat': name these columns in the header (it has: 'Sales', 'Price')",
         ),
         (HEADER, [], "line 2: a header but no rows: the log needs one row per product, price and period"),
     ],

@@ -6,7 +6,7 @@ per item shown, with the probability with which it was chosen and whether it was
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from recgym.data.reading import Column, read_columns
+from recgym.data.reading import Column, number, read_columns, spellings, whole
+from recgym.data.sources import ENDINGS, label_of
 from recgym.scenarios.bandit import MAX_PRIOR, MIN_PRIOR
 
 __all__ = ["OpenBanditLog", "fit_beta", "open_bandit"]
@@ -28,15 +29,21 @@ def _seconds(text: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
+MIN_PROPENSITY = 1e-9  # of an item that was shown; below, weights of 1 / propensity drown everything else
+
 # The published files say `click`, `propensity_score`, `user-item_affinity_*`; their description (obd/README.md of
 # st-tech/zr-obp) says `action_prob`, `user_item_affinity`, and the paper calls the click "click indicator".
 OPEN_BANDIT = {
     "timestamp": Column(("timestamp",), _seconds, np.float64, np.isfinite, "an ISO 8601 time (2019-11-24 00:03:13)"),
-    "item": Column(("item_id",), int, np.int64, np.isfinite, "a whole number"),
-    "position": Column(("position",), int, np.int64, np.isfinite, "a whole number"),
-    "click": Column(("click", "click_indicator"), float, np.float32, lambda x: (x == 0) | (x == 1), "0 or 1"),
+    "item": Column(("item_id",), whole, np.int64, np.isfinite, "a whole number"),
+    "position": Column(("position",), whole, np.int64, np.isfinite, "a whole number"),
+    "click": Column(("click", "click_indicator"), number, np.float32, lambda x: (x == 0) | (x == 1), "0 or 1"),
     "propensity": Column(
-        ("propensity_score", "action_prob"), float, np.float64, lambda x: (x > 0) & (x <= 1), "in (0, 1]"
+        ("propensity_score", "action_prob"),
+        number,
+        np.float64,
+        lambda x: (x >= MIN_PROPENSITY) & (x <= 1),
+        f"in (0, 1], at least {MIN_PROPENSITY:g}",
     ),
 }
 
@@ -44,7 +51,7 @@ OPEN_BANDIT = {
 def _find_log(folder: Path) -> Path:
     """The one log of a folder: in its subfolder `random` (the uniform policy, which shows every item) or directly."""
     for pattern in ("random/*", "*", "random/*/*"):  # the last is the layout of the full data: random/men/men.csv
-        logs = sorted(path for path in folder.glob(pattern) if path.name.endswith((".csv", ".csv.gz")))
+        logs = sorted(path for path in folder.glob(pattern) if path.name.lower().endswith(ENDINGS))
         logs = [path for path in logs if not path.name.startswith("item_context")]  # features of the items, no log
         if len(logs) == 1:
             return logs[0]
@@ -106,26 +113,44 @@ class OpenBanditLog:
         return (self.clicks + a) / (self.impressions + a + b)
 
 
-def open_bandit(path: str | Path) -> OpenBanditLog:
-    """Read a log in the Open Bandit layout, with either spelling of its columns.
+def open_bandit(
+    path: Any,
+    *,
+    timestamp: str | Sequence[str] = OPEN_BANDIT["timestamp"].names,
+    item: str | Sequence[str] = OPEN_BANDIT["item"].names,
+    position: str | Sequence[str] = OPEN_BANDIT["position"].names,
+    click: str | Sequence[str] = OPEN_BANDIT["click"].names,
+    propensity: str | Sequence[str] = OPEN_BANDIT["propensity"].names,
+) -> OpenBanditLog:
+    """Read a log in the Open Bandit layout, with either spelling of its columns, or with others.
 
     Args:
-        path: a .csv or .csv.gz file, or a folder that holds one log directly or in its subfolder `random` (preferred).
+        path: a table (see `recgym.data.sources.table_rows`), or a folder that holds one directly or in its subfolder
+            `random` (preferred).
+        timestamp: name of the column of ISO 8601 times; or several names, of which the table has one. As below.
+        item: of whole numbers that stand for items.
+        position: of whole numbers, the place where the item was shown.
+        click: of flags, 0 or 1.
+        propensity: of the probability with which the item was chosen.
 
     Raises:
         FileNotFoundError: no such file, or no log in the folder.
         ValueError: several logs in the folder, or a malformed file; the message names file, line and column.
     """
-    source = Path(path)
-    if source.is_dir():
-        source = _find_log(source)
-    elif not source.exists():
-        raise FileNotFoundError(f"{source} does not exist: name a log (.csv, .csv.gz) or the folder that holds it")
-    columns = read_columns(source, OPEN_BANDIT, record="impression")
+    source = path
+    if isinstance(path, str | Path):
+        source = Path(path)
+        if source.is_dir():
+            source = _find_log(source)
+        elif not source.exists():
+            raise FileNotFoundError(f"{source} does not exist: name a log (.csv, .csv.gz) or the folder that holds it")
+    given = {"timestamp": timestamp, "item": item, "position": position, "click": click, "propensity": propensity}
+    read = {key: OPEN_BANDIT[key]._replace(names=names) for key, names in spellings("open_bandit", given).items()}
+    columns = read_columns(source, read, record="impression")
     order = np.argsort(columns.pop("timestamp"), kind="stable")  # the items of one page share a time: keep their order
     items, action = np.unique(columns.pop("item"), return_inverse=True)
     rest = {key: array[order] for key, array in columns.items()}
-    return OpenBanditLog(action=action[order].astype(np.int64), items=items, path=str(source), **rest)
+    return OpenBanditLog(action=action[order].astype(np.int64), items=items, path=label_of(source), **rest)
 
 
 def fit_beta(impressions: np.ndarray, clicks: np.ndarray) -> tuple[float, float]:

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.data.reading import Column, read_columns
+from recgym.data.reading import Column, number, read_columns, spellings
+from recgym.data.sources import label_of, shortened
 from recgym.scenarios.pricing import DynamicPricing
 from recgym.scenarios.pricing.dynamic import MAX_CUSTOMERS
 from recgym.scenarios.pricing.products import TASK_LIMITS
@@ -41,10 +42,10 @@ FULL = 0.9  # share of the customers that buy at the lowest price, promoted, wit
 # Rows without sales are those with few: leaving them out bends the elasticity.
 ZEROS = "correct it; if nothing was sold add up longer periods, as without such rows the elasticity is too small"
 COLUMNS = {  # their names are arguments of `transactions`
-    "sales": Column((), float, np.float64, lambda x: np.isfinite(x) & (x > 0), "a number above 0", ZEROS),
-    "price": Column((), float, np.float64, lambda x: np.isfinite(x) & (x > 0), "a number above 0"),
+    "sales": Column((), number, np.float64, lambda x: np.isfinite(x) & (x > 0), "a number above 0", ZEROS),
+    "price": Column((), number, np.float64, lambda x: np.isfinite(x) & (x > 0), "a number above 0"),
     "product": Column((), str.strip, np.object_, lambda x: x != "", "the name of a product"),
-    "promotion": Column((), float, np.float64, lambda x: (x == 0) | (x == 1), "0 or 1"),
+    "promotion": Column((), number, np.float64, lambda x: (x == 0) | (x == 1), "0 or 1"),
 }
 MODELS = ("log-log", "without elasticity", "product mean")  # their columns of the design: all, without price, the first
 
@@ -218,7 +219,7 @@ class TransactionLog:
 
 
 def transactions(
-    path: str | Path,
+    path: Any,
     *,
     sales: str | Sequence[str] = "sales",
     price: str | Sequence[str] = "price",
@@ -228,7 +229,7 @@ def transactions(
     """Read a log of sales, one row per product, price and period, and fit log-log demand to each product.
 
     Args:
-        path: a .csv or .csv.gz file with a header.
+        path: a table with a header; see `recgym.data.sources.table_rows`.
         sales: name of the column of units sold, all above 0; or several names, of which the file has one. As below.
         price: of the price paid, above 0.
         product: of the name of the product.
@@ -239,21 +240,20 @@ def transactions(
         ValueError: a malformed file, named with line and column; a product with too few rows, or whose prices do not
             vary on their own; an argument that names no column, or one that another names as well.
     """
-    source = Path(path)
-    if source.is_dir():
-        raise FileNotFoundError(f"{source} is a folder: name the file of transactions in it (.csv, .csv.gz)")
-    if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist: name a file of transactions (.csv, .csv.gz)")
-    names = {"sales": sales, "price": price, "product": product, "promotion": promotion}
-    spellings = {key: _spellings(key, value) for key, value in names.items() if (key, value) != ("promotion", None)}
-    taken: dict[str, str] = {}
-    for key, spelled in spellings.items():
-        for name in spelled:
-            if taken.setdefault(name, key) != key:
-                raise ValueError(f"transactions: {taken[name]} and {key} both name the column {name!r}")
-    read = {key: COLUMNS[key]._replace(names=spelled) for key, spelled in spellings.items()}
+    source = path
+    if isinstance(path, str | Path):
+        source = Path(path)
+        if source.is_dir():
+            raise FileNotFoundError(f"{source} is a folder: name the file of transactions in it (.csv, .csv.gz)")
+        if not source.exists():
+            raise FileNotFoundError(f"{source} does not exist: name a file of transactions (.csv, .csv.gz)")
+    given = {"sales": sales, "price": price, "product": product, "promotion": promotion}
+    read = {
+        key: COLUMNS[key]._replace(names=names)
+        for key, names in spellings("transactions", given, ("promotion",)).items()
+    }
     columns = read_columns(source, read, record="product, price and period")
-    products, index = np.unique(columns["product"].astype(str), return_inverse=True)
+    products, index = np.unique(columns["product"], return_inverse=True)
     promoted = columns["promotion"] > 0 if promotion is not None else np.zeros(len(index), dtype=bool)
     log = TransactionLog(
         product=index.astype(np.int64),
@@ -261,18 +261,10 @@ def transactions(
         price=columns["price"],
         promoted=promoted,
         products=tuple(products.tolist()),
-        path=str(source),
+        path=label_of(source),
     )
     _ = log.fits  # what cannot be fitted is refused here
     return log
-
-
-def _spellings(key: str, value: Any) -> tuple[str, ...]:
-    """The names that an argument gives its column."""
-    names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
-    if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ValueError(f"transactions: {key} must be the name of a column, or a list of names, got {value!r}")
-    return tuple(name.strip() for name in names)
 
 
 # --- the fit ---------------------------------------------------------------------------------------------------------
@@ -285,7 +277,7 @@ def _design(log: TransactionLog, at: np.ndarray) -> np.ndarray:
 def _fit(log: TransactionLog, index: int) -> ProductFit:
     """Least squares for one product, or a ValueError that says why not."""
     at = np.flatnonzero(log.product == index)
-    name, count = f"{log.path}: product {log.products[index]!r}", len(at)
+    name, count = f"{log.path}: product {shortened(log.products[index])}", len(at)
     if count < MIN_ROWS:
         raise ValueError(f"{name} has {count} rows, at least {MIN_ROWS} are needed: remove it, or bring more of them")
     x, y, promoted = _design(log, at), np.log(log.sales[at]), log.promoted[at]

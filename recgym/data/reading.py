@@ -1,21 +1,18 @@
-"""Columns of CSV files, plain or compressed, with errors that say where the file is wrong."""
+"""Columns of tables, with errors that say where the table is wrong."""
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Column", "read_columns"]
+from recgym.data.sources import label_of, shortened, table_rows
+
+__all__ = ["Column", "number", "read_columns", "spellings", "whole"]
 
 MOST_NAMED = 12  # columns of a header that an error lists
 BLOCK = 8192  # rows converted at a time: 44 columns as strings take about 20 MB
@@ -32,38 +29,56 @@ class Column(NamedTuple):
     advice: str = "correct it or remove the row"
 
 
-def _rows(path: Path) -> Generator[tuple[int, list[str]]]:
-    """Line number and fields of each row that is not blank; ValueError where the text cannot be read."""
-    line = 0  # the last line read in full
-    try:
-        # a second buffer makes the lines of a gzip file as cheap as plain ones; each is decoded alone to locate errors
-        with io.BufferedReader(gzip.open(path)) if path.suffix == ".gz" else path.open("rb") as stream:
-            reader = csv.reader((text.decode() for text in stream), strict=True)
-            for row in reader:
-                line = reader.line_num
-                if row:
-                    yield line, row
-    except UnicodeDecodeError as error:
-        advice = "save the file as UTF-8; a compressed file must be named .csv.gz"
-        raise ValueError(f"{path}, line {line + 1}: not UTF-8 text ({error.reason}): {advice}") from error
-    except csv.Error as error:
-        if "new-line character" in str(error):
-            advice = "save the file with the line ends of Unix or Windows"
-            raise ValueError(f"{path}, line {line + 1}: a carriage return alone ends no line: {advice}") from error
-        raise ValueError(f"{path}, line {line + 1}: not valid CSV ({error}): quote or mend this line") from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:  # not gzip at all, cut off, damaged
-        advice = "fetch it again, or drop the ending .gz if it is plain text"
-        raise ValueError(f"{path}, after line {line}: not a whole gzip file ({error}): {advice}") from error
+def whole(text: str) -> int:
+    """A whole number as people and pandas write it: 7, 7.0."""
+    value = float(text)
+    if not value.is_integer():
+        raise ValueError(text)
+    return int(value)
 
 
-def _find_columns(path: Path, header: list[str], columns: Mapping[str, Column]) -> dict[str, int]:
+def number(text: str) -> float:
+    """A number, or a flag as pandas writes it: True, False."""
+    flag = {"true": 1.0, "false": 0.0}.get(text.strip().lower())
+    return float(text) if flag is None else flag
+
+
+def spellings(
+    owner: str, given: Mapping[str, str | Sequence[str] | None], optional: Sequence[str] = ()
+) -> dict[str, tuple[str, ...]]:
+    """The names that arguments give to columns, of which a table has one each.
+
+    Args:
+        owner: function whose arguments they are, for errors.
+        given: by argument: a name, or several.
+        optional: arguments that may be None: no such column is read.
+
+    Raises:
+        ValueError: an argument names no column, or one that another names as well.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    taken: dict[str, str] = {}
+    for key, value in given.items():
+        if value is None and key in optional:
+            continue
+        names = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
+        if not names or not all(isinstance(name, str) and name.strip() for name in names):
+            raise ValueError(f"{owner}: {key} must be the name of a column, or a list of names, got {value!r}")
+        found[key] = tuple(name.strip() for name in names)
+        for name in found[key]:
+            if taken.setdefault(name, key) != key:
+                raise ValueError(f"{owner}: {taken[name]} and {key} both name the column {name!r}")
+    return found
+
+
+def _find_columns(path: str, header: list[str], columns: Mapping[str, Column]) -> dict[str, int]:
     """Index of each column in the header; ValueError for those that are missing or there twice."""
     names = [name.strip() for name in header]
     found = {key: [i for i, name in enumerate(names) if name in column.names] for key, column in columns.items()}
     missing = [" or ".join(map(repr, columns[key].names)) for key, at in found.items() if not at]
     if missing:
-        there = ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
-        what = f"no column {'; no column '.join(missing)}: name these columns in the header, separated by commas"
+        there = ", ".join(map(shortened, names[:MOST_NAMED])) + (", ..." if len(names) > MOST_NAMED else "")
+        what = f"no column {'; no column '.join(missing)}: name these columns in the header"
         raise ValueError(f"{path}, line 1: {what} (it has: {there})")
     for at in found.values():
         if len(at) > 1:
@@ -72,20 +87,20 @@ def _find_columns(path: Path, header: list[str], columns: Mapping[str, Column]) 
     return {key: at[0] for key, at in found.items()}
 
 
-def read_columns(path: Path, columns: Mapping[str, Column], *, record: str) -> dict[str, np.ndarray]:
-    """Arrays [N] of the named columns of one CSV file, converted by blocks; only a bad block is searched by row.
+def read_columns(source: Any, columns: Mapping[str, Column], *, record: str) -> dict[str, np.ndarray]:
+    """Arrays [N] of the named columns of one table, converted by blocks; only a bad block is searched by row.
 
     Args:
-        path: a .csv or .csv.gz file.
+        source: see `recgym.data.sources.table_rows`.
         columns: by the name under which they are returned.
         record: what a row stands for, for error messages.
 
     Raises:
         ValueError: a malformed file; the message names file, line and column.
     """
-    with closing(_rows(path)) as rows:
+    path = label_of(source)
+    with closing(table_rows(source)) as rows:
         _, header = next(rows, (0, []))
-        header = [name.removeprefix("\ufeff") for name in header]  # the byte order mark some spreadsheets write
         if not any(header):
             raise ValueError(f"{path}, line 1: the file is empty: it needs a header line and one row per {record}")
         index = _find_columns(path, header, columns)
@@ -107,7 +122,7 @@ def read_columns(path: Path, columns: Mapping[str, Column], *, record: str) -> d
                 if array is None:
                     bad = next(i for i, text in enumerate(texts) if _convert((text,), column) is None)
                     where = f"{path}, line {lines[bad]}, column {header[index[key]].strip()!r}"
-                    raise ValueError(f"{where}: {texts[bad]!r} is not {column.rule}: {column.advice}")
+                    raise ValueError(f"{where}: {shortened(texts[bad])} is not {column.rule}: {column.advice}")
                 arrays.append(array)
             blocks.append(arrays)
     if not blocks:
@@ -117,7 +132,7 @@ def read_columns(path: Path, columns: Mapping[str, Column], *, record: str) -> d
 
 def _convert(texts: tuple[str, ...], column: Column) -> np.ndarray | None:
     """The texts as an array [N], or None if any of them is no valid value; digits in groups (1_000) are none."""
-    if column.convert in (int, float) and "_" in "".join(texts):
+    if column.convert in (whole, number) and "_" in "".join(texts):
         return None
     try:
         array: np.ndarray = np.fromiter(map(column.convert, texts), column.dtype, len(texts))

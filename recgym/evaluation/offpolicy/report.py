@@ -32,8 +32,8 @@ def off_policy_report(
 
     Replay as in `replay`, of a log that is not uniform thinned by its propensities, and left out where these contradict
     the log. The other estimators (`off_policy`) score the policy's mean distribution over the items at the end of
-    trials that are simulated on the log's own click rates. Those rates come from the clicks that the distribution is then
-    scored on: what a policy learned from chance in the log counts in its favour. Where the propensities contradict the
+    trials that are simulated on the log's own click rates. Those rates come from the clicks that the distribution is
+    then scored on: what a policy learned from chance in the log counts in its favour. Where propensities contradict the
     log, those counted by position stand in for them, and the finding says so.
     """
     even, right = uniform(log), propensities(log)
