@@ -293,6 +293,7 @@ class Runner:
             found = (arrays[name].dtype, tuple(arrays[name].shape)) if name in arrays else "nothing"
             if found != (leaf.dtype, leaf.shape):
                 raise ValueError(f"environment state {name!r} should be {leaf.dtype} {leaf.shape}, found {found}")
+        self._check_state(arrays, [*template, *pool])
         leaves = iter([self._to_device(np.array(arrays[name])) for name in template])
         self.state = tree_map(lambda _: next(leaves), like)
         tasks = iter([self._to_device(np.array(arrays[name])) for name in pool])
@@ -301,6 +302,32 @@ class Runner:
         self._count, together = (int(value) for value in arrays["counters"])
         self._together = None if together < 0 else together
         self._finished = self._to_device(np.array(arrays["finished"]))
+
+    def _check_state(self, arrays: Mapping[str, np.ndarray], names: list[str]) -> None:
+        """Refuse a state that no trial is ever in: what has a name in the scenario's spaces must lie in them.
+
+        Raises:
+            ValueError: says which number is none.
+        """
+        scenario, horizon = self.scenario, self.scenario.horizon
+        spaces = {**dict(scenario.offer_space.spaces), **dict(scenario.task_space.spaces)}
+        count, together = arrays["counters"].tolist()
+        if count < 0 or not -1 <= together <= horizon:
+            raise ValueError(
+                f"environment state 'counters' must be at least 0 and in [-1, {horizon}]: {count, together}"
+            )
+        for name in names:
+            values = np.asarray(arrays[name])
+            if not np.isfinite(values).all():
+                raise ValueError(f"environment state {name!r} holds numbers that are not finite")
+            space = spaces.get(name.rpartition(".")[2])
+            low, high = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else (-np.inf, np.inf)
+            low, high = (0, horizon) if name == "state.seen.time" else (low, high)
+            if not ((values >= low) & (values <= high)).all():
+                ends = f"[{np.min(low):g}, {np.max(high):g}]"
+                raise ValueError(
+                    f"environment state {name!r} holds numbers outside of {ends}, such as {values.max():g}"
+                )
 
 
 def _first(array: np.ndarray) -> str:

@@ -198,7 +198,10 @@ REFUSED = {
     "log of no environment": (["--env", "RecBandid-v0", "--log", "x"], "did you mean 'RecBandit-v0'"),
     "missing sales": (["--env", "DynamicPricing-v0", "--log", "nowhere.csv"], "nowhere.csv does not exist"),
     "column without a log": (["--log-column", "sales=units"], "add --log PATH"),
-    "column of another log": (["--log", "x", "--log-column", "sales=units"], "names of its columns are fixed"),
+    "column of another log": (
+        ["--log", "x", "--log-column", "sales=units"],
+        "its columns are timestamp, item, position, click, propensity",
+    ),
     "unknown column": (
         ["--env", "DynamicPricing-v0", "--log", "x", "--log-column", "sold=units"],
         "its columns are sales, price, product, promotion",

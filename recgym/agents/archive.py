@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 
 import recgym
+from recgym.agents.limits import check_arguments, check_run
 from recgym.agents.training_state import is_whole
 from recgym.files import write_atomically
 from recgym.layout import ROLES
@@ -25,7 +26,8 @@ __all__ = ["FORMAT", "find_archive", "read_archive", "target", "versions", "writ
 
 FORMAT = 2  # a newer number is refused; fields of a layout have roles since 2
 MAX_HEADER = 4 << 20  # bytes
-MAX_ENVS = 1 << 20  # a forged number would fill the memory before anything refuses it
+MAX_ENVS = 1 << 16  # a forged number would fill the memory before anything refuses it
+MOST_TIMESTEPS = 2**53
 HEADER: dict[str, tuple[type, ...]] = {  # what a header must have
     "algo": (str,),
     "arguments": (dict,),
@@ -86,6 +88,10 @@ def _check_header(header: Mapping[str, Any]) -> None:
     for key, least in (("num_timesteps", 0), ("threads", 1)):
         if header[key] < least:
             raise ValueError(f"the header's {key!r} must be at least {least}, is {header[key]}")
+    if header["num_timesteps"] > MOST_TIMESTEPS:
+        raise ValueError(f"the header's 'num_timesteps' must be at most {MOST_TIMESTEPS}, is {header['num_timesteps']}")
+    check_arguments(header["arguments"])
+    check_run(header["counters"])
     rate = header["exploration_rate"]
     if rate is not None and not 0.0 <= rate <= 1.0:
         raise ValueError(f"the header's 'exploration_rate' must be in [0, 1], is {rate}")

@@ -16,6 +16,7 @@ import torch
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from recgym.agents.limits import OF_A_PLACE
 from recgym.agents.options import SCHEDULES, MetaPPOOptions
 from recgym.rng import check_gpu
 
@@ -93,9 +94,14 @@ def writable_options(options: MetaPPOOptions) -> dict[str, Any]:
 
 
 def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments as JSON can carry them, schedules as `plain_schedule` takes them."""
+    """Constructor arguments as JSON can carry them, schedules as `plain_schedule` takes them.
+
+    Where logs go and on which device is learned is of the place, and left out.
+    """
     values = {}
     for name, value in arguments.items():
+        if name in OF_A_PLACE:
+            continue
         schedule = callable(value) and not isinstance(value, type)
         values[name] = plain_schedule(value, name=name) if schedule else value
         try:

@@ -176,8 +176,6 @@ def _construct(
         if not resume:  # batch sizes that do not fit this number of environments matter to learning alone
             warnings.filterwarnings("ignore", message="You have specified a mini-batch size", category=UserWarning)
         try:
-            if private := [name for name in header["arguments"] if name.startswith("_")]:
-                raise ValueError(f"{private} are not for a file to decide")
             # An agent that acts needs nothing that only learning does, which need not fit this environment.
             values = {**header["arguments"], **arguments, "_init_setup_model": resume}
             model = construct(kind, env, values, device=device, seed=values.pop("seed", None))

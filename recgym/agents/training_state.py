@@ -249,6 +249,8 @@ def restore(model: Any, settings: Mapping[str, Any], tensors: Mapping[str, torch
     optimizer: Any = model.policy.optimizer
     param_groups = _param_groups(optimizer.state_dict()["param_groups"], settings["param_groups"])
     check_tensors(_expected(model, settings, own), own)
+    if not all(map(model.observation_space.contains, own["last.observation"].numpy())):
+        raise ValueError("last.observation lies outside of the environment's observations")
     before = _random_states(model)
     try:
         _set_random_states(model, own, settings)
