@@ -310,7 +310,8 @@ class Runner:
             ValueError: says which number is none.
         """
         scenario, horizon = self.scenario, self.scenario.horizon
-        spaces = {**dict(scenario.offer_space.spaces), **dict(scenario.task_space.spaces)}
+        offers, tasks = scenario.offer_space.spaces, scenario.task_space.spaces
+        spaces = {"state.task": tasks, "state.hidden": tasks, "fixed_tasks": tasks, "state.seen.offer": offers}
         count, together = arrays["counters"].tolist()
         if count < 0 or not -1 <= together <= horizon:
             raise ValueError(
@@ -320,7 +321,8 @@ class Runner:
             values = np.asarray(arrays[name])
             if not np.isfinite(values).all():
                 raise ValueError(f"environment state {name!r} holds numbers that are not finite")
-            space = spaces.get(name.rpartition(".")[2])
+            part, _, field = name.rpartition(".")
+            space = spaces.get(part, {}).get(field)
             low, high = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else (-np.inf, np.inf)
             low, high = (0, horizon) if name == "state.seen.time" else (low, high)
             if not ((values >= low) & (values <= high)).all():

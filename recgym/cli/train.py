@@ -164,6 +164,9 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         metavar="NAME=COLUMN",
         help="of a log of transactions: what sales, price, product or promotion is called there; promotion=null: none",
     )
+    add("--missing", choices=("drop",), help="of a log of sales: leave out rows without a number")
+    add("--returns", choices=("drop",), help="of a log of sales: leave out rows of negative sales")
+    add("--few-rows", choices=("drop", "pool"), help="of a log of sales: products without a fit")
     add("--tensorboard-log", type=Path, metavar="DIR", help=f"of runs (default: {default.tensorboard_log})")
     add(
         "--eval-freq",
@@ -193,6 +196,11 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     if not 0 <= options.get("seed", 0) <= MAX_SEED:
         what = f"--seed must be in [0, {MAX_SEED}] (above are validation and test tasks)"
         parser.error(f"{what}, got {options['seed']}")
+    ways = {name: options.pop(name) for name in ("missing", "returns", "few_rows") if name in options}
+    if ways:
+        if "log" not in options:
+            parser.error(f"--{next(iter(ways)).replace('_', '-')} is for a log: add --log PATH")
+        options["log_column"] = [*options.get("log_column", []), *ways.items()]
     options |= {name: dict(options[name]) for name in MAPPINGS if name in options}
     if "vary" in options:
         options["vary"] = tuple(options["vary"])

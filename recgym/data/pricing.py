@@ -11,14 +11,16 @@ not show, so an estimate is what sales went with, not what a change of the price
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from recgym.data.fitting import ProductFit, Unfit, demand_design, fit_product
 from recgym.data.reading import Column, number, read_columns, spellings
 from recgym.data.sources import label_of, shortened
 from recgym.scenarios.pricing import DynamicPricing
@@ -27,8 +29,6 @@ from recgym.scenarios.pricing.products import TASK_LIMITS
 
 __all__ = ["HeldOut", "ProductFit", "TransactionLog", "transactions"]
 
-MIN_ROWS = 20  # of a product: three coefficients, each on some seven rows
-MIN_PROMOTED = 10  # rows with, and rows without, a promotion: fewer give its lift no standard error to speak of
 FOLDS, SPLIT_SEED = 5, 0  # of the held-out error
 
 PRICES = 7  # list prices, as many as the scenario has by default
@@ -39,10 +39,15 @@ MIN_SPREAD = 0.2
 CUT = 3.0  # standard deviations of the log of the elasticity to either side
 FULL = 0.9  # share of the customers that buy at the lowest price, promoted, with the highest elasticity drawn
 
-# Rows without sales are those with few: leaving them out bends the elasticity.
-ZEROS = "correct it; if nothing was sold add up longer periods, as without such rows the elasticity is too small"
+MISSING = ("", "na", "n/a", "nan", "null", "none")  # how people and programs write that there is no number
+WAYS = {"missing": ("drop",), "returns": ("drop",), "few_rows": ("drop", "pool")}  # beside refusing, which is None
+LOG_LIKE = 25.0  # e^25 units are more than anybody sells
+MIXED = 50.0  # times the usual price, or less than that part of it
+POOLING_STEPS = 25  # the effect of price in the levels shrinks by more than half in each
+MOST_NAMED = 5  # products that a message lists
+ADVICE = "correct it or remove the row; {} leaves such rows out"
 COLUMNS = {  # their names are arguments of `transactions`
-    "sales": Column((), number, np.float64, lambda x: np.isfinite(x) & (x > 0), "a number above 0", ZEROS),
+    "sales": Column((), number, np.float64, lambda x: np.isfinite(x) & (x >= 0), "a number of at least 0"),
     "price": Column((), number, np.float64, lambda x: np.isfinite(x) & (x > 0), "a number above 0"),
     "product": Column((), str.strip, np.object_, lambda x: x != "", "the name of a product"),
     "promotion": Column((), number, np.float64, lambda x: (x == 0) | (x == 1), "0 or 1"),
@@ -60,25 +65,6 @@ ORIGINS = {
 }
 
 
-class ProductFit(NamedTuple):
-    """Demand of one product; standard errors are robust to errors of unequal variance (HC1, MacKinnon & White 1985).
-
-    They take rows to be independent: where a shop or a week has several rows, they are too small.
-    """
-
-    product: str
-    rows: int
-    base_price: float  # median of its prices, money
-    level: float  # log of the sales at base price without promotion (with it, where it was never without)
-    elasticity: float  # as a positive number
-    elasticity_error: float  # standard error, as below
-    log_lift: float  # of a promotion, in log sales; NaN, with lift and errors, where it cannot be estimated
-    log_lift_error: float
-    lift: float  # the same as a share: exp(log_lift) - 1
-    lift_error: float
-    residual: float  # standard deviation of the errors, log sales
-
-
 class HeldOut(NamedTuple):
     """Error of predictions for rows that the fit did not see."""
 
@@ -92,11 +78,25 @@ class TransactionLog:
     """Sales of one log, and what they say of demand; N rows, P products."""
 
     product: np.ndarray  # [N] int64, index into `products`
-    sales: np.ndarray  # [N] float64, units, above 0
+    sales: np.ndarray  # [N] float64, units, at least 0
     price: np.ndarray  # [N] float64, money, above 0
     promoted: np.ndarray  # [N] bool
     products: tuple[str, ...]  # P, sorted
     path: str
+    few_rows: str | None = None  # what becomes of products without a fit; see `transactions`
+    left_out: Mapping[str, int] = field(default_factory=dict)  # rows by reason
+
+    @cached_property
+    def places(self) -> list[np.ndarray]:
+        """The rows of each product, indices."""
+        order = np.argsort(self.product, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(self.product, minlength=len(self.products)))[:-1])
+
+    @cached_property
+    def outcomes(self) -> tuple[ProductFit | Unfit, ...]:
+        """The fit of each product in the order of `products`, or why it has none."""
+        rows = zip(self.products, self.places, strict=True)
+        return tuple(fit_product(name, self.price[at], self.sales[at], self.promoted[at]) for name, at in rows)
 
     @cached_property
     def fits(self) -> tuple[ProductFit, ...]:
@@ -105,7 +105,45 @@ class TransactionLog:
         Raises:
             ValueError: a product has too few rows, or prices that do not vary enough to tell what they do.
         """
-        return tuple(_fit(self, index) for index in range(len(self.products)))
+        found = [each for each in self.outcomes if isinstance(each, ProductFit)]
+        unfit = [each for each in self.outcomes if isinstance(each, Unfit)]
+        if unfit and self.few_rows is None:
+            named = "; ".join(f"product {shortened(each.product)} {each.reason}" for each in unfit[:MOST_NAMED])
+            more = f"; and {len(unfit) - MOST_NAMED:,} more products" if len(unfit) > MOST_NAMED else ""
+            ways = "remove them, or few_rows='drop' (--few-rows drop) leaves them out, 'pool' makes one product of them"
+            raise ValueError(f"{self.path}: {named}{more}: {ways}")
+        if unfit and self.few_rows == "pool":
+            found += [pooled for pooled in [self._pooled()] if isinstance(pooled, ProductFit)]
+        if not found:
+            raise ValueError(f"{self.path}: none of {len(self.products):,} products can be fitted: bring more rows")
+        return tuple(found)
+
+    def _pooled(self) -> ProductFit | Unfit:
+        """One product of all that have no fit: prices over the median of each, sales over the mean of each."""
+        parts = [at for at, each in zip(self.places, self.outcomes, strict=True) if isinstance(each, Unfit)]
+        parts = [at for at in parts if self.sales[at].sum() > 0]
+        if not parts:
+            return Unfit("pooled", "sold nothing")
+        price = np.concatenate([self.price[at] / np.median(self.price[at]) for at in parts])
+        rows, owner = np.concatenate(parts), np.repeat(np.arange(len(parts)), list(map(len, parts)))
+        sales, promoted = self.sales[rows], self.promoted[rows]
+        sold, usual = (
+            np.bincount(owner, sales),
+            np.ones(len(rows)),
+        )  # `usual`: what price and promotion alone would sell
+        for _ in range(POOLING_STEPS):  # a level of each product's own, as in a fit with fixed effects
+            level = (sold / np.bincount(owner, usual))[owner]
+            fit = fit_product(f"{len(parts)} products, pooled", price, sales / level, promoted)
+            if isinstance(fit, Unfit):
+                return fit
+            lift = fit.log_lift if math.isfinite(fit.log_lift) else 0.0
+            usual = price**-fit.elasticity * np.exp(lift * promoted)
+        return fit
+
+    @property
+    def unfit(self) -> tuple[Unfit, ...]:
+        """Products without a fit of their own, and why."""
+        return tuple(each for each in self.outcomes if isinstance(each, Unfit))
 
     @cached_property
     def held_out(self) -> dict[str, HeldOut]:
@@ -113,20 +151,23 @@ class TransactionLog:
 
         By model: "log-log" is the fit, "without elasticity" the same without the price (product and promotion only),
         "product mean" has neither. Rows of one shop and week are close to each other, and may fall on both sides.
+        Of products that were sold in every row; where there are none, of nothing.
         """
         rng = np.random.default_rng(SPLIT_SEED)
-        errors = np.empty((len(MODELS), len(self.sales)))
-        for index in range(len(self.products)):
-            at = np.flatnonzero(self.product == index)
+        errors = np.full((len(MODELS), len(self.sales)), np.nan)
+        for at, fit in zip(self.places, self.outcomes, strict=True):
+            if isinstance(fit, Unfit) or fit.model != "log-log":
+                continue
             fold = rng.permutation(len(at)) % FOLDS
-            design, log_sales = _design(self, at), np.log(self.sales[at])
+            design, log_sales = demand_design(self.price[at], self.promoted[at]), np.log(self.sales[at])
             for model, columns in enumerate(([0, 1, 2], [0, 2], [0])):
                 x = design[:, columns]
                 for part in range(FOLDS):
                     out = fold == part
                     coefficients = np.linalg.lstsq(x[~out], log_sales[~out], rcond=None)[0]
                     errors[model, at[out]] = x[out] @ coefficients - log_sales[out]
-        return dict(zip(MODELS, map(_held_out, errors), strict=True))
+        errors = errors[:, np.isfinite(errors[0])]
+        return dict(zip(MODELS, map(_held_out, errors), strict=True)) if errors.size else {}
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
@@ -156,11 +197,20 @@ class TransactionLog:
             why = "sales rise with the price (something else moved both), which no task does"
             raise ValueError(f"{self.path}: {said}: {why}: remove these rows")
         least, most = TASK_LIMITS["elasticity"]
-        beyond = [f"{fit.product!r} {fit.elasticity:.3g}" for fit in self.fits if not least <= fit.elasticity <= most]
+        beyond = [
+            f"{fit.product!r} {fit.elasticity:.3g}"
+            for fit in self.fits
+            if not least - 2 * fit.elasticity_error <= fit.elasticity <= most + 2 * fit.elasticity_error
+        ]
         if beyond and estimated:
             why = f"an elasticity of {', '.join(beyond)}: those of tasks are {least:g} to {most:g}"
             raise ValueError(f"{self.path}: {why}: remove these rows")
-        relative = self.price / np.array([fit.base_price for fit in self.fits])[self.product]
+        used = [
+            self.price[at] / np.median(self.price[at])
+            for at, each in zip(self.places, self.outcomes, strict=True)
+            if isinstance(each, ProductFit) or self.few_rows == "pool"
+        ]
+        relative = np.concatenate(used)
         low, high = np.quantile(relative, PRICE_RANGE)
         if low == high:  # a price that is hardly ever left
             low, high = relative.min(), relative.max()
@@ -203,15 +253,17 @@ class TransactionLog:
 
     @property
     def wrong_sign(self) -> tuple[ProductFit, ...]:
-        """Products whose sales rise with the price."""
-        return tuple(fit for fit in self.fits if not fit.elasticity > 0)
+        """Products whose sales rise with the price, by more than two standard errors."""
+        return tuple(fit for fit in self.fits if not fit.elasticity + 2 * fit.elasticity_error > 0)
 
     def to_json(self) -> dict[str, Any]:
         """The report: plain numbers and text; NaN where a lift cannot be estimated."""
         return {
             "log": self.path,
             "rows": len(self.sales),
+            "left_out": dict(self.left_out),
             "products": [fit._asdict() for fit in self.fits],
+            "without_fit": [each._asdict() for each in self.unfit],
             "held_out": {model: error._asdict() for model, error in self.held_out.items()},
             "origins": self.origins,
             "note": "elasticities and lifts are associational: prices and promotions were not drawn at random",
@@ -225,15 +277,22 @@ def transactions(
     price: str | Sequence[str] = "price",
     product: str | Sequence[str] = ("product", "brand"),
     promotion: str | Sequence[str] | None = ("promotion", "feat"),
+    missing: str | None = None,
+    returns: str | None = None,
+    few_rows: str | None = None,
 ) -> TransactionLog:
-    """Read a log of sales, one row per product, price and period, and fit log-log demand to each product.
+    """Read a log of sales, one row per product, price and period, and fit demand to each product (see `fit_product`).
 
     Args:
         path: a table with a header; see `recgym.data.sources.table_rows`.
-        sales: name of the column of units sold, all above 0; or several names, of which the file has one. As below.
+        sales: name of the column of units sold; or several names, of which the file has one. As below.
         price: of the price paid, above 0.
         product: of the name of the product.
         promotion: of the flag of a promotion, 0 or 1; None: nothing was promoted, and no such column is read.
+        missing: "drop" leaves out rows without a price or sales; None refuses them.
+        returns: "drop" leaves out rows of negative sales; None refuses them.
+        few_rows: what becomes of products without a fit, as of few rows or one price: "drop" leaves them out, "pool"
+            makes one product of them; None refuses them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -247,12 +306,23 @@ def transactions(
             raise FileNotFoundError(f"{source} is a folder: name the file of transactions in it (.csv, .csv.gz)")
         if not source.exists():
             raise FileNotFoundError(f"{source} does not exist: name a file of transactions (.csv, .csv.gz)")
+    for name, way in {"missing": missing, "returns": returns, "few_rows": few_rows}.items():
+        if way not in (None, *WAYS[name]):
+            raise ValueError(f"transactions: {name} must be {' or '.join(map(repr, WAYS[name]))} or None, got {way!r}")
     given = {"sales": sales, "price": price, "product": product, "promotion": promotion}
     read = {
         key: COLUMNS[key]._replace(names=names)
         for key, names in spellings("transactions", given, ("promotion",)).items()
     }
+    for key in ("sales", "price"):
+        read[key] = _lenient(read[key], missing=missing, returns=returns if key == "sales" else "")
     columns = read_columns(source, read, record="product, price and period")
+    gaps = np.isnan(columns["sales"]) | np.isnan(columns["price"])
+    negative = ~gaps & (columns["sales"] < 0)
+    left_out = {"missing numbers": int(gaps.sum()), "returns": int(negative.sum())}
+    if (gaps | negative).all():
+        raise ValueError(f"{label_of(source)}: nothing is left of {len(gaps):,} rows without a number or with returns")
+    columns = {key: column[~(gaps | negative)] for key, column in columns.items()}
     products, index = np.unique(columns["product"], return_inverse=True)
     promoted = columns["promotion"] > 0 if promotion is not None else np.zeros(len(index), dtype=bool)
     log = TransactionLog(
@@ -262,60 +332,66 @@ def transactions(
         promoted=promoted,
         products=tuple(products.tolist()),
         path=label_of(source),
+        few_rows=few_rows,
+        left_out={reason: rows for reason, rows in left_out.items() if rows},
     )
+    _doubt(log)
     _ = log.fits  # what cannot be fitted is refused here
     return log
 
 
-# --- the fit ---------------------------------------------------------------------------------------------------------
-def _design(log: TransactionLog, at: np.ndarray) -> np.ndarray:
-    """[n, 3] ones, -log(price / base price), promoted; of the rows `at` of one product."""
-    price = log.price[at]
-    return np.column_stack([np.ones(len(at)), -np.log(price / np.median(price)), log.promoted[at]])
+def _lenient(column: Column, *, missing: str | None, returns: str | None) -> Column:
+    """A column of numbers that lets through what will be left out, and says how the rest could be.
+
+    Args:
+        column: as it is read where nothing is left out.
+        missing: see `transactions`.
+        returns: likewise; "" of a column that has none.
+    """
+    ways = []
+    if missing is None:
+        ways.append("missing='drop' (--missing drop)")
+    if returns is None:
+        ways.append("returns='drop' (--returns drop)")
+
+    def convert(text: str) -> float:
+        if missing == "drop" and text.strip().lower() in MISSING:
+            return math.nan
+        return number(text)
+
+    def valid(x: np.ndarray) -> np.ndarray:
+        kept = column.valid(x) | np.isnan(x) if missing == "drop" else column.valid(x)
+        return kept | (np.isfinite(x) & (x < 0)) if returns == "drop" else kept
+
+    advice = ADVICE.format(" or ".join(ways)) if ways else column.advice
+    return column._replace(convert=convert, valid=valid, advice=advice)
 
 
-def _fit(log: TransactionLog, index: int) -> ProductFit:
-    """Least squares for one product, or a ValueError that says why not."""
-    at = np.flatnonzero(log.product == index)
-    name, count = f"{log.path}: product {shortened(log.products[index])}", len(at)
-    if count < MIN_ROWS:
-        raise ValueError(f"{name} has {count} rows, at least {MIN_ROWS} are needed: remove it, or bring more of them")
-    x, y, promoted = _design(log, at), np.log(log.sales[at]), log.promoted[at]
-    varies = 0 < promoted.sum() < count
-    if not varies:
-        x = x[:, :2]
-    if np.ptp(y) < 1e-9:
-        sold = log.sales[at[0]]
-        raise ValueError(f"{name} always has sales of {sold:g}: they do not answer to its price at all; remove it")
-    if np.ptp(x[:, 1]) < 1e-9:
-        price = log.price[at[0]]
-        raise ValueError(f"{name} has one price alone, {price:g}: without another its elasticity is unknown; remove it")
-    if varies and max(np.ptp(x[promoted, 1]), np.ptp(x[~promoted, 1])) < 1e-9:
-        what = "has one price with its promotion and one without: what each of them does cannot be told apart"
-        raise ValueError(f"{name} {what}; remove it")
-    coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
-    errors = y - x @ coefficients
-    free = count - x.shape[1]
-    bread = np.linalg.inv(x.T @ x)
-    variance = bread @ (x.T * errors**2 @ x) @ bread * (count / free)  # HC1
-    error = np.sqrt(np.diag(variance))
-    shown = varies and min(promoted.sum(), count - promoted.sum()) >= MIN_PROMOTED
-    log_lift, log_lift_error = (float(coefficients[2]), float(error[2])) if shown else (math.nan, math.nan)
-    return ProductFit(
-        product=log.products[index],
-        rows=count,
-        base_price=float(np.median(log.price[at])),
-        level=float(coefficients[0]),
-        elasticity=float(coefficients[1]),
-        elasticity_error=float(error[1]),
-        log_lift=log_lift,
-        log_lift_error=log_lift_error,
-        lift=math.expm1(log_lift),
-        lift_error=math.exp(log_lift) * log_lift_error,  # delta method
-        residual=float(np.sqrt((errors**2).sum() / free)),
-    )
+def _doubt(log: TransactionLog) -> None:
+    """Warn of sales and prices that look as if they were in other units than they should be."""
+    fractions = log.sales % 1.0
+    if log.sales.max() < LOG_LIKE and np.mean((fractions > 0.01) & (fractions < 0.99)) > 0.5:
+        warnings.warn(
+            f"{log.path}: sales are fractions up to {log.sales.max():.3g}, as logarithms are: units sold are wanted",
+            stacklevel=3,
+        )
+    mixed = [
+        shortened(name)
+        for name, at in zip(log.products, log.places, strict=True)
+        if len(at) > 1
+        and (ratio := log.price[at].max() / np.median(log.price[at]))
+        and (ratio > MIXED or np.median(log.price[at]) / log.price[at].min() > MIXED)
+    ]
+    if mixed:
+        more = f" and {len(mixed) - MOST_NAMED:,} more" if len(mixed) > MOST_NAMED else ""
+        named = f"{', '.join(mixed[:MOST_NAMED])}{more}"
+        warnings.warn(
+            f"{log.path}: prices of {named} differ by a factor of {MIXED:g} and more, as if some were in hundredths",
+            stacklevel=3,
+        )
 
 
+# --- the fits --------------------------------------------------------------------------------------------------------
 def _held_out(errors: np.ndarray) -> HeldOut:
     """Figures of errors [N] of predicted log sales."""
     squares = errors**2
@@ -328,13 +404,14 @@ def _held_out(errors: np.ndarray) -> HeldOut:
 def _elasticity(estimates: list[tuple[float, float]]) -> list[float]:
     """[median, sd of the logarithm, least, most] of a lognormal with the moments that the estimates have."""
     values, errors = np.array(estimates).T
+    values = np.clip(values, *TASK_LIMITS["elasticity"])  # an estimate within its error of them may lie beyond
     count, mean = len(values), values.mean()
     variance = values.var(ddof=1) * (1.0 + 1.0 / count) if count > 1 else errors[0] ** 2
     spread = max(math.sqrt(math.log1p(variance / mean**2)), MIN_SPREAD)
     median = mean * math.exp(-0.5 * spread**2)
     least, most = TASK_LIMITS["elasticity"]
     low, high = max(median * math.exp(-CUT * spread), least), min(median * math.exp(CUT * spread), most)
-    return _rounded(np.array([median, spread, low, high]))
+    return _rounded(np.array([min(max(median, low), high), spread, low, high]))
 
 
 def _lift(estimates: list[tuple[float, float]]) -> list[float]:

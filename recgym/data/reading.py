@@ -132,7 +132,7 @@ def read_columns(source: Any, columns: Mapping[str, Column], *, record: str) -> 
 
 def _convert(texts: tuple[str, ...], column: Column) -> np.ndarray | None:
     """The texts as an array [N], or None if any of them is no valid value; digits in groups (1_000) are none."""
-    if column.convert in (whole, number) and "_" in "".join(texts):
+    if column.dtype is not np.object_ and "_" in "".join(texts):
         return None
     try:
         array: np.ndarray = np.fromiter(map(column.convert, texts), column.dtype, len(texts))

@@ -39,6 +39,7 @@ KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed"
 SIGNS = {1: "+", 0: " ", -1: "-"}
 Z95 = 1.959963984540054
 MAX_INSIDE = 12  # curves whose legend fits into the figure
+MOST_PRODUCTS = 30  # that a table lists
 ENDS = 2  # random and informed are played beside what is asked for
 FIGURE_ENDINGS = (".png", ".pdf", ".svg")
 
@@ -241,18 +242,28 @@ def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origi
     )
     spare = ("residual, log", "rows", "sales at it", "base price")
     table = Table(f"demand in {log.path}, {len(log.sales):,} rows", headings, spare=spare)
-    for fit in log.fits:
+    for fit in log.fits[:MOST_PRODUCTS]:
         lift = f"{100 * fit.lift:.0f} ± {100 * fit.lift_error:.0f}" if np.isfinite(fit.lift) else "assumed"
         elasticity = f"{-fit.elasticity:.2f} ± {fit.elasticity_error:.2f}"
-        figures = (f"{fit.base_price:.4g}", f"{np.exp(fit.level):,.4g}", elasticity, lift, f"{fit.residual:.2f}")
+        residual = f"{fit.residual:.2f}" if fit.model == "log-log" else "-"
+        figures = (f"{fit.base_price:.4g}", f"{np.exp(fit.level):,.4g}", elasticity, lift, residual)
         table.add(fit.product, f"{fit.rows:,}", *figures)
     table.caption = "± standard error; associational: prices and promotions were not drawn at random"
+    if len(log.fits) > MOST_PRODUCTS:
+        table.caption += f"\nand {len(log.fits) - MOST_PRODUCTS:,} more products, in the report"
     table.show()
 
-    table = Table("held-out demand error", ("model", "root mean square, log sales", "mean absolute, % of sales"))
-    for model, error in log.held_out.items():
-        table.add(model, f"{error.rmse:.3f} ± {error.error:.3f}", f"{100 * error.ape:.0f}")
-    table.show()
+    for reason, rows in log.left_out.items():
+        say(f"left out: {rows:,} rows, {reason}")
+    if log.unfit:
+        done = {"drop": "left out", "pool": "pooled"}.get(str(log.few_rows), "")
+        such = f"{log.unfit[0].product}, which {log.unfit[0].reason}"
+        say(f"{done}: {len(log.unfit):,} of {len(log.products):,} products, such as {such}")
+    if log.held_out:
+        table = Table("held-out demand error", ("model", "root mean square, log sales", "mean absolute, % of sales"))
+        for model, error in log.held_out.items():
+            table.add(model, f"{error.rmse:.3f} ± {error.error:.3f}", f"{100 * error.ape:.0f}")
+        table.show()
 
     table = Table("parameters of the task distribution", ("origin", "parameters"), left=("parameters",))
     for origin in dict.fromkeys(origins.values()):
