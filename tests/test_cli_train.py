@@ -95,7 +95,7 @@ def test_log_of_a_real_policy_trains_and_reports(command: Any, tmp_path: Path) -
     refused = command("train", "--log", str(log), "--param", "arms=9", *small, code=2)
     assert "does not fit the 4 items" in refused and not (tmp_path / DEFAULT).exists()
     printed = command("train", "--log", str(log), "-n", "400", *small)
-    assert "off-policy, 400 events, 4 items" in printed and "no: too few clicks to compare" in printed
+    assert "off-policy, 400 events, 4 items" in printed and "no: too few clicks to" in printed
     report = json.loads((tmp_path / DEFAULT / "RecBandit-v0_1" / "report.json").read_text())
     assert report["parameters"]["arms"] == 4
     assert set(report["off_policy"]["policies"][DEFAULT]) == {"replay", *ESTIMATORS}
@@ -130,7 +130,6 @@ def test_log_of_sales_trains_and_reports(command: Any, tmp_path: Path) -> None:
 SCENARIO = """
 from dataclasses import dataclass
 from recgym.scenarios.bandit import Bandit
-from recgym.evaluation.offpolicy import ESTIMATORS
 
 @dataclass(frozen=True)
 class Kiosk(Bandit):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from recgym.data import OpenBanditLog, fit_beta, open_bandit
-from recgym.evaluation.offpolicy import Estimate, off_policy
+from recgym.evaluation.offpolicy import Estimate, off_policy, propensities, uniform
 from recgym.evaluation.offpolicy.assumptions import MIN_CLICKS, enough_clicks
 
 SAMPLE = Path(os.environ.get("RECGYM_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")) / "open_bandit"
@@ -102,6 +102,14 @@ def test_sample_value_of_the_other_policy() -> None:
         assert estimate.effective_sample_size == pytest.approx(2869, abs=1)
         assert estimate.clicks == 46
         assert estimate.enough.says == "too few clicks to compare"
+
+
+@needs_sample
+def test_sample_agrees_with_its_propensities() -> None:
+    random, bts = open_bandit(SAMPLE / "random"), open_bandit(SAMPLE / "bts")
+    assert uniform(random).holds and not uniform(bts).holds
+    assert propensities(random).holds and propensities(bts).holds  # 7,814 distinct ones, from .000165 to .725
+    assert not propensities(replace(bts, propensity=random.propensity)).holds
 
 
 # --- the reader ------------------------------------------------------------------------------------------------------

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from recgym.data.bandit import OpenBanditLog
-from recgym.evaluation.offpolicy.assumptions import Finding, enough_clicks
+from recgym.evaluation.offpolicy.assumptions import Finding, enough_clicks, inverse
 
-__all__ = ["ESTIMATORS", "Estimate", "counted_propensity", "off_policy"]
+__all__ = ["ESTIMATORS", "Estimate", "counted_propensity", "importance_weights", "off_policy"]
 
 ESTIMATORS = {  # what each assumes
     "ips": "propensities are right; overlap",
     "snips": "propensities are right; overlap",
-    "clipped": "propensities are right; what large weights lose is small",
-    "direct": "rates depend on item and position alone",
+    "clipped": "propensities are right; overlap",
+    "direct": "rates depend on item and position alone; overlap",
     "doubly robust": "propensities or rates are right; overlap",
 }
 FOLDS = 5  # of the rows, for rates that a row itself has no part in
@@ -48,6 +49,29 @@ def counted_propensity(log: OpenBanditLog) -> np.ndarray:
     return np.asarray((counts / counts.sum(axis=1, keepdims=True))[place, log.action])
 
 
+def importance_weights(log: OpenBanditLog, probabilities: Any, propensity: np.ndarray | None = None) -> np.ndarray:
+    """[N] probability of what was shown, by a policy and over that by which it was shown.
+
+    Args:
+        log: N rows, K items.
+        probabilities: [K] or [N, K] pi(item) in the order of `log.items`; each row sums to 1.
+        propensity: [N] in place of the log's own; below `MIN_PROPENSITY` it counts as that.
+
+    Raises:
+        ValueError: wrong shape, no distribution, or propensities outside of (0, 1].
+    """
+    policy, rows = np.asarray(probabilities, np.float64), len(log.action)
+    if policy.shape not in ((log.arms,), (rows, log.arms)):
+        raise ValueError(f"probabilities have shape {policy.shape}, not ({log.arms},) or ({rows}, {log.arms})")
+    if not ((policy >= 0).all() and np.allclose(policy.sum(-1), 1.0, rtol=0, atol=1e-4)):  # 1e-4: a float32 softmax
+        raise ValueError("probabilities must be non-negative and sum to 1 over the items")
+    given = log.propensity if propensity is None else np.asarray(propensity, np.float64)
+    if given.shape != (rows,) or not ((given > 0) & (given <= 1)).all():
+        raise ValueError(f"propensities of {log.path} must be {rows} numbers in (0, 1]; see counted_propensity")
+    chosen = policy[log.action] if policy.ndim == 1 else policy[np.arange(rows), log.action]
+    return np.asarray(chosen * inverse(given))
+
+
 def off_policy(
     log: OpenBanditLog,
     probabilities: Any,
@@ -77,33 +101,27 @@ def off_policy(
     Args:
         log: the log, N rows and K items.
         probabilities: [K] or [N, K] pi(item) in the order of `log.items`; each row sums to 1.
-        propensity: [N] in place of the log's own; see `counted_propensity`.
+        propensity: [N] in place of the log's own, as of `counted_propensity`; see `importance_weights`.
         clip: the largest weight of "clipped".
         resamples: bootstrap samples.
         seed: of bootstrap and folds.
 
     Raises:
-        ValueError: wrong shape, no distribution, or a policy that never chooses what was logged.
+        ValueError: wrong shape, no distribution, propensities outside of (0, 1], or a policy that never chooses what
+            was logged.
     """
-    policy, rows = np.asarray(probabilities, np.float64), len(log.action)
-    if policy.shape not in ((log.arms,), (rows, log.arms)):
-        raise ValueError(f"probabilities have shape {policy.shape}, not ({log.arms},) or ({rows}, {log.arms})")
-    if not ((policy >= 0).all() and np.allclose(policy.sum(-1), 1.0, rtol=0, atol=1e-4)):  # 1e-4: a float32 softmax
-        raise ValueError("probabilities must be non-negative and sum to 1 over the items")
+    weight = importance_weights(log, probabilities, propensity)  # [N]
+    policy, rows, click = np.asarray(probabilities, np.float64), len(log.action), log.click.astype(np.float64)
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}, not at least 1")
-    chosen = policy[log.action] if policy.ndim == 1 else policy[np.arange(rows), log.action]
-    weight = chosen / (log.propensity if propensity is None else propensity)  # [N]
-    click = log.click.astype(np.float64)
     if not weight.any():
         raise ValueError(f"the policy never chooses an item logged in {log.path}: its value cannot be estimated")
-    largest = weight.max()  # squares of weights may overflow, those of their ratios do not
-    effective = float((weight / largest).sum() ** 2 / ((weight / largest) ** 2).sum())
+    effective = float(weight.sum() ** 2 / (weight**2).sum())
     clicks = int((weight * click > 0).sum())
     report = {}
     for name, (value, low, high) in {
         **_weighted(weight, click, resamples, seed),
-        "clipped": _clipped(weight, click, float(np.sqrt(rows)) if clip is None else clip),
+        "clipped": _clipped(weight, click, math.sqrt(rows) if clip is None else clip),
     }.items():
         report[name] = Estimate(value, low, high, effective, clicks)
     direct, robust = _modelled(log, policy, weight, click, seed)
@@ -129,15 +147,20 @@ def _weighted(weight: np.ndarray, click: np.ndarray, resamples: int, seed: int) 
 
 
 def _normal(terms: np.ndarray) -> tuple[float, float, float]:
-    """Mean and interval of independent terms [N]."""
-    mean, half = float(terms.mean()), Z95 * float(terms.std(ddof=1)) / np.sqrt(len(terms))
-    return mean, mean - half, mean + half
+    """Mean and interval of independent terms [N]; one row has no spread, and tells nothing."""
+    rows = len(terms)
+    return _within_rates(float(terms.mean()), Z95 * float(terms.std(ddof=1)) / math.sqrt(rows) if rows > 1 else 1.0)
+
+
+def _within_rates(value: float, half: float) -> tuple[float, float, float]:
+    """A value and its interval, which ends where rates do, at 0 and 1, unless the value itself lies beyond."""
+    return value, max(value - half, min(value, 0.0)), min(value + half, max(value, 1.0))
 
 
 def _clipped(weight: np.ndarray, click: np.ndarray, clip: float) -> tuple[float, float, float]:
-    value, low, high = _normal(np.minimum(weight, clip) * click)
-    lost = float((weight - np.minimum(weight, clip)).mean())
-    return value, low, high + lost
+    kept = np.minimum(weight, clip)
+    value, low, high = _normal(kept * click)
+    return value, low, min(high + float((weight - kept).mean()), max(high, 1.0))
 
 
 def _modelled(
@@ -159,14 +182,17 @@ def _modelled(
         return np.asarray((clicked + mean) / (shown + 1.0))
 
     def expected(q: np.ndarray, at: np.ndarray) -> np.ndarray:
-        of_rows = policy if policy.ndim == 1 else policy[at]
-        return np.asarray((q[place[at]] * of_rows).sum(axis=1))
+        if policy.ndim == 1:
+            return np.asarray((q @ policy)[place[at]])
+        return np.asarray((q[place[at]] * policy[at]).sum(axis=1))
 
+    if policy.ndim == 1:
+        mass = np.bincount(place)[:, None] * policy / rows  # of the policy, by position and item
+    else:
+        mass = np.stack([policy[place == each].sum(axis=0) / rows for each in range(shape[0])])
     shown, clicked = counts(np.arange(rows))
-    q, everywhere = rates(shown, clicked), np.arange(rows)
-    mass = np.zeros(shape)
-    np.add.at(mass, place, np.broadcast_to(policy, (rows, log.arms)) / rows)
-    value = float(expected(q, everywhere).mean())
+    q = rates(shown, clicked)
+    value = float((mass * q).sum())
     half = Z95 * float(np.sqrt((mass**2 * q * (1.0 - q) / np.maximum(shown, 1.0)).sum()))
     fold = np.random.default_rng(seed).permutation(rows) % FOLDS
     terms = np.empty(rows)
@@ -174,4 +200,4 @@ def _modelled(
         at, others = np.flatnonzero(fold == part), np.flatnonzero(fold != part)
         q = rates(*counts(others))
         terms[at] = expected(q, at) + weight[at] * (click[at] - q[place[at], log.action[at]])
-    return (value, value - half, value + half), _normal(terms)
+    return _within_rates(value, half), _normal(terms)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from recgym.data.bandit import OpenBanditLog
-from recgym.evaluation.offpolicy.assumptions import Finding, enough_clicks, overlap, propensities, uniform
-from recgym.evaluation.offpolicy.estimators import ESTIMATORS, counted_propensity, off_policy
+from recgym.evaluation.offpolicy.assumptions import Finding, enough_clicks, overlap, propensities, steady, uniform
+from recgym.evaluation.offpolicy.estimators import ESTIMATORS, counted_propensity, importance_weights, off_policy
 from recgym.evaluation.offpolicy.replaying import kept_events, replay
 from recgym.evaluation.trials import TEST_SEED, action_shares, rollout
-from recgym.terminal import Table, say
+from recgym.terminal import Table
 
 __all__ = ["off_policy_report", "print_off_policy"]
 
 SIMULATED_TRIALS = 4096
+ASSUMED = {"replay": "items were shown uniformly, or propensities are right", **ESTIMATORS}
+CELL = 25  # characters across, so that three such columns stand on 80
 FEWEST_KEPT = 0.01  # share of the rows that must be left where a log is thinned to a uniform one
 
 
@@ -36,12 +40,12 @@ def off_policy_report(
     then scored on: what a policy learned from chance in the log counts in its favour. Where propensities contradict the
     log, those counted by position stand in for them, and the finding says so.
     """
-    even, right = uniform(log), propensities(log)
+    even, right, stays = uniform(log), propensities(log), steady(log)
     propensity = None if right.holds else counted_propensity(log)
     thinned = not even.holds
     left_out = ""
     if thinned and not right.holds:
-        left_out = f"{even.says}, and {right.says}"
+        left_out = f"{even.says}, and propensities that contradict the log cannot mend it"
     elif thinned and kept_events(log, seed).mean() < FEWEST_KEPT:
         left_out = f"{even.says}, and a uniform part of them would be less than {FEWEST_KEPT:.0%}"
     rates = log.item_rates(scenario.prior).astype(np.float32)
@@ -51,17 +55,16 @@ def off_policy_report(
         if not left_out:
             done = None if on_event is None else _named(on_event, name)
             played = replay(policy, scenario, log, thinned=thinned, seed=seed, on_event=done)
-            how = f"{even.says}: thinned to uniform by propensity" if thinned else even.says
+            how = f"{even.says}, so rows are thinned by their propensities" if thinned else even.says
             ctr = played.ctr._asdict() | {"value": played.ctr.mean}
             row["replay"] = {**ctr, "matched": played.matched, "clicks": played.clicks}
             row["replay"] |= _judged([Finding(even.holds or right.holds, how), enough_clicks(played.clicks)])
         simulated = rollout(policy, scenario, trials=SIMULATED_TRIALS, seed=seed, task={"rates": rates})
         shares = action_shares(simulated, log.arms)[-1]
-        covered = overlap(log, shares)
+        covered = overlap(log, shares, importance_weights(log, shares, propensity))
         weighted = right if right.holds else Finding(False, f"{right.says}; counted ones stand in")
-        grounds = {"direct": [], "clipped": [weighted]}
         for kind, estimate in off_policy(log, shares, propensity=propensity).items():
-            findings = [*grounds.get(kind, [weighted, covered]), estimate.enough]
+            findings = [stays if kind == "direct" else weighted, covered, estimate.enough]
             row[kind] = {**estimate._asdict(), **_judged(findings)}
         rows[name] = row
     return {
@@ -71,15 +74,19 @@ def off_policy_report(
         "ctr": log.ctr,
         "uniform": even._asdict(),
         "propensities": right._asdict(),
+        "steady": stays._asdict(),
         "replay_left_out": left_out,
         "policies": rows,
     }
 
 
 def _judged(findings: list[Finding]) -> dict[str, Any]:
-    """Whether all findings hold; what they say, first what is wrong."""
-    ordered = sorted(findings, key=lambda finding: finding.holds)
-    return {"agrees": all(finding.holds for finding in findings), "findings": [finding.says for finding in ordered]}
+    """Whether all findings hold; what they say, and of it what is wrong."""
+    return {
+        "agrees": all(finding.holds for finding in findings),
+        "findings": [finding.says for finding in findings],
+        "wrong": [finding.says for finding in findings if not finding.holds],
+    }
 
 
 def _named(on_event: Callable[[str, int], None], name: str) -> Callable[[int], None]:
@@ -87,6 +94,8 @@ def _named(on_event: Callable[[str, int], None], name: str) -> Callable[[int], N
 
 
 def _percent(estimate: Mapping[str, float]) -> str:
+    if math.isnan(estimate["value"]):  # nothing matched
+        return "-"
     value, low, high = (100 * estimate[part] for part in ("value", "low", "high"))
     return f"{value:.2f} ({low:.2f}-{high:.2f})"
 
@@ -101,16 +110,24 @@ def print_off_policy(report: Mapping[str, Any]) -> None:
         table.add(name, *(_percent(row[kind]) for kind in kinds), f"{row['ips']['effective_sample_size']:,.0f}")
     table.show()
     columns = ("estimate", "assumes", "does the log agree?")
-    judged = Table("what the estimates rest on", columns, left=columns)
-    assumed = {"replay": "items were shown uniformly", **ESTIMATORS}
-    for kind in kinds:
-        verdicts: dict[tuple[bool, str], list[str]] = {}
-        for name, row in report["policies"].items():
-            verdicts.setdefault((row[kind]["agrees"], row[kind]["findings"][0]), []).append(name)
-        for number, ((agrees, says), names) in enumerate(verdicts.items()):
-            whose = "" if len(verdicts) == 1 else f" ({', '.join(names)})"
-            lead = (kind, assumed[kind]) if not number else ("", "")
-            judged.add(*lead, f"{'yes' if agrees else 'no'}: {says}{whose}", last=number + 1 == len(verdicts))
-    judged.show()
+    judged = Table("what the estimates rest on", columns, left=columns, spare=("assumes",))
+    groups: dict[tuple[str, ...], list[str]] = {}  # estimates of which the same is to be said
     if report["replay_left_out"]:
-        say(f"replay is left out: {report['replay_left_out']}")
+        groups[ASSUMED["replay"], f"no, left out: {report['replay_left_out']}"] = ["replay"]
+    for kind in kinds:
+        groups.setdefault((ASSUMED[kind], *_said(kind, report["policies"])), []).append(kind)
+    for (assumed, *said), alike in groups.items():
+        for number, text in enumerate(said):
+            lead = (", ".join(alike), assumed) if not number else ("", "")
+            judged.add(*(textwrap.fill(cell, CELL) for cell in (*lead, text)), last=number + 1 == len(said))
+    judged.show()
+
+
+def _said(kind: str, policies: Mapping[str, Any]) -> list[str]:
+    """What is wrong with an estimate, and of which policies if not of all; or why nothing is."""
+    whose: dict[str, list[str]] = {}
+    for name, policy in policies.items():
+        row = policy[kind]
+        for text in [f"no: {says}" for says in row["wrong"]] or [f"yes: {row['findings'][0]}"]:
+            whose.setdefault(text, []).append(name)
+    return [text if len(names) == len(policies) else f"{text} ({', '.join(names)})" for text, names in whose.items()]
