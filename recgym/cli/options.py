@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -172,6 +173,8 @@ def guarded(work: Callable[[], int], *, stopped: str = "stopped") -> int:
     """
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
+    shown = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}", error=True)
     try:
         return work()
     except (ValueError, OSError, ImportError, MemoryError) as error:
@@ -180,3 +183,5 @@ def guarded(work: Callable[[], int], *, stopped: str = "stopped") -> int:
     except KeyboardInterrupt:
         say(f"\n{stopped}", error=True)
         return 130
+    finally:
+        warnings.showwarning = shown

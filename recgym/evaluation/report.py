@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from recgym.evaluation.statistics import ratio
 from recgym.evaluation.summary import Summary
 from recgym.evaluation.trials import ARGMAX, CHUNK, TEST_SEED, Trials, action_shares
 from recgym.scenario import Scenario
-from recgym.terminal import Table, check_tables, progress, say
+from recgym.terminal import Table, check_tables, progress, say, width_of
 
 if TYPE_CHECKING:
     from recgym.data import TransactionLog
@@ -39,6 +41,7 @@ KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed"
 SIGNS = {1: "+", 0: " ", -1: "-"}
 Z95 = 1.959963984540054
 MAX_INSIDE = 12  # curves whose legend fits into the figure
+LINE = 120  # characters, of what is no terminal
 MOST_PRODUCTS = 30  # that a table lists
 ENDS = 2  # random and informed are played beside what is asked for
 FIGURE_ENDINGS = (".png", ".pdf", ".svg")
@@ -265,11 +268,12 @@ def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origi
             table.add(model, f"{error.rmse:.3f} ± {error.error:.3f}", f"{100 * error.ape:.0f}")
         table.show()
 
-    table = Table("parameters of the task distribution", ("origin", "parameters"), left=("parameters",))
+    say("parameters of the task distribution")
+    width = width_of(sys.stdout) or LINE
     for origin in dict.fromkeys(origins.values()):
         names = [name for name, source in origins.items() if source == origin]
-        table.add(origin, "; ".join(f"{name} {parameters[name]}" for name in names))
-    table.show()
+        text = f"{origin}: " + "; ".join(f"{name} {parameters[name]}" for name in names)
+        say(textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def curves_figure(
