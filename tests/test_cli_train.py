@@ -115,7 +115,14 @@ def test_log_of_sales_trains_and_reports(command: Any, tmp_path: Path) -> None:
     small += ["--eval-freq", "0", "--tensorboard-log", str(tmp_path), "--log", str(log)]
     assert "no column 'sales'" in command("train", *small, code=2)
     printed = command("train", *small, "--log-column", "sales=units", "-n", "64")
-    for expected in ("-2.50 ± ", "without elasticity", "fitted: prices", "assumed: ", "given: horizon", "percent of the informed"):
+    for expected in (
+        "-2.50 ± ",
+        "without elasticity",
+        "fitted: prices",
+        "assumed: ",
+        "given: horizon",
+        "percent of the informed",
+    ):
         assert expected in printed, printed
     folder = tmp_path / "ppo" / "DynamicPricing-v0_1"
     report = json.loads((folder / "report.json").read_text())
