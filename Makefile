@@ -5,6 +5,7 @@ TORCH_INDEX ?=
 DEVICE ?= auto
 ENV = RecBandit-v0
 CLIENTS = .venv-clients
+QUICK =
 ARGS =
 
 # Threads that wait must not spin: where cores are shared, training is more than twice as fast for it.
@@ -31,7 +32,7 @@ at_least = $(1) -c 'import sys; sys.exit(sys.version_info < (3, $(MINOR)))' 2>/d
 	echo "$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help train benchmark tensorboard test test-slow test-clients test-wheel docs linkcheck notebooks lint types format clean FORCE
+.PHONY: help train benchmark results tensorboard test test-slow test-clients test-wheel docs linkcheck notebooks lint types format clean FORCE
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +45,9 @@ train: $(STAMP) ## train an agent on ENV, with a progress bar, then evaluate it
 
 benchmark: $(STAMP) ## run the benchmark over the environments
 	$(BIN)/python scripts/benchmark.py $(ARGS)
+
+results: $(STAMP) ## make the published tables and figures; QUICK=1 checks them in minutes
+	$(BIN)/python -m recgym results $(if $(QUICK),--quick) $(ARGS)
 
 tensorboard: $(STAMP) ## show the runs in logs/
 	$(BIN)/tensorboard --logdir logs $(ARGS)

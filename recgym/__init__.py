@@ -20,7 +20,7 @@ class Preset(NamedTuple):
 
     scenario: str  # module:Name of the scenario class
     parameters: dict[str, Any]  # what differs from the class's defaults
-    shifted: dict[str, Any]  # parameters of an out-of-distribution test
+    shifted: tuple[dict[str, Any], ...]  # parameters of out-of-distribution tests
     reference: bool = False  # a fixed problem from the literature: nothing to be learned over tasks
     about: str = ""  # what it is, where it is not what its class says in its first line
 
@@ -44,15 +44,26 @@ FERREIRA: dict[str, Any] = {  # Ferreira, Simchi-Levi & Wang 2018, section 4.1: 
     **dict.fromkeys(("cost", "lift", "memory", "gain", "dip", "season", "w_vol"), (0.0, 0.0)),
 }
 
+SIZES: tuple[dict[str, Any], ...] = ({"arms": 5}, {"arms": 20}, {"horizon": 200})
+CLICK_RATES: tuple[dict[str, Any], ...] = ({"prior": (1.0, 3.0)}, {"prior": (3.0, 1.0)})
+
 SCENARIOS: dict[str, Preset] = {
-    "RecBandit-v0": Preset("recgym.scenarios.bandit:Bandit", {}, {"prior": (1.0, 3.0)}),
-    "RecBanditDrift-v0": Preset("recgym.scenarios.bandit:DriftBandit", {}, {"drift": 0.1, "change_rate": 0.05}),
-    "RecBanditContextual-v0": Preset("recgym.scenarios.contextual:ContextualBandit", {}, {"taste": 0.35}),
-    "DynamicPricing-v0": Preset("recgym.scenarios.pricing:DynamicPricing", {}, {"elasticity": (3.93, 0.4, 1.65, 9.0)}),
+    "RecBandit-v0": Preset("recgym.scenarios.bandit:Bandit", {}, (*SIZES, *CLICK_RATES)),
+    "RecBanditDrift-v0": Preset(
+        "recgym.scenarios.bandit:DriftBandit", {}, (*SIZES, *CLICK_RATES, {"drift": 0.1, "change_rate": 0.05})
+    ),
+    "RecBanditContextual-v0": Preset(
+        "recgym.scenarios.contextual:ContextualBandit", {}, (*SIZES, {"taste": 0.35}, {"taste": 1.0})
+    ),
+    "DynamicPricing-v0": Preset(
+        "recgym.scenarios.pricing:DynamicPricing",
+        {},
+        ({"elasticity": (3.93, 0.4, 1.65, 9.0)}, {"horizon": 120}, {"families": ("logit",)}),
+    ),
     "DynamicPricingFerreira-v0": Preset(
         "recgym.scenarios.pricing:DynamicPricing",
         FERREIRA,
-        {"table": (0.6, 0.5, 0.4, 0.3, 0.0)},
+        ({"table": (0.6, 0.5, 0.4, 0.3, 0.0)},),
         reference=True,
         about="The published problem of Ferreira et al. (2018): one product with a fixed demand table, the same in "
         "every trial, to compare policies that start from nothing; its stock goes with its horizon.",

@@ -66,15 +66,17 @@ def test_layout(id: str, parameters: dict[str, Any], device: str) -> None:
 @every_id
 def test_shifted_parameters_build_and_differ(id: str) -> None:
     preset = recgym.SCENARIOS[id]
-    assert preset.shifted and set(preset.shifted) <= parameters_of(id)
-    assert recgym.make_scenario(id, **preset.shifted) != recgym.make_scenario(id)
-    play(vector(id, 2, **preset.shifted), 1, 3, np.random.default_rng(0), (2,))
+    assert preset.shifted
+    for shifted in preset.shifted:
+        assert set(shifted) <= parameters_of(id)
+        assert recgym.make_scenario(id, **shifted) != recgym.make_scenario(id)
+        play(vector(id, 2, **shifted), 1, 3, np.random.default_rng(0), (2,))
 
 
 @every_id
 def test_parameters_are_json(id: str) -> None:
     preset, scenario = recgym.SCENARIOS[id], recgym.make_scenario(id)
-    for values in (preset.parameters, preset.shifted, {f.name: getattr(scenario, f.name) for f in fields(scenario)}):
+    for values in (preset.parameters, *preset.shifted, {f.name: getattr(scenario, f.name) for f in fields(scenario)}):
         again = json.loads(json.dumps(values))
         recgym.make_scenario(id, **again)
     given = json.loads(json.dumps({f.name: getattr(scenario, f.name) for f in fields(scenario)}))

@@ -70,9 +70,10 @@ def test_what_is_described_wrongly_is_not_saved(tmp_path: Path) -> None:
 def test_every_registered_environment_is_described(env_id: str) -> None:
     assert identify(recgym.make_scenario(env_id)) == (env_id, {})
     assert identify(recgym.make_scenario(env_id, horizon=7)) == (env_id, {"horizon": 7})
-    shifted = recgym.make_scenario(env_id, **recgym.SCENARIOS[env_id].shifted)
-    found, parameters = identify(shifted)
-    assert recgym.make_scenario(found, **json.loads(json.dumps(parameters))) == shifted
+    for changed in recgym.SCENARIOS[env_id].shifted:
+        shifted = recgym.make_scenario(env_id, **changed)
+        found, parameters = identify(shifted)
+        assert recgym.make_scenario(found, **json.loads(json.dumps(parameters))) == shifted
 
 
 def test_the_nearest_preset_describes_a_scenario(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -399,7 +399,7 @@ def test_a_losing_product_is_held_at_the_least_loss() -> None:
 
 def test_a_product_has_one_embedding_whatever_else_is_drawn() -> None:
     plain = recgym.make_scenario("DynamicPricing-v0")
-    shifted = recgym.make_scenario("DynamicPricing-v0", **recgym.SCENARIOS["DynamicPricing-v0"].shifted)
+    shifted = recgym.make_scenario("DynamicPricing-v0", **recgym.SCENARIOS["DynamicPricing-v0"].shifted[0])
     task = plain.sample_task(make_rng("cpu", 0), 50)
     one, other = (scenario.reset(task, make_rng("cpu", 1)).seen.offer.embedding for scenario in (plain, shifted))
     np.testing.assert_array_equal(one, other)

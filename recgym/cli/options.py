@@ -44,6 +44,7 @@ COMMANDS = {
     "train": Command("train", "train an agent, then evaluate it on held-out trials", "train.py"),
     "evaluate": Command("evaluate", "compare policies on held-out trials", "evaluate.py"),
     "benchmark": Command("benchmark", "measure speed, headroom, learners, overfitting", "benchmark.py"),
+    "results": Command("results", "make or check the published results"),
     "list": Command("list_", "list environments, or the baselines and parameters of one"),
 }
 
