@@ -446,6 +446,26 @@ def test_a_wrong_sign_within_its_error_is_no_refusal(tmp_path: Path) -> None:
     assert not log.wrong_sign and log.parameters["elasticity"][0] > 0
 
 
+def test_several_rows_of_one_product_and_period_are_doubted(tmp_path: Path) -> None:
+    rows = shop(np.random.default_rng(0), "tea", 60.0)
+
+    def dated(heads: str, ends: list[str]) -> Path:
+        path = write(tmp_path / "log.csv", [f"{row},{end}" for row, end in zip(rows, ends, strict=True)])
+        head, rest = path.read_text().split("\n", 1)
+        path.write_text(f"{head},{heads}\n{rest}")
+        return path
+
+    count = len(rows)
+    weeks = [str(i // 2) for i in range(count)]
+    said = rf"{count // 2:,} of {count:,} rows repeat product, week: .*'store' or 'shop'"
+    with pytest.warns(UserWarning, match=said):
+        transactions(dated("week", weeks))
+    transactions(dated("week,Shop", [f"{week},{i % 2}" for i, week in enumerate(weeks)]))  # of two shops: no doubt
+    transactions(dated("year,week", [f"{i % 2},{week}" for i, week in enumerate(weeks)]))
+    transactions(dated("week", [str(i) for i in range(count)]))
+    transactions(dated("shop", ["1"] * count))  # without a period nothing can repeat
+
+
 @pytest.mark.filterwarnings("default")
 def test_units_are_doubted_aloud(tmp_path: Path) -> None:
     rows = shop(np.random.default_rng(0), "tea", 60.0)

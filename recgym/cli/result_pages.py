@@ -72,7 +72,7 @@ def policies_table(report: Mapping[str, Any], names: tuple[str, ...] = ()) -> st
         raise ValueError(f"the results of {report['env']} have no policy {unknown[0]!r}: {', '.join(policies)}")
     chosen = [name for name in policies if not names or name in names or name in ENDS]
     chosen.sort(key=lambda name: -policies[name]["return"]["mean"])
-    agents = [name for name in chosen if policies[name]["kind"] == "agent"]
+    agents = [name for name in sorted(chosen) if policies[name]["kind"] == "agent"]
     bounded = "of_bound" in policies[chosen[0]]
     unit = _unit(report["env"])
     head = ["policy", "knows", f"{unit} per trial", "% of bound" if bounded else "regret", "normalised score"]
@@ -117,7 +117,7 @@ def agent_cells(report: Mapping[str, Any]) -> tuple[str, str, str]:
     for kind in ("prior-free", "prior-aware"):
         of_kind = [name for name, each in policies.items() if each["kind"] == kind]
         best = max(of_kind, key=lambda name: policies[name]["return"]["mean"])
-        versus.append(f"{interval(policies[AGENT]['versus'][best])}, `{best}`")
+        versus.append(f"{interval(policies[AGENT]['versus'][best], 3)}, `{best}`")
     return interval(policies[AGENT]["return"]), *versus  # type: ignore[return-value]
 
 

@@ -11,7 +11,6 @@ not show, so an estimate is what sales went with, not what a change of the price
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from recgym.data.doubts import ROW_OF, doubt_repeated, doubt_units
 from recgym.data.fitting import ProductFit, Unfit, demand_design, fit_product
 from recgym.data.reading import Column, number, read_columns, spellings
 from recgym.data.sources import label_of, shortened
@@ -41,8 +41,6 @@ FULL = 0.9  # share of the customers that buy at the lowest price, promoted, wit
 
 MISSING = ("", "na", "n/a", "nan", "null", "none")  # how people and programs write that there is no number
 WAYS = {"missing": ("drop",), "returns": ("drop",), "few_rows": ("drop", "pool")}  # beside refusing, which is None
-LOG_LIKE = 25.0  # e^25 units are more than anybody sells
-MIXED = 50.0  # times the usual price, or less than that part of it
 POOLING_STEPS = 25  # the effect of price in the levels shrinks by more than half in each
 MOST_NAMED = 5  # products that a message lists
 ADVICE = "correct it or remove the row; {} leaves such rows out"
@@ -316,7 +314,9 @@ def transactions(
     }
     for key in ("sales", "price"):
         read[key] = _lenient(read[key], missing=missing, returns=returns if key == "sales" else "")
-    columns = read_columns(source, read, record="product, price and period")
+    taken = {name for column in read.values() for name in column.names}
+    row_of = {key: column for key, column in ROW_OF.items() if not taken & set(column.names)}
+    columns = read_columns(source, {**read, **row_of}, record="product, price and period")
     gaps = np.isnan(columns["sales"]) | np.isnan(columns["price"])
     negative = ~gaps & (columns["sales"] < 0)
     left_out = {"missing numbers": int(gaps.sum()), "returns": int(negative.sum())}
@@ -335,7 +335,8 @@ def transactions(
         few_rows=few_rows,
         left_out={reason: rows for reason, rows in left_out.items() if rows},
     )
-    _doubt(log)
+    doubt_units(log.path, log.products, log.places, log.sales, log.price)
+    doubt_repeated(log.path, log.product, {key: columns[key] for key in row_of if key in columns})
     _ = log.fits  # what cannot be fitted is refused here
     return log
 
@@ -365,30 +366,6 @@ def _lenient(column: Column, *, missing: str | None, returns: str | None) -> Col
 
     advice = ADVICE.format(" or ".join(ways)) if ways else column.advice
     return column._replace(convert=convert, valid=valid, advice=advice)
-
-
-def _doubt(log: TransactionLog) -> None:
-    """Warn of sales and prices that look as if they were in other units than they should be."""
-    fractions = log.sales % 1.0
-    if log.sales.max() < LOG_LIKE and np.mean((fractions > 0.01) & (fractions < 0.99)) > 0.5:
-        warnings.warn(
-            f"{log.path}: sales are fractions up to {log.sales.max():.3g}, as logarithms are: units sold are wanted",
-            stacklevel=3,
-        )
-    mixed = [
-        shortened(name)
-        for name, at in zip(log.products, log.places, strict=True)
-        if len(at) > 1
-        and (ratio := log.price[at].max() / np.median(log.price[at]))
-        and (ratio > MIXED or np.median(log.price[at]) / log.price[at].min() > MIXED)
-    ]
-    if mixed:
-        more = f" and {len(mixed) - MOST_NAMED:,} more" if len(mixed) > MOST_NAMED else ""
-        named = f"{', '.join(mixed[:MOST_NAMED])}{more}"
-        warnings.warn(
-            f"{log.path}: prices of {named} differ by a factor of {MIXED:g} and more, as if some were in hundredths",
-            stacklevel=3,
-        )
 
 
 # --- the fits --------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ class Column(NamedTuple):
     valid: Callable[[np.ndarray], np.ndarray]  # [N] -> [N] bool; NaN must give False
     rule: str
     advice: str = "correct it or remove the row"
+    optional: bool = False  # read where the table has it
 
 
 def whole(text: str) -> int:
@@ -72,9 +73,10 @@ def spellings(
 
 
 def _find_columns(path: str, header: list[str], columns: Mapping[str, Column]) -> dict[str, int]:
-    """Index of each column in the header; ValueError for those that are missing or there twice."""
+    """Index of each column in the header, without optional ones that are missing; ValueError for others, or doubles."""
     names = [name.strip() for name in header]
     found = {key: [i for i, name in enumerate(names) if name in column.names] for key, column in columns.items()}
+    found = {key: at for key, at in found.items() if at or not columns[key].optional}
     missing = [" or ".join(map(repr, columns[key].names)) for key, at in found.items() if not at]
     if missing:
         there = ", ".join(map(shortened, names[:MOST_NAMED])) + (", ..." if len(names) > MOST_NAMED else "")
@@ -104,6 +106,7 @@ def read_columns(source: Any, columns: Mapping[str, Column], *, record: str) -> 
         if not any(header):
             raise ValueError(f"{path}, line 1: the file is empty: it needs a header line and one row per {record}")
         index = _find_columns(path, header, columns)
+        columns = {key: columns[key] for key in index}
         pick: Callable[[list[str]], tuple[str, ...]] = itemgetter(*index.values())
         blocks: list[list[np.ndarray]] = []
         while True:
