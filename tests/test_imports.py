@@ -22,7 +22,7 @@ ORDER = (  # a part may import from the rows above its own and from itself; "" i
     {"parameters", "layout"},
     {"scenario"},
     {""},
-    {"rng", "render", "fluid"},
+    {"rng", "render", "fluid", "catalog"},
     {"scenarios", "runner"},
     {"envs", "live", "data"},
     {"baselines"},
@@ -36,7 +36,15 @@ ORDER = (  # a part may import from the rows above its own and from itself; "" i
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
 NEEDS_SB3 = ("sb3", "agents", "benchmarks")
 THIRD_PARTY = {"numpy", "gymnasium", "array_api_compat"}  # what `import recgym.<module>` may need
-LAZY = {"matplotlib", "pandas", "scipy", "rich", "tensorboard", "tqdm"}  # only inside the function that needs them
+LAZY = {
+    "matplotlib",
+    "pandas",
+    "safetensors",
+    "scipy",
+    "rich",
+    "tensorboard",
+    "tqdm",
+}  # only inside the function that needs them
 
 
 def name_of(path: Path) -> str:

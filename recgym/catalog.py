@@ -1,0 +1,346 @@
+"""Catalogs: the items that can be recommended, as one checked value that knows what it lacks, and its file.
+
+A scenario draws its candidates from a catalog; arrays have a row per item and are never written to.
+Source of the synthetic one: topic mixtures as in RecSim (Ie et al. 2019, arXiv:1909.04847), with burden in tension with
+appeal as in its choc/kale problem.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recgym.files import write_atomically
+
+__all__ = ["Catalog"]
+
+FORMAT = 1  # of the file; a newer number is refused
+MAX_ITEMS = 10_000_000
+MAX_WIDTH = 1_000  # features of an item
+MAX_VALUE = 1e6  # of a number: keeps products and sums finite in float32
+MAX_TOPICS = 10_000  # topics and groups are numbered from 0
+MAX_HEADER = 1 << 20  # bytes
+ADVICE = {  # how to come by what a catalog lacks
+    "topic": "give each item a topic, or switch off what rests on topics",
+    "burden": "give a burden in [0, 1], or switch off trust",
+    "group": "give each item the number of its provider, or leave out the cost of exposure",
+    "flagged": "give a flag per item, or leave out the cost of flagged items",
+}
+
+# Constants of the synthetic catalog, searched so that looking ahead pays.
+SPREAD = 0.7  # of an item around its topic, as a length
+APPEAL_SD = 0.5
+FLAGGED_SHARE, FLAGGED_APPEAL = 0.1, 0.5
+GROUP_SHARES = (0.4, 0.3, 0.2, 0.1)
+PRICE_LOG_MEAN, PRICE_LOG_SD, PRICE_RANGE = -1.0, 0.5, (0.1, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """N items with D features each; whatever else is known of them, else None.
+
+    Two catalogs are equal where their content is. Arrays are copied once, when the catalog is made, and are read-only.
+
+    Raises:
+        ValueError: no items, numbers that are not finite or out of range, lengths that differ (says which and where).
+    """
+
+    features: np.ndarray  # [N, D] float32, of about unit length
+    topic: np.ndarray | None = None  # [N] int64, numbered from 0
+    burden: np.ndarray | None = None  # [N] float32 in [0, 1], what consuming it costs in trust
+    appeal: np.ndarray | None = None  # [N] float32, logits: how much likelier a click is whoever looks
+    price: np.ndarray | None = None  # [N] float32, at least 0, in one currency
+    length: np.ndarray | None = None  # [N] float32, at least 0, minutes
+    group: np.ndarray | None = None  # [N] int64, the item's provider, numbered from 0
+    flagged: np.ndarray | None = None  # [N] bool, items that should not be shown too often
+    title: tuple[str, ...] | None = None  # N texts
+    centroids: np.ndarray | None = None  # [Z, D] float32, where each topic lies
+
+    def __post_init__(self) -> None:
+        table = _array("features", self.features, np.float32)
+        if table.ndim != 2:
+            raise ValueError(
+                f"Catalog: features must be a table [N, D], one row per item, not {table.ndim}-dimensional"
+            )
+        if not 1 <= len(table) <= MAX_ITEMS or not 1 <= table.shape[1] <= MAX_WIDTH:
+            counts = f"{len(table)} items with {table.shape[1]} features"
+            wanted = f"give 1 to {MAX_ITEMS:,} items with 1 to {MAX_WIDTH:,} features each"
+            raise ValueError(f"Catalog: {'empty catalog, ' if table.size == 0 else ''}{counts}: {wanted}")
+        _check_range("features", table, -MAX_VALUE, MAX_VALUE)
+        object.__setattr__(self, "features", table)
+        for name, (dtype, low, high) in COLUMNS.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            column = _array(name, value, dtype)
+            if column.shape != (len(table),):
+                raise ValueError(
+                    f"Catalog: {name} has shape {list(column.shape)}, features {len(table)} rows: {ONE_EACH}"
+                )
+            _check_range(name, column, low, high)
+            object.__setattr__(self, name, column)
+        if self.title is not None:
+            object.__setattr__(self, "title", _checked_titles(self.title, len(table)))
+        if self.centroids is not None:
+            self._set_centroids()
+
+    def _set_centroids(self) -> None:
+        centroids = _array("centroids", self.centroids, np.float32)
+        if centroids.ndim != 2 or centroids.shape[1] != self.width:
+            raise ValueError(f"Catalog: centroids must be [Z, {self.width}], as wide as features")
+        _check_range("centroids", centroids, -MAX_VALUE, MAX_VALUE)
+        topic = self.require("topic", of="centroids")
+        if int(topic.max()) >= len(centroids):
+            raise ValueError(
+                f"Catalog: topic {topic.max()} of item {topic.argmax()} has no row among {len(centroids)} centroids"
+            )
+        object.__setattr__(self, "centroids", centroids)
+
+    @property
+    def items(self) -> int:
+        """N, the number of items."""
+        return len(self.features)
+
+    @property
+    def width(self) -> int:
+        """D, the number of features of an item."""
+        return self.features.shape[1]
+
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """[G] the share of the catalog that each provider group has, which is its fair share of exposure."""
+        return np.bincount(self.require("group", of="shares")) / self.items
+
+    def require(self, name: str, *, of: str) -> np.ndarray:
+        """Return a column that may be lacking.
+
+        Args:
+            name: of the column.
+            of: what needs it, for the error.
+
+        Raises:
+            ValueError: the catalog lacks it; says what to do.
+        """
+        value = getattr(self, name)
+        if value is None:
+            advice = ADVICE.get(name, f"give {name}, {ONE_EACH}")
+            raise ValueError(f"{of} needs the {name} of every item, which this catalog lacks: {advice}")
+        return value
+
+    @classmethod
+    def synthetic(
+        cls,
+        *,
+        items: int = 1_000,
+        width: int = 16,
+        topics: int = 12,
+        bait: float = 1.5,
+        binary: bool = False,
+        seed: int = 0,
+    ) -> Catalog:
+        """Draw a catalog of items around orthonormal topics, whose burden makes them appealing.
+
+        Item i of topic z has features normalise(c_z + .7 g / sqrt(width)) with g ~ N(0, I), burden b ~ Beta(.5, .5),
+        appeal `bait` (b - .5) + N(0, .5), price exp N(-1, .5) cut to [.1, 1]. Providers have exactly .4, .3, .2 and .1
+        of the items (rounded), and a tenth are flagged, whose appeal is .5 higher. It has no lengths.
+
+        Args:
+            items: N.
+            width: D, at least `topics`.
+            topics: Z.
+            bait: logits of appeal between no burden and the whole.
+            binary: burden is 0 or 1 with equal probability.
+            seed: equal seeds give equal catalogs.
+
+        Raises:
+            ValueError: a size out of range, or more topics than features.
+        """
+        for name, value, high in (("items", items, MAX_ITEMS), ("width", width, MAX_WIDTH), ("topics", topics, width)):
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
+                why = ", since topics are orthogonal: lower topics or raise width" if name == "topics" else ""
+                raise ValueError(f"Catalog.synthetic: {name} must be a whole number in [1, {high}]{why}, got {value!r}")
+        rng = np.random.default_rng(seed)
+        square, triangle = np.linalg.qr(rng.normal(size=(width, topics)))
+        centroids = (square * np.sign(np.diag(triangle))).T  # without the signs the draw would not be uniform
+        topic = rng.integers(topics, size=items)
+        features = centroids[topic] + SPREAD * rng.normal(size=(items, width)) / math.sqrt(width)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        burden = rng.integers(2, size=items).astype(float) if binary else rng.beta(0.5, 0.5, size=items)
+        flagged = rng.permutation(items) < round(FLAGGED_SHARE * items)
+        appeal = bait * (burden - 0.5) + APPEAL_SD * rng.normal(size=items) + FLAGGED_APPEAL * flagged
+        price = np.clip(np.exp(PRICE_LOG_MEAN + PRICE_LOG_SD * rng.normal(size=items)), *PRICE_RANGE)
+        ends = np.round(np.cumsum(GROUP_SHARES[:-1]) * items)
+        group = np.searchsorted(ends, rng.permutation(items), side="right")
+        title = tuple(f"Item {i} of topic {z}" for i, z in enumerate(topic.tolist()))
+        return cls(features, topic, burden, appeal, price, None, group, flagged, title, centroids)
+
+    # --- the file ---
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, as hexadecimal digits."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self._arrays().items()):
+            digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Catalog) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The content as plain arrays; titles as UTF-8 bytes and where each ends."""
+        arrays = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "title"}
+        arrays = {name: array for name, array in arrays.items() if array is not None}
+        if self.title is not None:
+            texts = [text.encode() for text in self.title]
+            arrays["title"] = np.frombuffer(b"".join(texts), np.uint8)
+            arrays["title_ends"] = np.cumsum([len(text) for text in texts], dtype=np.int64)
+        return arrays
+
+    def save(self, path: str | Path) -> Path:
+        """Write one `.safetensors` file, whole or not at all; returns its path.
+
+        Raises:
+            ValueError: the name does not end in `.safetensors`.
+            ImportError: safetensors is missing (names the extra).
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise ValueError(f"{path}: a catalog is kept in a .safetensors file: end the name so")
+        header = json.dumps({"format": FORMAT, "digest": self.digest})
+        write_atomically(path, _safetensors().save(self._arrays(), metadata={"recgym_catalog": header}))
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Catalog:
+        """Read a file that `save` wrote; it is checked whole before anything is built from it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no catalog, is damaged, or of a newer format (says which).
+            ImportError: safetensors is missing (names the extra).
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such catalog: name a file that Catalog.save wrote")
+        content = path.read_bytes()
+        header = _header(path, content)
+        library = _safetensors()
+        try:
+            arrays = library.load(content)
+        except Exception as error:  # its error class is the library's own, and a forged type a KeyError
+            raise ValueError(f"{path}: not a whole safetensors file ({error}): save the catalog again") from None
+        try:
+            catalog = cls(**_columns(arrays))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        if catalog.digest != header.get("digest"):
+            raise ValueError(f"{path}: damaged: the content does not match its digest: save the catalog again")
+        return catalog
+
+
+COLUMNS: dict[str, tuple[type, float, float]] = {  # type, least, most
+    "topic": (np.int64, 0, MAX_TOPICS - 1),
+    "burden": (np.float32, 0.0, 1.0),
+    "appeal": (np.float32, -MAX_VALUE, MAX_VALUE),
+    "price": (np.float32, 0.0, MAX_VALUE),
+    "length": (np.float32, 0.0, MAX_VALUE),
+    "group": (np.int64, 0, MAX_TOPICS - 1),
+    "flagged": (np.bool_, 0, 1),
+}
+ONE_EACH = "one entry per item"
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+def _array(name: str, value: Any, dtype: type) -> np.ndarray:
+    """A read-only copy of this type; what would lose its meaning in it is refused."""
+    try:
+        given = np.asarray(value)
+        numeric = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Catalog: {name} must be an array of numbers: {error}") from None
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"Catalog: {name} must be an array of numbers, not of {given.dtype}")
+    if dtype is not np.float32 and not np.all(np.isfinite(numeric) & (numeric == np.floor(numeric))):
+        at = int(np.argmin(np.isfinite(numeric) & (numeric == np.floor(numeric))))
+        raise ValueError(f"Catalog: {name} of item {at} is {numeric.flat[at]:g}: whole numbers are wanted")
+    if dtype is np.bool_:
+        _check_range(name, numeric, 0, 1)
+    with np.errstate(over="ignore"):  # to infinity, which is refused by its place
+        array: np.ndarray = np.array(given, dtype=dtype, order="C")
+    array.flags.writeable = False
+    return array
+
+
+def _check_range(name: str, array: np.ndarray, low: float, high: float) -> None:
+    """Refuse what is not in [low, high], NaN included, by its place."""
+    good = (array >= low) & (array <= high)
+    if good.all():
+        return
+    item, *column = (int(i) for i in np.argwhere(~good)[0])
+    where = f"item {item}" + "".join(f", column {i}" for i in column)
+    wanted = f"numbers in [{low:g}, {high:g}] are wanted: correct it or leave the item out"
+    raise ValueError(f"Catalog: {name} of {where} is {array[(item, *column)]}: {wanted}")
+
+
+def _checked_titles(titles: Any, items: int) -> tuple[str, ...]:
+    if isinstance(titles, str) or not all(isinstance(text, str) for text in titles):
+        at = 0 if isinstance(titles, str) else next(i for i, text in enumerate(titles) if not isinstance(text, str))
+        raise ValueError(f"Catalog: title must be a sequence of texts, one per item (item {at} has none)")
+    if len(titles) != items:
+        raise ValueError(f"Catalog: title has {len(titles)} texts, features {items} rows: {ONE_EACH}")
+    return tuple(titles)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError("catalogs are kept with safetensors: pip install 'recgym[text]'") from error
+    return safetensors.numpy
+
+
+def _header(path: Path, content: bytes) -> dict[str, Any]:
+    """What a catalog's file says of itself."""
+    length = struct.unpack("<Q", content[:8])[0] if len(content) > 8 else MAX_HEADER + 1
+    if length > MAX_HEADER:
+        raise ValueError(f"{path}: this is no safetensors file, or a damaged one: name a file that Catalog.save wrote")
+    try:
+        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["recgym_catalog"])
+        known = header["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{path}: a file without a catalog's header: name a file that Catalog.save wrote") from None
+    if not isinstance(known, int) or not 1 <= known <= FORMAT:
+        raise ValueError(f"{path}: format {known!r} is not the {FORMAT} read here: upgrade recgym")
+    return header
+
+
+def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Arguments of `Catalog` from the arrays of a file."""
+    columns: dict[str, Any] = dict(arrays)
+    known = {each.name for each in fields(Catalog)} | {"title_ends"}
+    if "features" not in columns or not columns.keys() <= known:
+        raise ValueError(f"a catalog has features and no more than {', '.join(sorted(known))}")
+    if ("title" in columns) != ("title_ends" in columns):
+        raise ValueError("titles need both title and title_ends")
+    if "title" in columns:
+        text, ends = columns["title"], columns.pop("title_ends")
+        ordered = ends.ndim == 1 and ends.size > 0 and ends.dtype == np.int64 and np.all(np.diff(ends, prepend=0) >= 0)
+        if not ordered or text.dtype != np.uint8 or text.shape != (int(ends[-1]),):
+            raise ValueError("title_ends must say where each title ends, in order")
+        starts, raw = [0, *ends[:-1].tolist()], text.tobytes()
+        columns["title"] = [raw[start:end].decode() for start, end in zip(starts, ends.tolist(), strict=True)]
+    return columns
