@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from recgym.encoders import Encoder, encode
 from recgym.files import write_atomically
+from recgym.fusion import Projection, fuse
 
 __all__ = ["Catalog"]
 
@@ -64,6 +66,8 @@ class Catalog:
     flagged: np.ndarray | None = None  # [N] bool, items that should not be shown too often
     title: tuple[str, ...] | None = None  # N texts
     centroids: np.ndarray | None = None  # [Z, D] float32, where each topic lies
+    missing: np.ndarray | None = None  # [N, M] bool, modalities that an item lacked and that were filled
+    projection: Projection | None = None  # what made features of M modalities, for items that come later
 
     def __post_init__(self) -> None:
         table = _array("features", self.features, np.float32)
@@ -92,6 +96,17 @@ class Catalog:
             object.__setattr__(self, "title", _checked_titles(self.title, len(table)))
         if self.centroids is not None:
             self._set_centroids()
+        if self.projection is not None and self.projection.components.shape[1] != self.width:
+            made = self.projection.components.shape[1]
+            raise ValueError(
+                f"Catalog: projection gives {made} features, features has {self.width}: they must be of one fit"
+            )
+        if self.missing is not None:
+            marks = _array("missing", self.missing, np.bool_)
+            shape = [self.items, 0 if self.projection is None else len(self.projection.names)]
+            if list(marks.shape) != shape:
+                raise ValueError(f"Catalog: missing has shape {list(marks.shape)}, not {shape}: one mark per modality")
+            object.__setattr__(self, "missing", marks)
 
     def _set_centroids(self) -> None:
         centroids = _array("centroids", self.centroids, np.float32)
@@ -135,6 +150,51 @@ class Catalog:
             advice = ADVICE.get(name, f"give {name}, {ONE_EACH}")
             raise ValueError(f"{of} needs the {name} of every item, which this catalog lacks: {advice}")
         return value
+
+    @classmethod
+    def from_modalities(cls, modalities: Mapping[str, Any], *, width: int = 16, **columns: Any) -> Catalog:
+        """Make a catalog whose features are fused from several modalities; see `recgym.fusion.fuse`.
+
+        Args:
+            modalities: by name, [N, w] numbers, NaN where an item lacks them: vectors of texts or images, categories as
+                0 and 1, numbers.
+            width: D at most.
+            columns: what else is known, as arguments of `Catalog`.
+
+        Raises:
+            ValueError: what is wrong with a modality or a column.
+        """
+        features, missing, projection = fuse(modalities, width=width)
+        return cls(features, missing=missing, projection=projection, **columns)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Sequence[str],
+        encoder: Encoder,
+        *,
+        cache: str | Path | None = None,
+        width: int = 16,
+        modalities: Mapping[str, Any] | None = None,
+        **columns: Any,
+    ) -> Catalog:
+        """Make a catalog from a text per item, an empty one where there is none, and other modalities.
+
+        Args:
+            texts: N of them.
+            encoder: such as `recgym.encoders.MiniLM()`, or any callable from a list of texts to numbers [n, d].
+            cache: folder that keeps the vectors; see `recgym.encoders.encode`.
+            width: D at most.
+            modalities: beside the texts; see `from_modalities`.
+            columns: what else is known, as arguments of `Catalog`.
+
+        Raises:
+            ValueError: a text that is no string, or what is wrong with another modality or column.
+        """
+        vectors = encode(texts, encoder, cache=cache)
+        absent = np.array([not text.strip() for text in texts])
+        vectors[absent] = np.nan
+        return cls.from_modalities({"text": vectors, **(modalities or {})}, width=width, **columns)
 
     @classmethod
     def synthetic(
@@ -200,13 +260,15 @@ class Catalog:
         return hash(self.digest)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The content as plain arrays; titles as UTF-8 bytes and where each ends."""
-        arrays = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "title"}
-        arrays = {name: array for name, array in arrays.items() if array is not None}
+        """The content as plain arrays."""
+        arrays = {each.name: getattr(self, each.name) for each in fields(self)}
+        arrays = {name: value for name, value in arrays.items() if isinstance(value, np.ndarray)}
         if self.title is not None:
-            texts = [text.encode() for text in self.title]
-            arrays["title"] = np.frombuffer(b"".join(texts), np.uint8)
-            arrays["title_ends"] = np.cumsum([len(text) for text in texts], dtype=np.int64)
+            arrays |= _packed("title", self.title)
+        if self.projection is not None:
+            arrays |= _packed("names", self.projection.names)
+            arrays["widths"] = np.array(self.projection.widths, dtype=np.int64)
+            arrays |= {name: getattr(self.projection, name) for name in PROJECTION}
         return arrays
 
     def save(self, path: str | Path) -> Path:
@@ -331,16 +393,41 @@ def _header(path: Path, content: bytes) -> dict[str, Any]:
 def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Arguments of `Catalog` from the arrays of a file."""
     columns: dict[str, Any] = dict(arrays)
-    known = {each.name for each in fields(Catalog)} | {"title_ends"}
-    if "features" not in columns or not columns.keys() <= known:
-        raise ValueError(f"a catalog has features and no more than {', '.join(sorted(known))}")
-    if ("title" in columns) != ("title_ends" in columns):
-        raise ValueError("titles need both title and title_ends")
-    if "title" in columns:
-        text, ends = columns["title"], columns.pop("title_ends")
-        ordered = ends.ndim == 1 and ends.size > 0 and ends.dtype == np.int64 and np.all(np.diff(ends, prepend=0) >= 0)
-        if not ordered or text.dtype != np.uint8 or text.shape != (int(ends[-1]),):
-            raise ValueError("title_ends must say where each title ends, in order")
-        starts, raw = [0, *ends[:-1].tolist()], text.tobytes()
-        columns["title"] = [raw[start:end].decode() for start, end in zip(starts, ends.tolist(), strict=True)]
+    names = {each.name for each in fields(Catalog)} - {"projection"}
+    if "features" not in columns or not columns.keys() <= names | {
+        "title_ends",
+        "names",
+        "names_ends",
+        "widths",
+        *PROJECTION,
+    }:
+        raise ValueError(f"holds {', '.join(sorted(columns))}: a catalog has features and no more than its own columns")
+    for name in ("title", "names"):
+        if name in columns or f"{name}_ends" in columns:
+            columns[name] = _unpacked(name, columns.pop(name, None), columns.pop(f"{name}_ends", None))
+    parts = {name: columns.pop(name) for name in ("names", "widths", *PROJECTION) if name in columns}
+    if parts:
+        if len(parts) != 2 + len(PROJECTION) or parts["widths"].shape != (len(parts["names"]),):
+            raise ValueError("a projection needs names, widths, mean, scale and components")
+        columns["projection"] = Projection(**{**parts, "widths": tuple(parts["widths"].tolist())})
     return columns
+
+
+PROJECTION = ("mean", "scale", "components")
+
+
+def _packed(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Texts as arrays: their UTF-8 bytes, and where each ends."""
+    raw = [text.encode() for text in texts]
+    ends = np.cumsum([len(text) for text in raw], dtype=np.int64)
+    return {name: np.frombuffer(b"".join(raw), np.uint8), f"{name}_ends": ends}
+
+
+def _unpacked(name: str, text: np.ndarray | None, ends: np.ndarray | None) -> tuple[str, ...]:
+    if text is None or ends is None:
+        raise ValueError(f"{name} needs both {name} and {name}_ends")
+    ordered = ends.ndim == 1 and ends.size > 0 and ends.dtype == np.int64 and np.all(np.diff(ends, prepend=0) >= 0)
+    if not ordered or text.dtype != np.uint8 or text.shape != (int(ends[-1]),):
+        raise ValueError(f"{name}_ends must say where each {name} ends, in order")
+    starts, raw = [0, *ends[:-1].tolist()], text.tobytes()
+    return tuple(raw[start:end].decode() for start, end in zip(starts, ends.tolist(), strict=True))

@@ -169,12 +169,14 @@ def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
     refused(numpy.save(arrays), "without a catalog's header")
     refused(written([], **arrays), "without a catalog's header")
     refused(written({**known, "format": 2}, **arrays), "format 2 is not the 1 read here: upgrade recgym")
-    refused(written(known, **{**arrays, "other": np.zeros(3)}), "a catalog has features and no more than")
-    refused(written(known, topic=np.zeros(3, np.int64)), "a catalog has features")
+    refused(written(known, **{**arrays, "other": np.zeros(3)}), "a catalog has features and no more than its own")
+    refused(written(known, topic=np.zeros(3, np.int64)), "holds topic: a catalog has features")
     refused(written(known, **{**arrays, "features": np.full((3, 2), np.nan, np.float32)}), "features of item 0")
     refused(written(known, **{**arrays, "title_ends": np.array([3, 2, 9])}), "title_ends must say where")
     refused(written(known, **{**arrays, "title_ends": np.array([3, 3, 99])}), "title_ends must say where")
-    refused(written(known, **{k: v for k, v in arrays.items() if k != "title"}), "both title and title_ends")
+    refused(
+        written(known, **{k: v for k, v in arrays.items() if k != "title"}), "title needs both title and title_ends"
+    )
     refused(written({**known, "digest": "0"}, **arrays), "does not match its digest")
 
 
@@ -191,3 +193,30 @@ else:
     raise AssertionError("safetensors was to be missed")
 """
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=True, timeout=60)
+
+
+# --- modalities ------------------------------------------------------------------------------------------------------
+def test_a_catalog_from_texts_and_numbers_is_kept_with_its_projection(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="the extra text")
+    texts, years = ["aab", "", "bb", "a"], [1990.0, 1995.0, np.nan, 2000.0]
+    catalog = Catalog.from_texts(texts, count_letters, modalities={"year": years}, width=2, price=[1, 2, 3, 4])
+    assert catalog.projection is not None and catalog.projection.names == ("text", "year")
+    assert catalog.missing.tolist() == [[0, 0], [1, 0], [0, 1], [0, 0]]  # type: ignore[union-attr]
+    again = Catalog.load(catalog.save(tmp_path / "items.safetensors"))
+    assert again == catalog and again.projection is not None
+    assert again.projection.names == ("text", "year") and again.projection.widths == (2, 1)
+    new = {"text": count_letters(["aab"]), "year": [1990.0]}
+    np.testing.assert_allclose(again.projection(new)[0], catalog.features[:1], atol=1e-6)
+    assert Catalog(catalog.features, price=[1, 2, 3, 4]) != catalog  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"text 1 is 7, a int: give a string"):
+        Catalog.from_texts(["a", 7], count_letters)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"price has shape \[1\], features 4 rows"):
+        Catalog.from_texts(texts, count_letters, price=[1])
+    with pytest.raises(ValueError, match=r"projection gives 2 features, features has 1"):
+        Catalog(catalog.features[:, :1], projection=catalog.projection)
+    with pytest.raises(ValueError, match=r"missing has shape \[4, 1\], not \[4, 2\]"):
+        Catalog(catalog.features, projection=catalog.projection, missing=np.zeros((4, 1)))
+
+
+def count_letters(texts: list[str]) -> list[list[float]]:
+    return [[text.count("a"), text.count("b")] for text in texts]
