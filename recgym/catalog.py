@@ -7,10 +7,7 @@ appeal as in its choc/kale problem.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,18 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from recgym.array_file import digest_of, pack_texts, read_arrays, unpack_texts, write_arrays
 from recgym.encoders import Encoder, encode
-from recgym.files import write_atomically
 from recgym.fusion import Projection, fuse
 
 __all__ = ["Catalog"]
 
-FORMAT = 1  # of the file; a newer number is refused
 MAX_ITEMS = 10_000_000
 MAX_WIDTH = 1_000  # features of an item
 MAX_VALUE = 1e6  # of a number: keeps products and sums finite in float32
 MAX_TOPICS = 10_000  # topics and groups are numbered from 0
-MAX_HEADER = 1 << 20  # bytes
 ADVICE = {  # how to come by what a catalog lacks
     "topic": "give each item a topic, or switch off what rests on topics",
     "burden": "give a burden in [0, 1], or switch off trust",
@@ -65,6 +60,8 @@ class Catalog:
     group: np.ndarray | None = None  # [N] int64, the item's provider, numbered from 0
     flagged: np.ndarray | None = None  # [N] bool, items that should not be shown too often
     title: tuple[str, ...] | None = None  # N texts
+    ids: tuple[str, ...] | None = None  # N different texts, what logs call the items
+    topic_names: tuple[str, ...] | None = None  # a text per topic
     centroids: np.ndarray | None = None  # [Z, D] float32, where each topic lies
     missing: np.ndarray | None = None  # [N, M] bool, modalities that an item lacked and that were filled
     projection: Projection | None = None  # what made features of M modalities, for items that come later
@@ -93,7 +90,17 @@ class Catalog:
             _check_range(name, column, low, high)
             object.__setattr__(self, name, column)
         if self.title is not None:
-            object.__setattr__(self, "title", _checked_titles(self.title, len(table)))
+            object.__setattr__(self, "title", _checked_texts("title", self.title, len(table)))
+        if self.ids is not None:
+            object.__setattr__(self, "ids", _checked_texts("ids", self.ids, len(table)))
+            if len(self.rows) < len(table):
+                twice = next(text for i, text in enumerate(self.ids) if self.rows[text] != i)
+                raise ValueError(f"Catalog: ids has {twice!r} more than once: keep one item of each id")
+        if self.topic_names is not None:
+            names = _checked_texts("topic_names", self.topic_names, len(self.topic_names))
+            if int(self.require("topic", of="topic_names").max()) >= len(names):
+                raise ValueError(f"Catalog: topic_names has {len(names)} names, fewer than there are topics: name each")
+            object.__setattr__(self, "topic_names", names)
         if self.centroids is not None:
             self._set_centroids()
         if self.projection is not None and self.projection.components.shape[1] != self.width:
@@ -131,11 +138,16 @@ class Catalog:
         return self.features.shape[1]
 
     @cached_property
+    def rows(self) -> dict[str, int]:
+        """Row of each item by its id."""
+        return {text: row for row, text in enumerate(self.require("ids", of="rows"))}
+
+    @cached_property
     def shares(self) -> np.ndarray:
         """[G] the share of the catalog that each provider group has, which is its fair share of exposure."""
         return np.bincount(self.require("group", of="shares")) / self.items
 
-    def require(self, name: str, *, of: str) -> np.ndarray:
+    def require(self, name: str, *, of: str) -> Any:
         """Return a column that may be lacking.
 
         Args:
@@ -241,17 +253,13 @@ class Catalog:
         ends = np.round(np.cumsum(GROUP_SHARES[:-1]) * items)
         group = np.searchsorted(ends, rng.permutation(items), side="right")
         title = tuple(f"Item {i} of topic {z}" for i, z in enumerate(topic.tolist()))
-        return cls(features, topic, burden, appeal, price, None, group, flagged, title, centroids)
+        return cls(features, topic, burden, appeal, price, None, group, flagged, title, centroids=centroids)
 
     # --- the file ---
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the content, as hexadecimal digits."""
-        digest = hashlib.sha256()
-        for name, array in sorted(self._arrays().items()):
-            digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
-            digest.update(array.tobytes())
-        return digest.hexdigest()
+        return digest_of(self._arrays())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Catalog) and self.digest == other.digest
@@ -263,10 +271,11 @@ class Catalog:
         """The content as plain arrays."""
         arrays = {each.name: getattr(self, each.name) for each in fields(self)}
         arrays = {name: value for name, value in arrays.items() if isinstance(value, np.ndarray)}
-        if self.title is not None:
-            arrays |= _packed("title", self.title)
+        for name in TEXTS:
+            if (texts := getattr(self, name)) is not None:
+                arrays |= pack_texts(name, texts)
         if self.projection is not None:
-            arrays |= _packed("names", self.projection.names)
+            arrays |= pack_texts("names", self.projection.names)
             arrays["widths"] = np.array(self.projection.widths, dtype=np.int64)
             arrays |= {name: getattr(self.projection, name) for name in PROJECTION}
         return arrays
@@ -279,10 +288,7 @@ class Catalog:
             ImportError: safetensors is missing (names the extra).
         """
         path = Path(path)
-        if path.suffix != ".safetensors":
-            raise ValueError(f"{path}: a catalog is kept in a .safetensors file: end the name so")
-        header = json.dumps({"format": FORMAT, "digest": self.digest})
-        write_atomically(path, _safetensors().save(self._arrays(), metadata={"recgym_catalog": header}))
+        write_arrays(path, "catalog", self._arrays())
         return path
 
     @classmethod
@@ -295,20 +301,12 @@ class Catalog:
             ImportError: safetensors is missing (names the extra).
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such catalog: name a file that Catalog.save wrote")
-        content = path.read_bytes()
-        header = _header(path, content)
-        library = _safetensors()
-        try:
-            arrays = library.load(content)
-        except Exception as error:  # its error class is the library's own, and a forged type a KeyError
-            raise ValueError(f"{path}: not a whole safetensors file ({error}): save the catalog again") from None
+        arrays, digest = read_arrays(path, "catalog")
         try:
             catalog = cls(**_columns(arrays))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-        if catalog.digest != header.get("digest"):
+        if catalog.digest != digest:
             raise ValueError(f"{path}: damaged: the content does not match its digest: save the catalog again")
         return catalog
 
@@ -357,54 +355,26 @@ def _check_range(name: str, array: np.ndarray, low: float, high: float) -> None:
     raise ValueError(f"Catalog: {name} of {where} is {array[(item, *column)]}: {wanted}")
 
 
-def _checked_titles(titles: Any, items: int) -> tuple[str, ...]:
-    if isinstance(titles, str) or not all(isinstance(text, str) for text in titles):
-        at = 0 if isinstance(titles, str) else next(i for i, text in enumerate(titles) if not isinstance(text, str))
-        raise ValueError(f"Catalog: title must be a sequence of texts, one per item (item {at} has none)")
-    if len(titles) != items:
-        raise ValueError(f"Catalog: title has {len(titles)} texts, features {items} rows: {ONE_EACH}")
-    return tuple(titles)
+def _checked_texts(name: str, texts: Any, count: int) -> tuple[str, ...]:
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        at = 0 if isinstance(texts, str) else next(i for i, text in enumerate(texts) if not isinstance(text, str))
+        raise ValueError(f"Catalog: {name} must be a sequence of texts, one per item (item {at} has none)")
+    if len(texts) != count:
+        raise ValueError(f"Catalog: {name} has {len(texts)} texts, features {count} rows: {ONE_EACH}")
+    return tuple(texts)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError("catalogs are kept with safetensors: pip install 'recgym[text]'") from error
-    return safetensors.numpy
-
-
-def _header(path: Path, content: bytes) -> dict[str, Any]:
-    """What a catalog's file says of itself."""
-    length = struct.unpack("<Q", content[:8])[0] if len(content) > 8 else MAX_HEADER + 1
-    if length > MAX_HEADER:
-        raise ValueError(f"{path}: this is no safetensors file, or a damaged one: name a file that Catalog.save wrote")
-    try:
-        header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["recgym_catalog"])
-        known = header["format"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(f"{path}: a file without a catalog's header: name a file that Catalog.save wrote") from None
-    if not isinstance(known, int) or not 1 <= known <= FORMAT:
-        raise ValueError(f"{path}: format {known!r} is not the {FORMAT} read here: upgrade recgym")
-    return header
-
-
 def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Arguments of `Catalog` from the arrays of a file."""
     columns: dict[str, Any] = dict(arrays)
     names = {each.name for each in fields(Catalog)} - {"projection"}
-    if "features" not in columns or not columns.keys() <= names | {
-        "title_ends",
-        "names",
-        "names_ends",
-        "widths",
-        *PROJECTION,
-    }:
+    ends = {f"{name}_ends" for name in (*TEXTS, "names")}
+    if "features" not in columns or not columns.keys() <= names | ends | {"names", "widths", *PROJECTION}:
         raise ValueError(f"holds {', '.join(sorted(columns))}: a catalog has features and no more than its own columns")
-    for name in ("title", "names"):
+    for name in (*TEXTS, "names"):
         if name in columns or f"{name}_ends" in columns:
-            columns[name] = _unpacked(name, columns.pop(name, None), columns.pop(f"{name}_ends", None))
+            columns[name] = unpack_texts(name, columns.pop(name, None), columns.pop(f"{name}_ends", None))
     parts = {name: columns.pop(name) for name in ("names", "widths", *PROJECTION) if name in columns}
     if parts:
         if len(parts) != 2 + len(PROJECTION) or parts["widths"].shape != (len(parts["names"]),):
@@ -413,21 +383,5 @@ def _columns(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return columns
 
 
+TEXTS = ("title", "ids", "topic_names")
 PROJECTION = ("mean", "scale", "components")
-
-
-def _packed(name: str, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Texts as arrays: their UTF-8 bytes, and where each ends."""
-    raw = [text.encode() for text in texts]
-    ends = np.cumsum([len(text) for text in raw], dtype=np.int64)
-    return {name: np.frombuffer(b"".join(raw), np.uint8), f"{name}_ends": ends}
-
-
-def _unpacked(name: str, text: np.ndarray | None, ends: np.ndarray | None) -> tuple[str, ...]:
-    if text is None or ends is None:
-        raise ValueError(f"{name} needs both {name} and {name}_ends")
-    ordered = ends.ndim == 1 and ends.size > 0 and ends.dtype == np.int64 and np.all(np.diff(ends, prepend=0) >= 0)
-    if not ordered or text.dtype != np.uint8 or text.shape != (int(ends[-1]),):
-        raise ValueError(f"{name}_ends must say where each {name} ends, in order")
-    starts, raw = [0, *ends[:-1].tolist()], text.tobytes()
-    return tuple(raw[start:end].decode() for start, end in zip(starts, ends.tolist(), strict=True))

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from recgym.array_file import safetensors_numpy
 from recgym.files import write_atomically
 
 __all__ = ["Encoder", "MiniLM", "SentenceModel", "encode"]
@@ -70,7 +71,7 @@ def encode(texts: Sequence[str], encoder: Encoder, *, cache: str | Path | None =
         known.update(zip(fresh, vectors, strict=True))
         if path is not None:
             arrays = {"keys": np.frombuffer(b"".join(known), np.uint8).reshape(-1, 32)}
-            write_atomically(path, _safetensors().save({**arrays, "vectors": np.stack(list(known.values()))}))
+            write_atomically(path, safetensors_numpy().save({**arrays, "vectors": np.stack(list(known.values()))}))
     return np.stack([known[key] for key in keys])
 
 
@@ -88,7 +89,7 @@ def _vectors(encoder: Encoder, texts: list[str]) -> np.ndarray:
 
 
 def _read_cache(path: Path) -> dict[bytes, np.ndarray]:
-    library = _safetensors()
+    library = safetensors_numpy()
     if not path.is_file():
         return {}
     try:
@@ -101,14 +102,6 @@ def _read_cache(path: Path) -> dict[bytes, np.ndarray]:
         warnings.warn(f"{path}: a damaged cache ({error}): its texts are encoded again", stacklevel=3)
         return {}
     return {key.tobytes(): vector for key, vector in zip(keys, vectors, strict=True)}
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError("a cache of vectors is kept with safetensors: pip install 'recgym[text]'") from error
-    return safetensors.numpy
 
 
 # --- encoders --------------------------------------------------------------------------------------------------------

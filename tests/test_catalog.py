@@ -25,6 +25,8 @@ FULL: dict[str, Any] = {
     "group": [0, 0, 2],
     "flagged": [0, 1, True],
     "title": ("Tea", "", "Thé 茶"),
+    "ids": ("7", "12", "3"),
+    "topic_names": ("Green", "Black"),
     "centroids": [[1.0, 0.0], [0.0, 1.0]],
 }
 
@@ -36,6 +38,7 @@ def test_a_catalog_knows_what_it_has_and_what_it_lacks() -> None:
     assert catalog.features.dtype == np.float32 and catalog.topic.dtype == np.int64  # type: ignore[union-attr]
     assert catalog.flagged.tolist() == [False, True, True]  # type: ignore[union-attr]
     np.testing.assert_allclose(catalog.shares, [2 / 3, 0, 1 / 3])
+    assert catalog.rows["12"] == 1
     bare = Catalog(TABLE)  # type: ignore[arg-type]
     assert bare.burden is None and bare.title is None
     with pytest.raises(ValueError, match=r"trust needs the burden of every item, .* lacks: .* or switch off trust"):
@@ -60,7 +63,7 @@ def test_catalogs_are_equal_where_their_content_is() -> None:
     for name, value in FULL.items():
         if name not in ("features", "topic"):
             assert Catalog(**{**FULL, name: None}) != Catalog(**FULL), name
-        changed = ("Te", "a", "Thé 茶") if name == "title" else np.asarray(value)[::-1]
+        changed: Any = ("Te", "a", "Thé 茶") if name == "title" else list(reversed(value))
         assert Catalog(**{**FULL, name: changed}) != Catalog(**FULL), name
 
 
@@ -81,14 +84,17 @@ WRONG = [
     ({"appeal": [0.0, 0.0, np.nan]}, r"appeal of item 2 is nan"),
     ({"topic": [0, 1.5, 1]}, r"topic of item 1 is 1.5: whole numbers"),
     ({"topic": [0, -1, 1]}, r"topic of item 1 is -1: numbers in \[0, 9999\]"),
-    ({"topic": [0, 1, 2]}, r"topic 2 of item 2 has no row among 2 centroids"),
+    ({"topic": [0, 1, 2], "topic_names": None}, r"topic 2 of item 2 has no row among 2 centroids"),
     ({"group": [0, np.nan, 1]}, r"group of item 1 is nan: whole numbers"),
     ({"flagged": [0, 2, 0]}, r"flagged of item 1 is 2.0: numbers in \[0, 1\]"),
     ({"title": ["a", "b"]}, r"title has 2 texts, features 3 rows"),
     ({"title": ["a", None, "c"]}, r"title must be a sequence of texts, one per item \(item 1 has none\)"),
     ({"title": "abc"}, r"title must be a sequence of texts"),
     ({"centroids": [[1.0], [0.0]]}, r"centroids must be \[Z, 2\]"),
-    ({"topic": None}, r"centroids needs the topic of every item"),
+    ({"ids": ["7", "12", "7"]}, r"ids has '7' more than once: keep one"),
+    ({"ids": [7, 12, 3]}, r"ids must be a sequence of texts"),
+    ({"topic_names": ["Green"]}, r"topic_names has 1 names, fewer than there are topics"),
+    ({"topic": None, "topic_names": None}, r"centroids needs the topic of every item"),
 ]
 
 

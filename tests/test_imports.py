@@ -19,7 +19,7 @@ import recgym
 ROOT = Path(__file__).parent.parent
 ORDER = (  # a part may import from the rows above its own and from itself; "" is recgym/__init__
     {"arrays", "files", "panels", "terminal"},
-    {"parameters", "layout"},
+    {"parameters", "layout", "array_file"},
     {"scenario"},
     {""},
     {"rng", "render", "fluid", "fusion", "encoders"},
