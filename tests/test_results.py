@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import recgym
-from recgym.benchmarks.results import Cell, cells, data_file, is_current
+from recgym.benchmarks.results import Cell, cells, check_cell, data_file, env_cells, is_current, measure_cell, sizes
 from recgym.cli import main
 from recgym.cli.result_pages import BLOCK, fill, policies_table, result_page
 
@@ -82,10 +82,20 @@ def test_what_is_no_result_is_said(made: Path, tmp_path: Path, capsys: pytest.Ca
 def test_cells_have_names_of_their_own() -> None:
     names = [cell.name for cell in cells()]
     assert len(set(names)) == len(names)
-    assert [cell.env for cell in cells() if not cell.parameters] == list(recgym.SCENARIOS)
+    assert [cell.env for cell in env_cells() if not cell.parameters] == list(recgym.SCENARIOS)
 
 
-@pytest.mark.parametrize("cell", cells(), ids=lambda cell: cell.name)
+def test_a_size_of_the_published_table_is_a_result_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (size, *_) = sizes()
+    measure_cell(tmp_path, size, trials=30)
+    assert is_current(tmp_path, size, 30) and not is_current(tmp_path, size, 31)
+    assert not list(check_cell(tmp_path, size, trials=20))
+    monkeypatch.setattr("recgym.cli.result_pages.sizes", lambda: [size])
+    page = fill("<!-- results rl2 -->\n<!-- end of results -->", tmp_path, "PAGE")
+    assert f"| {size.cell.pulls}, {size.cell.arms} |" in page and "raw (mean of 3)" in page
+
+
+@pytest.mark.parametrize("cell", env_cells(), ids=lambda cell: cell.name)
 def test_published_results_are_those_of_what_ships(cell: Cell) -> None:
     """Not measured again here; `make results QUICK=1` does."""
     assert is_current(FOLDER, cell, 4000), "run `make results`"

@@ -1,7 +1,8 @@
 """The published results: every shipped agent beside every baseline, at home and where its problem is shifted.
 
-Each cell, an environment with parameters, is measured once and kept as JSON. It says what it was made from, so that a
-run that was cut off goes on, and a cell whose agent or scenario has changed is measured again.
+Each cell, an environment with parameters or a size of the published table, is measured once and kept as JSON. It says
+what it was made from, so that a run that was cut off goes on, and a cell is measured again when its agent or scenario
+has changed.
 """
 
 from __future__ import annotations
@@ -16,27 +17,34 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import recgym
-from recgym.agents.players import load_player
-from recgym.agents.pretrained import agent_file, agent_ids
+from recgym.agents.players import load_player, suite_player
+from recgym.agents.pretrained import agent_file, agent_files, agent_ids
 from recgym.baselines import baselines_for, family_of
+from recgym.evaluation import rl2
 from recgym.evaluation.report import compare, curves_figure
 from recgym.evaluation.trials import ARGMAX, PRETRAINED
 from recgym.files import write_json
+from recgym.terminal import progress
 
 __all__ = [
     "AGENT",
     "FORMAT",
+    "SUITE",
     "Cell",
     "Disagreement",
+    "PublishedSize",
     "cells",
     "check_cell",
     "data_file",
+    "env_cells",
     "is_current",
     "measure_cell",
     "read_cell",
+    "sizes",
 ]
 
 AGENT = "MetaPPO"  # what tables call a shipped agent, which samples its actions
+SUITE = "rl2"  # the published table
 FORMAT = 1  # of a cell's file
 SEED = 0  # of the held-out tasks
 Z = 4.5  # standard errors: of some hundred comparisons none is further off by chance in 99 of 100 checks
@@ -44,7 +52,7 @@ Z95 = 1.959963984540054
 
 
 class Cell(NamedTuple):
-    """What is measured at once."""
+    """An environment in which all policies play."""
 
     env: str
     parameters: Mapping[str, Any]  # {}: the preset as it is, where its agent was trained
@@ -54,6 +62,77 @@ class Cell(NamedTuple):
         """As files and messages call it."""
         values = (f"{key}={json.dumps(value)}" for key, value in self.parameters.items())
         return re.sub(r"[^\w.=,-]", "", "-".join((self.env, *values)))
+
+    def depends_on(self) -> dict[str, Any]:
+        """What its figures are made from."""
+        scenario = recgym.make_scenario(self.env, **self.parameters)
+        return {
+            "scenario": asdict(scenario),  # type: ignore[call-overload]
+            "baselines": [name for name in baselines_for(scenario) if name != "informed"],
+            "agent": _digest(self.env) if self.env in agent_ids() else None,
+        }
+
+    def play(self, trials: int, device: str) -> tuple[dict[str, Any], Any]:
+        """Play every baseline and the shipped agent; returns the report, and at home a figure, else None."""
+        scenario = recgym.make_scenario(self.env, **self.parameters)
+        known = baselines_for(scenario)
+        players: dict[str, Any] = {name: None for name, each in known.items() if each.kind != "informed"}
+        if self.env in agent_ids():
+            for ending in ("", ARGMAX):
+                players[AGENT + ending] = load_player(PRETRAINED + self.env, scenario, device=device)
+        parameters = dict(self.parameters)
+        comparison, report = compare(scenario, players, env=self.env, parameters=parameters, trials=trials, seed=SEED)
+        for policy in report["policies"].values():
+            if policy["kind"] != "agent":  # what is published are the agents' differences to the others
+                del policy["versus"]
+        if self.parameters:
+            return report, None
+        drawn = {*family_of(scenario).shown, "informed", "random", AGENT}  # few enough to be read
+        shown = {name: played for name, played in comparison.trials.items() if name in drawn}
+        return report, curves_figure(
+            shown, scenario, title=f"{self.env}, {trials:,} held-out trials", emphasise=[AGENT]
+        )
+
+    def figures(self, report: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, float]]:
+        """What a check compares, by policy and figure."""
+        return {
+            (policy, name): figures[name]
+            for policy, figures in report["policies"].items()
+            for name in ("return", "normalised")
+            if figures.get(name)
+        }
+
+
+class PublishedSize(NamedTuple):
+    """A size of the published table of RL^2 and SNAIL."""
+
+    cell: rl2.PublishedCell
+
+    @property
+    def name(self) -> str:
+        return f"{SUITE}-{self.cell.pulls},{self.cell.arms}"
+
+    def depends_on(self) -> dict[str, Any]:
+        return {"cell": self.cell._asdict(), "agents": {name: _digest(name) for name in suite_agents()}}
+
+    def play(self, trials: int, device: str) -> tuple[dict[str, Any], Any]:
+        agents = {
+            name.removeprefix(f"{SUITE}/"): suite_player(PRETRAINED + name, deterministic=False, device=device)
+            for name in suite_agents()
+        }
+        with progress("decisions") as advance:
+
+            def show(what: str, done: int, total: int) -> None:
+                advance(done, total, what)
+
+            return rl2.play_suite(agents, cells=[self.cell], trials=trials, seed=SEED, on_step=show), None
+
+    def figures(self, report: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, float]]:
+        return {
+            (policy, "return"): figures["value"]
+            for policy, figures in report["cells"][0]["policies"].items()
+            if figures.get("value")
+        }
 
 
 class Disagreement(NamedTuple):
@@ -67,45 +146,57 @@ class Disagreement(NamedTuple):
     errors: float  # standard errors of the difference between them
 
 
-def cells(only: str = "") -> list[Cell]:
+def env_cells(only: str = "") -> list[Cell]:
     """Every registered environment, each followed by its shifted forms; those of a reference problem are left out.
 
     Args:
         only: of environments that have this in their id.
+    """
+    return [
+        Cell(env, parameters)
+        for env, preset in recgym.SCENARIOS.items()
+        if only in env
+        for parameters in ({}, *(() if preset.reference else preset.shifted))
+    ]
+
+
+def sizes() -> list[PublishedSize]:
+    """Those of the published table."""
+    return [PublishedSize(cell) for cell in rl2.RL2]
+
+
+def suite_agents() -> list[str]:
+    """Names under which the agents of the published table ship."""
+    return [name for name in agent_files() if name.startswith(f"{SUITE}/")]
+
+
+def cells(only: str = "") -> list[Cell | PublishedSize]:
+    """Everything that is measured.
+
+    Args:
+        only: of environments that have this in their id; "rl2" is the published table.
 
     Raises:
         ValueError: none has (says what there is).
     """
-    chosen = []
-    for env, preset in recgym.SCENARIOS.items():
-        if only in env:
-            chosen += [Cell(env, parameters) for parameters in ({}, *(() if preset.reference else preset.shifted))]
+    chosen = [*env_cells(only), *(sizes() if only in SUITE else ())]
     if not chosen:
-        raise ValueError(f"no environment has {only!r} in its id; there are {', '.join(recgym.SCENARIOS)}")
+        raise ValueError(f"no environment has {only!r} in its id; there are {', '.join(recgym.SCENARIOS)}, {SUITE}")
     return chosen
 
 
-def data_file(folder: Path, cell: Cell) -> Path:
+def data_file(folder: Path, cell: Cell | PublishedSize) -> Path:
     return folder / "data" / f"{cell.name}.json"
 
 
-def source_of(cell: Cell, trials: int) -> dict[str, Any]:
+def source_of(cell: Cell | PublishedSize, trials: int) -> dict[str, Any]:
     """What a cell's figures depend on, as JSON holds it: another value of any of it is another result."""
-    scenario = recgym.make_scenario(cell.env, **cell.parameters)
-    weights = agent_file(cell.env).read_bytes() if cell.env in agent_ids() else b""
-    source = {
-        "format": FORMAT,
-        "scenario": asdict(scenario),  # type: ignore[call-overload]
-        "baselines": [name for name in baselines_for(scenario) if name != "informed"],
-        "agent": hashlib.sha256(weights).hexdigest() if weights else None,
-        "trials": trials,
-        "seed": SEED,
-    }
+    source = {"format": FORMAT, "trials": trials, "seed": SEED, **cell.depends_on()}
     held: dict[str, Any] = json.loads(json.dumps(source))
     return held
 
 
-def is_current(folder: Path, cell: Cell, trials: int) -> bool:
+def is_current(folder: Path, cell: Cell | PublishedSize, trials: int) -> bool:
     """Whether the cell's file is there, and made from what is there now."""
     path = data_file(folder, cell)
     return path.exists() and read_cell(path)["made_from"] == source_of(cell, trials)
@@ -126,71 +217,51 @@ def read_cell(path: Path) -> dict[str, Any]:
     raise ValueError(f"{path} holds no results of this version: delete it, and `make results` measures it again")
 
 
-def measure_cell(folder: Path, cell: Cell, *, trials: int, device: str = "cpu") -> None:
-    """Play every baseline and the shipped agent; write the cell's JSON, and at home its figure.
+def measure_cell(folder: Path, cell: Cell | PublishedSize, *, trials: int, device: str = "cpu") -> None:
+    """Play a cell; write its JSON, and its figure where it has one.
 
     Args:
         folder: where results lie.
         cell: what is measured.
         trials: per policy.
-        device: of the agent.
+        device: of the agents.
     """
-    scenario = recgym.make_scenario(cell.env, **cell.parameters)
     source = source_of(cell, trials)
-    comparison, report = _play(cell, scenario, trials, device)
-    if not cell.parameters:
-        shown = {name: trials for name, trials in comparison.trials.items() if name in _drawn(cell.env, scenario)}
-        title = f"{cell.env}, {trials:,} held-out trials"
-        figure = curves_figure(shown, scenario, title=title, emphasise=[AGENT])
+    report, figure = cell.play(trials, device)
+    if figure is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{cell.env}.png", dpi=110)
+        figure.savefig(folder / f"{cell.name}.png", dpi=110)
     write_json(data_file(folder, cell), {"made_from": source, "report": report})
 
 
-def _play(cell: Cell, scenario: Any, trials: int, device: str) -> tuple[Any, dict[str, Any]]:
-    players: dict[str, Any] = {name: None for name, each in baselines_for(scenario).items() if each.kind != "informed"}
-    if cell.env in agent_ids():
-        for ending in ("", ARGMAX):
-            players[AGENT + ending] = load_player(PRETRAINED + cell.env, scenario, device=device)
-    parameters = dict(cell.parameters)
-    comparison, report = compare(scenario, players, env=cell.env, parameters=parameters, trials=trials, seed=SEED)
-    for policy in report["policies"].values():
-        if policy["kind"] != "agent":  # what is published are the agents' differences to the others
-            del policy["versus"]
-    return comparison, report
-
-
-def _drawn(env: str, scenario: Any) -> set[str]:
-    """Policies that the figure shows, so that it can be read: the random and the informed ones are its ends."""
-    return {*family_of(scenario).shown, "informed", "random", AGENT}
-
-
-def check_cell(folder: Path, cell: Cell, *, trials: int, device: str = "cpu") -> Iterator[Disagreement]:
+def check_cell(folder: Path, cell: Cell | PublishedSize, *, trials: int, device: str = "cpu") -> Iterator[Disagreement]:
     """Play a cell in fewer trials; yields what is further from the published figures than chance would have it.
 
     Args:
         folder: where results lie.
         cell: one that is there.
         trials: per policy.
-        device: of the agent.
+        device: of the agents.
     """
-    published = read_cell(data_file(folder, cell))["report"]["policies"]
-    found = _play(cell, recgym.make_scenario(cell.env, **cell.parameters), trials, device)[1]["policies"]
-    for policy, figures in found.items():
-        for name in ("return", "normalised"):
-            there, here = published.get(policy, {}).get(name), figures.get(name)
-            if here is None and there is None:
-                continue
-            if here is None or there is None:
-                yield Disagreement(cell.name, policy, name, math.nan, math.nan, math.inf)
-                continue
-            error = math.hypot(_error(there), _error(here))
-            distance = abs(here["mean"] - there["mean"])
-            if distance > Z * error + 1e-9:
-                errors = distance / error if error else math.inf
-                yield Disagreement(cell.name, policy, name, there["mean"], here["mean"], errors)
+    published = cell.figures(read_cell(data_file(folder, cell))["report"])
+    found = cell.figures(cell.play(trials, device)[0])
+    for key in dict.fromkeys((*published, *found)):
+        there, here = published.get(key), found.get(key)
+        if here is None or there is None:
+            was, now = (each["mean"] if each else math.nan for each in (there, here))
+            yield Disagreement(cell.name, *key, was, now, math.inf)
+            continue
+        error = math.hypot(_error(there), _error(here))
+        distance = abs(here["mean"] - there["mean"])
+        if distance > Z * error + 1e-9:
+            yield Disagreement(cell.name, *key, there["mean"], here["mean"], distance / error if error else math.inf)
 
 
 def _error(figure: Mapping[str, float]) -> float:
     """Standard error of a figure with a 95 % interval."""
     return (figure["high"] - figure["low"]) / (2 * Z95)
+
+
+def _digest(agent: str) -> str:
+    """Of the weights that ship under a name."""
+    return hashlib.sha256(agent_file(agent).read_bytes()).hexdigest()

@@ -5,6 +5,7 @@ A page takes one up between two comments, and keeps everything around it:
     <!-- results RecBandit-v0 gittins ucb1_tuned -->      all policies, or the agent, both ends and those named
     <!-- results shipped -->                              a row per shipped agent
     <!-- results shifted -->                              a row per agent and shifted form of its problem
+    <!-- results rl2 -->                                  the published table
     <!-- end of results -->
 """
 
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import recgym
-from recgym.benchmarks.results import AGENT, Cell, cells, data_file, read_cell
+from recgym.benchmarks.results import AGENT, SUITE, Cell, PublishedSize, data_file, env_cells, read_cell, sizes
 from recgym.cli.pages import table
+from recgym.evaluation import rl2
 from recgym.evaluation.report import KNOWS
 from recgym.evaluation.trials import ARGMAX
 from recgym.files import write_atomically
@@ -37,7 +39,7 @@ def result_page(folder: Path, env: str) -> str:
     lines = [f"# Results: {env}", "", _held_out(report), f"What is played is described on [its page]({PAGES}{env}.md)."]
     lines += ["", "```sh", f"recgym evaluate --env {env} --policies baselines{label}", "```", ""]
     lines += [policies_table(report), "", f"![Over the decisions of a trial]({env}.png)", ""]
-    if len(of_this := [cell for cell in cells(env) if cell.env == env]) > 1:
+    if len(of_this := [cell for cell in env_cells(env) if cell.env == env]) > 1:
         lines += ["## Where the problem is shifted", "", SHIFTED_TEXT, "", shifted_table(folder, of_this[1:]), ""]
     return "\n".join(lines)
 
@@ -52,7 +54,7 @@ def _held_out(report: Mapping[str, Any]) -> str:
     return f"{report['trials']:,} held-out trials, the same tasks and luck for every policy, 95 % bootstrap intervals."
 
 
-def _report(folder: Path, cell: Cell) -> dict[str, Any]:
+def _report(folder: Path, cell: Cell | PublishedSize) -> dict[str, Any]:
     report: dict[str, Any] = read_cell(data_file(folder, cell))["report"]
     return report
 
@@ -91,7 +93,7 @@ def policies_table(report: Mapping[str, Any], names: tuple[str, ...] = ()) -> st
 def shipped_table(folder: Path) -> str:
     """A row per shipped agent."""
     rows = []
-    for cell in cells():
+    for cell in env_cells():
         if not cell.parameters and AGENT in (report := _report(folder, cell))["policies"]:
             rows.append((f"`{cell.env}`", *agent_cells(report), interval(report["policies"][AGENT]["normalised"], 3)))
     return table((*HEAD, "normalised score"), rows)
@@ -132,6 +134,12 @@ def _unit(env: str) -> str:
     return objectives[0] if len(objectives) == 1 else "reward"
 
 
+def suite_report(folder: Path) -> dict[str, Any]:
+    """The report of the published table, as `recgym.evaluation.rl2.play_suite` gives it for all sizes at once."""
+    reports = [_report(folder, size) for size in sizes()]
+    return {**reports[0], "cells": [cell for report in reports for cell in report["cells"]]}
+
+
 # --- pages -----------------------------------------------------------------------------------------------------------
 def fill(text: str, folder: Path, page: str) -> str:
     """Fill the blocks of a page.
@@ -150,11 +158,15 @@ def fill(text: str, folder: Path, page: str) -> str:
         if what == "shipped":
             content = shipped_table(folder)
         elif what == "shifted":
-            content = shifted_table(folder, cells())
+            content = shifted_table(folder, env_cells())
+        elif what == SUITE:
+            content = rl2.markdown(suite_report(folder)).strip()
         elif what in recgym.SCENARIOS:
             content = policies_table(_report(folder, Cell(what, {})), tuple(names))
         else:
-            raise ValueError(f"{page}: no results {what!r}; there are shipped, shifted, {', '.join(recgym.SCENARIOS)}")
+            raise ValueError(
+                f"{page}: no results {what!r}; there are shipped, shifted, {SUITE}, {', '.join(recgym.SCENARIOS)}"
+            )
         return f"{match[1]}{content}\n{match[3]}"
 
     return BLOCK.sub(block, text)
