@@ -1,8 +1,19 @@
-"""Readers of public logs, and task distributions fitted to them."""
+"""Readers of public logs and tables of items, and task distributions fitted to them."""
 
 from __future__ import annotations
 
 from recgym.data.bandit import OpenBanditLog, fit_beta, open_bandit
+from recgym.data.items import item_table, movielens_items
 from recgym.data.pricing import HeldOut, ProductFit, TransactionLog, transactions
 
-__all__ = ["HeldOut", "OpenBanditLog", "ProductFit", "TransactionLog", "fit_beta", "open_bandit", "transactions"]
+__all__ = [
+    "HeldOut",
+    "OpenBanditLog",
+    "ProductFit",
+    "TransactionLog",
+    "fit_beta",
+    "item_table",
+    "movielens_items",
+    "open_bandit",
+    "transactions",
+]

@@ -1,0 +1,285 @@
+"""Catalogs from tables: any table of items by the names of its columns, and the layouts of MovieLens.
+
+The layouts are those of GroupLens' README files (Harper & Konstan 2015, doi:10.1145/2827872): `movies.csv`, the older
+`u.item`, and the `.item` file into which RecBole turns them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recgym.catalog import Catalog
+from recgym.data.reading import Column, number, read_columns
+from recgym.data.sources import MAX_LINE, label_of, shortened
+from recgym.encoders import Encoder
+
+__all__ = ["item_table", "movielens_items"]
+
+MAX_CATEGORIES = 1_000  # of a column: more are names rather than categories
+UNKNOWN = "unknown"  # the topic or provider of an item without one
+NO_GENRES = ("(no genres listed)", "unknown", "")
+YEAR = re.compile(r"\((\d{4})\)\s*$")  # as titles end in these files
+# u.item has no header; its README lists the 19 genres in this order, each a flag after id, title, two dates and a link.
+GENRES = (
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+FLAGS_FROM = 5
+
+
+# --- any table -------------------------------------------------------------------------------------------------------
+def item_table(
+    source: Any,
+    *,
+    text: str | Sequence[str] = (),
+    categorical: str | Sequence[str] = (),
+    numeric: str | Sequence[str] = (),
+    id: str | None = None,
+    title: str | None = None,
+    topic: str | None = None,
+    group: str | None = None,
+    burden: str | None = None,
+    appeal: str | None = None,
+    price: str | None = None,
+    length: str | None = None,
+    flagged: str | None = None,
+    encoder: Encoder | None = None,
+    cache: str | Path | None = None,
+    width: int = 16,
+) -> Catalog:
+    """Make a catalog from a table with a row per item.
+
+    Features are fused from the columns of `text`, `categorical` and `numeric`; an empty entry there is missing, marked
+    and filled. The other arguments each name the column of what a catalog knows, where there is one.
+
+    Args:
+        source: a path (CSV and its like, compressed or not, parquet) or a pandas DataFrame.
+        text: columns that are joined and encoded.
+        categorical: columns of categories; several in one entry are separated by `|`.
+        numeric: columns of numbers.
+        id: column of different texts.
+        title: column of texts.
+        topic: column of categories, of which the first of an entry counts; numbered in the order of the alphabet.
+        group: the same, for providers.
+        burden: column of numbers in [0, 1].
+        appeal: column of logits.
+        price: column of numbers.
+        length: column of minutes.
+        flagged: column of 0 and 1.
+        encoder: for `text`; see `recgym.encoders`.
+        cache: folder that keeps the encoded texts.
+        width: number of features at most.
+
+    Raises:
+        ValueError: what is wrong, with file, line and column.
+    """
+    texts, categories, numbers = (
+        _names(n, v) for n, v in (("text", text), ("categorical", categorical), ("numeric", numeric))
+    )
+    if not (texts or categories or numbers):
+        raise ValueError(
+            "item_table: name at least one column of text, categorical or numeric: features come from these"
+        )
+    if texts and encoder is None:
+        raise ValueError("item_table: text needs an encoder, such as recgym.encoders.MiniLM()")
+    named = {"burden": burden, "appeal": appeal, "price": price, "length": length, "flagged": flagged}
+    words = {"id": id, "title": title, "topic": topic, "group": group}
+    wanted = {f"text {name}": _word(name) for name in texts}
+    wanted |= {f"categorical {name}": _word(name) for name in categories}
+    wanted |= {f"numeric {name}": _number(name, optional=True) for name in numbers}
+    wanted |= {key: _word(name) for key, name in words.items() if name is not None}
+    wanted |= {key: _number(name) for key, name in named.items() if name is not None}
+    read = read_columns(source, wanted, record="item")
+    modalities = {name: _one_hot(label_of(source), name, read[f"categorical {name}"]) for name in categories}
+    modalities |= {name: read[f"numeric {name}"] for name in numbers}
+    columns: dict[str, Any] = {key: read[key] for key, name in named.items() if name is not None}
+    columns |= {key: tuple(read[at]) for key, at in (("ids", "id"), ("title", "title")) if at in read}
+    if "topic" in read:
+        columns["topic"], columns["topic_names"] = _numbered(read["topic"])
+    if "group" in read:
+        columns["group"], _ = _numbered(read["group"])
+    try:
+        if not texts:
+            return Catalog.from_modalities(modalities, width=width, **columns)
+        assert encoder is not None
+        joined = [". ".join(filter(None, row)) for row in zip(*(read[f"text {name}"] for name in texts), strict=True)]
+        return Catalog.from_texts(joined, encoder, cache=cache, width=width, modalities=modalities, **columns)
+    except ValueError as error:
+        raise ValueError(f"{label_of(source)}: {error}") from error
+
+
+def _names(key: str, value: str | Sequence[str]) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"item_table: {key} must be different names of columns, got {value!r}")
+    return names
+
+
+def _word(name: str) -> Column:
+    return Column((name,), str.strip, np.object_, lambda texts: np.ones(len(texts), dtype=bool), "a text")
+
+
+def _number(name: str, *, optional: bool = False) -> Column:
+    if not optional:
+        return Column((name,), number, np.float64, np.isfinite, "a number")
+    rule = "a number, or empty where it is unknown"
+    return Column(
+        (name,), lambda text: number(text) if text.strip() else np.nan, np.float64, lambda x: ~np.isinf(x), rule
+    )
+
+
+def _categories(entry: str) -> list[str]:
+    return [part.strip() for part in entry.split("|") if part.strip()]
+
+
+def _one_hot(path: str, name: str, entries: Sequence[str]) -> np.ndarray:
+    """[N, categories] 0 and 1, NaN for an item without any."""
+    sets = [_categories(entry) for entry in entries]
+    known = sorted({each for categories in sets for each in categories})
+    if not 1 <= len(known) <= MAX_CATEGORIES:
+        advice = "leave it out" if not known else "read it as text"
+        raise ValueError(
+            f"{path}, column {name!r}: {len(known)} categories, 1 to {MAX_CATEGORIES} can be read: {advice}"
+        )
+    place = {each: i for i, each in enumerate(known)}
+    table = np.zeros((len(sets), len(known)))
+    for row, categories in zip(table, sets, strict=True):
+        row[[place[each] for each in categories]] = 1.0
+        if not categories:
+            row[:] = np.nan
+    return table
+
+
+def _numbered(entries: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """[N] the number of the first category of each entry, and the names by number."""
+    first = [next(iter(_categories(entry)), UNKNOWN) for entry in entries]
+    names, at = np.unique(np.array(first), return_inverse=True)
+    return at.astype(np.int64), tuple(names.tolist())
+
+
+# --- MovieLens -------------------------------------------------------------------------------------------------------
+class _Movie(NamedTuple):
+    id: str
+    title: str
+    year: float  # NaN where unknown
+    genres: list[str]
+
+
+def movielens_items(
+    path: str | Path, *, encoder: Encoder | None = None, cache: str | Path | None = None, width: int = 16
+) -> Catalog:
+    """Make a catalog from the films of MovieLens: genres, year and, with an encoder, title and genres as text.
+
+    Topics are first genres. Prices, burdens and providers are not in these files, and the catalog lacks them.
+
+    Args:
+        path: `movies.csv`, `u.item`, a RecBole `.item` file, or a folder with one of them.
+        encoder: see `recgym.encoders`; without one, features are of genres and year alone.
+        cache: folder that keeps the encoded texts.
+        width: number of features at most.
+
+    Raises:
+        FileNotFoundError: no such file, or a folder without one.
+        ValueError: what is wrong, with file and line.
+    """
+    path = _find_items(Path(path))
+    reader = _old_layout if path.name == "u.item" else _recbole if path.suffix == ".item" else _new_layout
+    movies = list(reader(path))
+    if not movies:
+        raise ValueError(f"{path}: no films: the file needs one row per film")
+    genres = ["|".join(movie.genres) for movie in movies]
+    modalities: dict[str, Any] = {"genres": _one_hot(str(path), "genres", genres)}
+    years = np.array([movie.year for movie in movies])
+    if not np.isnan(years).all():
+        modalities["year"] = years
+    topic, names = _numbered(genres)
+    columns: Mapping[str, Any] = {
+        "topic": topic,
+        "topic_names": names,
+        "title": [movie.title for movie in movies],
+        "ids": [movie.id for movie in movies],
+    }
+    try:
+        if encoder is None:
+            return Catalog.from_modalities(modalities, width=width, **columns)
+        texts = [f"{movie.title} ({', '.join(movie.genres)})" if movie.genres else movie.title for movie in movies]
+        return Catalog.from_texts(texts, encoder, cache=cache, width=width, modalities=modalities, **columns)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _find_items(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    for pattern in ("movies.csv*", "u.item", "*.item"):
+        found = sorted(path.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"{path} holds {len(found)} files {pattern}: name the one to read")
+    raise FileNotFoundError(f"{path} holds no movies.csv, no u.item and no .item file: name the file")
+
+
+def _year(title: str) -> float:
+    found = YEAR.search(title)
+    return float(found[1]) if found else np.nan
+
+
+def _new_layout(path: Path) -> Iterator[_Movie]:
+    read = read_columns(path, {name: _word(name) for name in ("movieId", "title", "genres")}, record="film")
+    for key, title, entry in zip(*read.values(), strict=True):
+        yield _Movie(key, title, _year(title), [each for each in _categories(entry) if each not in NO_GENRES])
+
+
+def _old_layout(path: Path) -> Iterator[_Movie]:
+    for line, row in _split_lines(path, "|", "latin-1"):
+        if len(row) != FLAGS_FROM + len(GENRES) or set(row[FLAGS_FROM:]) - {"0", "1"}:
+            wanted = f"{FLAGS_FROM} fields and {len(GENRES)} genres as 0 or 1"
+            raise ValueError(
+                f"{path}, line {line}: {len(row)} fields, {wanted} are wanted, separated by |: mend this row"
+            )
+        genres = [name for name, flag in zip(GENRES, row[FLAGS_FROM:], strict=True) if flag == "1"]
+        yield _Movie(row[0], row[1], _year(row[1]), [name for name in genres if name not in NO_GENRES])
+
+
+def _recbole(path: Path) -> Iterator[_Movie]:
+    rows = _split_lines(path, "\t", "utf-8")
+    _, header = next(rows, (0, []))
+    names = [name.partition(":")[0] for name in header]
+    missing = {"item_id", "movie_title", "class"} - set(names)
+    if missing:
+        raise ValueError(
+            f"{path}, line 1: no column {', '.join(sorted(missing))} (it has: {shortened(', '.join(names))})"
+        )
+    for line, row in rows:
+        if len(row) != len(names):
+            raise ValueError(f"{path}, line {line}: {len(row)} fields, {len(names)} in the header: mend this row")
+        film = dict(zip(names, row, strict=True))
+        year = film.get("release_year", "")
+        known = float(year) if year.isdecimal() else _year(film["movie_title"])
+        yield _Movie(
+            film["item_id"], film["movie_title"], known, [g for g in film["class"].split() if g not in NO_GENRES]
+        )
+
+
+def _split_lines(path: Path, separator: str, encoding: str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each line that is not blank; these files quote nothing."""
+    with path.open("rb") as stream:
+        line = 0
+        while raw := stream.readline(MAX_LINE + 1):
+            line += 1
+            if len(raw) > MAX_LINE:
+                raise ValueError(f"{path}, line {line}: longer than {MAX_LINE:,} bytes: this is no list of films")
+            try:
+                text = raw.decode(encoding).rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}, line {line}: not {encoding} text ({error.reason}): save it so") from error
+            if text:
+                yield line, [part.strip() for part in text.split(separator)]
