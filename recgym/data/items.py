@@ -7,7 +7,7 @@ The layouts are those of GroupLens' README files (Harper & Konstan 2015, doi:10.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,7 +137,7 @@ def _categories(entry: str) -> list[str]:
     return [part.strip() for part in entry.split("|") if part.strip()]
 
 
-def _one_hot(path: str, name: str, entries: Sequence[str]) -> np.ndarray:
+def _one_hot(path: str, name: str, entries: Iterable[str]) -> np.ndarray:
     """[N, categories] 0 and 1, NaN for an item without any."""
     sets = [_categories(entry) for entry in entries]
     known = sorted({each for categories in sets for each in categories})
@@ -155,7 +155,7 @@ def _one_hot(path: str, name: str, entries: Sequence[str]) -> np.ndarray:
     return table
 
 
-def _numbered(entries: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _numbered(entries: Iterable[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     """[N] the number of the first category of each entry, and the names by number."""
     first = [next(iter(_categories(entry)), UNKNOWN) for entry in entries]
     names, at = np.unique(np.array(first), return_inverse=True)
