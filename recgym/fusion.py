@@ -111,7 +111,7 @@ def fuse(modalities: Mapping[str, Any], *, width: int = 16) -> tuple[np.ndarray,
     standard = np.where(varies, np.nan_to_num((columns - mean) / scale), 0.0)
     variance, directions = np.linalg.eigh(standard.T @ standard / len(standard))
     most = np.flatnonzero(variance > NONE_LEFT * variance.max())[::-1][:width]
-    components = directions[:, most] * varies[:, None]
+    components = directions[:, most]
     largest = np.abs(components).argmax(axis=0)
     components *= np.sign(components[largest, np.arange(len(most))])  # a direction has no sign of its own
     components /= np.sqrt(variance[most].sum())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from recgym import make_scenario
 from recgym.catalog import Catalog
 
 TABLE = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]
@@ -129,7 +130,8 @@ def test_the_synthetic_catalog_by_its_arguments() -> None:
     assert Catalog.synthetic(seed=3) == Catalog.synthetic(seed=3) != Catalog.synthetic(seed=4)
     small = Catalog.synthetic(items=7, width=3, topics=3, binary=True, bait=0.0)
     assert small.features.shape == (7, 3) and set(small.burden.tolist()) <= {0.0, 1.0}  # type: ignore[union-attr]
-    assert Catalog.synthetic(items=1, width=1, topics=1).items == 1
+    ones = [Catalog.synthetic(items=1, width=1, topics=1, seed=seed).centroids for seed in range(20)]
+    assert {one.item() for one in ones} == {-1.0, 1.0}  # type: ignore[union-attr] # no direction is preferred
     with pytest.raises(ValueError, match=r"topics must be a whole number in \[1, 8\], since topics are orthogonal"):
         Catalog.synthetic(width=8)
     with pytest.raises(ValueError, match=r"items must be a whole number in \[1, 10000000\], got 0"):
@@ -178,7 +180,7 @@ def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
     refused(written(known, **{**arrays, "other": np.zeros(3)}), "a catalog has features and no more than its own")
     refused(written(known, topic=np.zeros(3, np.int64)), "holds topic: a catalog has features")
     refused(written(known, **{**arrays, "features": np.full((3, 2), np.nan, np.float32)}), "features of item 0")
-    refused(written(known, **{**arrays, "title_ends": np.array([3, 2, 9])}), "title_ends must say where")
+    refused(written(known, **{**arrays, "title_ends": np.array([3, 2, 11])}), "title_ends must say where")
     refused(written(known, **{**arrays, "title_ends": np.array([3, 3, 99])}), "title_ends must say where")
     refused(
         written(known, **{k: v for k, v in arrays.items() if k != "title"}), "title needs both title and title_ends"
@@ -226,3 +228,9 @@ def test_a_catalog_from_texts_and_numbers_is_kept_with_its_projection(tmp_path: 
 
 def count_letters(texts: list[str]) -> list[list[float]]:
     return [[text.count("a"), text.count("b")] for text in texts]
+
+
+def test_the_items_of_a_catalog_are_those_of_the_contextual_bandit() -> None:
+    catalog = Catalog.synthetic(items=30)
+    scenario = make_scenario("RecBanditContextual-v0", features=catalog.features)
+    np.testing.assert_array_equal(scenario.table, catalog.features)
