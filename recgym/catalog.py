@@ -164,19 +164,27 @@ class Catalog:
         return value
 
     @classmethod
-    def from_modalities(cls, modalities: Mapping[str, Any], *, width: int = 16, **columns: Any) -> Catalog:
+    def from_modalities(
+        cls,
+        modalities: Mapping[str, Any],
+        *,
+        width: int = 16,
+        weights: Mapping[str, float] | None = None,
+        **columns: Any,
+    ) -> Catalog:
         """Make a catalog whose features are fused from several modalities; see `recgym.fusion.fuse`.
 
         Args:
             modalities: by name, [N, w] numbers, NaN where an item lacks them: vectors of texts or images, categories as
                 0 and 1, numbers.
             width: D at most.
+            weights: share of variance by modality, relative to 1.
             columns: what else is known, as arguments of `Catalog`.
 
         Raises:
             ValueError: what is wrong with a modality or a column.
         """
-        features, missing, projection = fuse(modalities, width=width)
+        features, missing, projection = fuse(modalities, width=width, weights=weights)
         return cls(features, missing=missing, projection=projection, **columns)
 
     @classmethod
@@ -187,6 +195,7 @@ class Catalog:
         *,
         cache: str | Path | None = None,
         width: int = 16,
+        weights: Mapping[str, float] | None = None,
         modalities: Mapping[str, Any] | None = None,
         **columns: Any,
     ) -> Catalog:
@@ -197,6 +206,7 @@ class Catalog:
             encoder: such as `recgym.encoders.MiniLM()`, or any callable from a list of texts to numbers [n, d].
             cache: folder that keeps the vectors; see `recgym.encoders.encode`.
             width: D at most.
+            weights: share of variance by modality, that of the texts being `text`, relative to 1.
             modalities: beside the texts; see `from_modalities`.
             columns: what else is known, as arguments of `Catalog`.
 
@@ -206,7 +216,8 @@ class Catalog:
         vectors = encode(texts, encoder, cache=cache)
         absent = np.array([not text.strip() for text in texts])
         vectors[absent] = np.nan
-        return cls.from_modalities({"text": vectors, **(modalities or {})}, width=width, **columns)
+        tables = {"text": vectors, **(modalities or {})}
+        return cls.from_modalities(tables, width=width, weights=weights, **columns)
 
     @classmethod
     def synthetic(

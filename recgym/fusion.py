@@ -15,6 +15,7 @@ __all__ = ["Projection", "fuse"]
 
 MAX_COLUMNS = 4_096  # of all modalities together: the PCA takes time with the cube of it
 MAX_VALUE = 1e6
+MIN_WEIGHT = 1e-3  # of a modality: below, leave it out
 NONE_LEFT = 1e-10  # share of the variance below which a direction holds rounding alone
 
 
@@ -69,16 +70,20 @@ class Projection:
         return (standard @ self.components).astype(np.float32), _marks(parts)
 
 
-def fuse(modalities: Mapping[str, Any], *, width: int = 16) -> tuple[np.ndarray, np.ndarray, Projection]:
+def fuse(
+    modalities: Mapping[str, Any], *, width: int = 16, weights: Mapping[str, float] | None = None
+) -> tuple[np.ndarray, np.ndarray, Projection]:
     """Fit a projection of several modalities and give the items their features.
 
     Columns are standardised, and each modality is given the same weight whatever its width: its columns are divided
-    by the root of their number. A PCA keeps the directions of most variance, and the features are scaled by one number
-    so that their mean squared length is 1.
+    by the root of their number. Where few features are kept, a modality whose variance lies in few directions (genres)
+    still crowds out one that spreads it (vectors of texts): `weights` shifts the balance. A PCA keeps the directions
+    of most variance, and the features are scaled by one number so that their mean squared length is 1.
 
     Args:
         modalities: by name, [N, w] or [N] numbers, NaN where an item lacks them.
         width: D at most; there are no more features than directions in which the items differ.
+        weights: share of variance by modality, relative to 1 for each that is not named.
 
     Returns:
         [N, D] float32 features, [N, M] bool marks of what was missing, and the projection.
@@ -92,6 +97,10 @@ def fuse(modalities: Mapping[str, Any], *, width: int = 16) -> tuple[np.ndarray,
     if not modalities:
         raise ValueError("fuse: no modality: give texts, categories, numbers or vectors of the items")
     tables = _tables(modalities)
+    shares = {**dict.fromkeys(tables, 1.0), **(weights or {})}
+    if len(shares) > len(tables) or not all(MIN_WEIGHT <= share <= 1 / MIN_WEIGHT for share in shares.values()):
+        wanted = f"a number in [{MIN_WEIGHT:g}, {1 / MIN_WEIGHT:g}] for some of {', '.join(tables)}"
+        raise ValueError(f"fuse: weights must have {wanted}, got {dict(weights or {})}")
     parts = list(tables.values())
     columns = np.concatenate(parts, axis=1)
     if columns.shape[1] > MAX_COLUMNS:
@@ -106,8 +115,10 @@ def fuse(modalities: Mapping[str, Any], *, width: int = 16) -> tuple[np.ndarray,
         raise ValueError(
             f"fuse: the {len(columns)} items do not differ in {', '.join(tables)}: give something that does"
         )
-    weights = np.concatenate([np.full(w, max(int(v.sum()), 1)) for w, v in _split(varies, parts)])
-    scale = np.where(varies, deviation * np.sqrt(weights), 1.0)
+    counts = [
+        np.full(w, max(int(v.sum()), 1) / shares[n]) for n, (w, v) in zip(tables, _split(varies, parts), strict=True)
+    ]
+    scale = np.where(varies, deviation * np.sqrt(np.concatenate(counts)), 1.0)
     standard = np.where(varies, np.nan_to_num((columns - mean) / scale), 0.0)
     variance, directions = np.linalg.eigh(standard.T @ standard / len(standard))
     most = np.flatnonzero(variance > NONE_LEFT * variance.max())[::-1][:width]

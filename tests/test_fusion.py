@@ -103,3 +103,12 @@ def test_other_columns_than_those_of_the_fit_are_refused() -> None:
         Projection(("a",), (1,), np.zeros(1), np.ones(1), np.ones((2, 1)))
     with pytest.raises(ValueError, match="width must be a whole number"):
         fuse({"a": [1.0, 2.0]}, width=0)
+
+
+def test_a_weight_shifts_the_balance() -> None:
+    a, b = np.array([-1.0, 1.0, -1.0, 1.0]), np.array([-1.0, -1.0, 1.0, 1.0])  # uncorrelated
+    features, _, _ = fuse({"a": a, "b": b}, weights={"a": 3.0})
+    np.testing.assert_allclose((features**2).mean(axis=0), [0.75, 0.25], atol=1e-6)
+    for weights in ({"c": 1.0}, {"a": 0.0}, {"a": NAN}):
+        with pytest.raises(ValueError, match=r"weights must have a number in \[0.001, 1000\] for some of a, b"):
+            fuse({"a": a, "b": b}, weights=weights)

@@ -51,6 +51,7 @@ def item_table(
     encoder: Encoder | None = None,
     cache: str | Path | None = None,
     width: int = 16,
+    weights: Mapping[str, float] | None = None,
 ) -> Catalog:
     """Make a catalog from a table with a row per item.
 
@@ -74,6 +75,7 @@ def item_table(
         encoder: for `text`; see `recgym.encoders`.
         cache: folder that keeps the encoded texts.
         width: number of features at most.
+        weights: share of variance by modality (`text`, or the name of a column), relative to 1.
 
     Raises:
         ValueError: what is wrong, with file, line and column.
@@ -105,10 +107,12 @@ def item_table(
         columns["group"], _ = _numbered(read["group"])
     try:
         if not texts:
-            return Catalog.from_modalities(modalities, width=width, **columns)
+            return Catalog.from_modalities(modalities, width=width, weights=weights, **columns)
         assert encoder is not None
         joined = [". ".join(filter(None, row)) for row in zip(*(read[f"text {name}"] for name in texts), strict=True)]
-        return Catalog.from_texts(joined, encoder, cache=cache, width=width, modalities=modalities, **columns)
+        return Catalog.from_texts(
+            joined, encoder, cache=cache, modalities=modalities, width=width, weights=weights, **columns
+        )
     except ValueError as error:
         raise ValueError(f"{label_of(source)}: {error}") from error
 
@@ -171,7 +175,12 @@ class _Movie(NamedTuple):
 
 
 def movielens_items(
-    path: str | Path, *, encoder: Encoder | None = None, cache: str | Path | None = None, width: int = 16
+    path: str | Path,
+    *,
+    encoder: Encoder | None = None,
+    cache: str | Path | None = None,
+    width: int = 16,
+    weights: Mapping[str, float] | None = None,
 ) -> Catalog:
     """Make a catalog from the films of MovieLens: genres, year and, with an encoder, title and genres as text.
 
@@ -182,6 +191,7 @@ def movielens_items(
         encoder: see `recgym.encoders`; without one, features are of genres and year alone.
         cache: folder that keeps the encoded texts.
         width: number of features at most.
+        weights: share of variance by modality (`text`, `genres`, `year`), relative to 1.
 
     Raises:
         FileNotFoundError: no such file, or a folder without one.
@@ -206,9 +216,11 @@ def movielens_items(
     }
     try:
         if encoder is None:
-            return Catalog.from_modalities(modalities, width=width, **columns)
+            return Catalog.from_modalities(modalities, width=width, weights=weights, **columns)
         texts = [f"{movie.title} ({', '.join(movie.genres)})" if movie.genres else movie.title for movie in movies]
-        return Catalog.from_texts(texts, encoder, cache=cache, width=width, modalities=modalities, **columns)
+        return Catalog.from_texts(
+            texts, encoder, cache=cache, modalities=modalities, width=width, weights=weights, **columns
+        )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
