@@ -8,6 +8,7 @@ appeal as in its choc/kale problem.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -20,7 +21,7 @@ from recgym.array_file import digest_of, pack_texts, read_arrays, unpack_texts, 
 from recgym.encoders import Encoder, encode
 from recgym.fusion import Projection, fuse
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "known_catalog"]
 
 MAX_ITEMS = 10_000_000
 MAX_WIDTH = 1_000  # features of an item
@@ -322,6 +323,33 @@ class Catalog:
         return catalog
 
 
+_KNOWN: dict[str, Catalog] = {}  # by digest: what was given in this process
+
+
+def known_catalog(given: Catalog | str | Path) -> Catalog:
+    """Return a catalog by what names it, and remember it by its digest.
+
+    Args:
+        given: a catalog, the path of its file, or the digest of one that was given before in this process.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a digest that was not given before, or what is wrong with the file.
+    """
+    if isinstance(given, str) and DIGEST.fullmatch(given) and not Path(given).exists():
+        if given not in _KNOWN:
+            raise ValueError(
+                f"the catalog with the digest {given} is not known here: give it first, as "
+                "recgym.catalog.known_catalog(PATH)"
+            )
+        return _KNOWN[given]
+    if not isinstance(given, Catalog | str | Path):
+        raise ValueError(f"a catalog is a Catalog, the path of its file or its digest, not {given!r}")
+    catalog = given if isinstance(given, Catalog) else Catalog.load(given)
+    return _KNOWN.setdefault(catalog.digest, catalog)
+
+
+DIGEST = re.compile("[0-9a-f]{64}")
 COLUMNS: dict[str, tuple[type, float, float]] = {  # type, least, most
     "topic": (np.int64, 0, MAX_TOPICS - 1),
     "burden": (np.float32, 0.0, 1.0),

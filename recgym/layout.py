@@ -155,11 +155,15 @@ class Layout:
             else:
                 observation[:, column : column + field.width] = value
             column += field.width
+        block = observation[:, start:].reshape((-1, self.candidates, step))  # a view: its last axis is split
+        column = 0
         for field in self.candidate:
             value = candidate[field.name]
-            for j in range(field.width):  # strided columns are views on every backend; a reshaped block need not be
-                observation[:, start + j :: step] = value if value.ndim == 2 else value[..., j]
-            start += field.width
+            if field.width == 1:
+                block[:, :, column] = value if value.ndim == 2 else value[..., 0]
+            else:
+                block[:, :, column : column + field.width] = value
+            column += field.width
         return observation
 
     def __iter__(self) -> Iterator[Field]:

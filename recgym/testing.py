@@ -38,7 +38,8 @@ ALWAYS = {"time": "clock", "remaining": "remaining", "last_reward": "outcome"}  
 MOVES = {  # the roles of the fields that a part of what is seen may move
     "time": {"clock", "remaining", "market"},
     "reward": {"outcome"},
-    "offer": {"feature", "prior", "market", "preference", "presence", "availability", "group"},
+    # a statistic may be of what is on offer: clicks on a candidate's topic
+    "offer": {"feature", "prior", "market", "preference", "presence", "availability", "group", "statistic"},
     "kept": {"statistic", "outcome", "action", "market", "presence", "availability"},
 }
 

@@ -18,11 +18,11 @@ Floats = NDArray[np.floating[Any]]
 
 
 class RandomPolicy:
-    """Uniform over the actions."""
+    """Uniform over the actions; of slates over those without a candidate twice."""
 
     def __init__(self, scenario: Any) -> None:
         space = scenario.action_space
-        self._shape, self._high = space.shape, space.n if hasattr(space, "n") else space.nvec
+        self._shape, self._high = space.shape, int(space.nvec[0] if space.shape else space.n)
         self.reseed(0)
 
     def reseed(self, seed: Any) -> None:
@@ -32,7 +32,10 @@ class RandomPolicy:
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
         rows = np.asarray(observation).shape[:-1]
-        return self._rng.integers(0, self._high, size=(*rows, *self._shape)), state
+        if not self._shape:
+            return self._rng.integers(0, self._high, size=rows), state
+        order = self._rng.random((*rows, self._high)).argsort(axis=-1)
+        return order[..., : self._shape[0]], state
 
 
 class ConstantPolicy:

@@ -1,0 +1,102 @@
+"""The catalog as a scenario of slates uses it: what items are, and what is seen of them before anyone has clicked."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recgym.arrays import Array
+from recgym.catalog import Catalog
+
+__all__ = ["Library", "draw_pool", "library_of"]
+
+
+class Library(NamedTuple):
+    """Columns of N items, and centroids of Z topics."""
+
+    features: Array  # [N, D] of length 1
+    centroids: Array  # [Z, D]
+    topic: Array  # [N] int64
+    burden: Array  # [N] hidden
+    appeal: Array  # [N] hidden
+    price: Array  # [N]
+    popularity: Array  # [N] appeal with noise; 0 where the item is cold
+    hint: Array  # [N] burden with noise; the mean where the item is cold
+    cold: Array  # [N] 1 for an item of which nothing has been logged
+    group: Array  # [N] int64 provider
+    flagged: Array  # [N]
+    shuffled: Array  # [N] int64 the items in a random order
+
+
+def library_of(catalog: Catalog, *, reward: str, cold: float, hint_noise: float, popularity_noise: float) -> Library:
+    """Columns of a catalog, in float32 and int64, with 0 for what it lacks.
+
+    Popularity, hints and who is cold are drawn once, from a stream that the catalog's content alone decides: they are
+    what a log made before the trial tells.
+
+    Args:
+        catalog: the items; it needs topics, and prices for `shop`.
+        reward: one of `recgym.scenarios.slate.worth.REWARDS`.
+        cold: share of the items of which nothing has been logged.
+        hint_noise: standard deviation of the hint around the burden.
+        popularity_noise: standard deviation of the popularity around the appeal, in logits.
+
+    Raises:
+        ValueError: the catalog lacks a column (names it).
+    """
+    count = catalog.items
+    topic = catalog.require("topic", of="Slate")
+    length = np.linalg.norm(catalog.features, axis=1, keepdims=True)
+    features = catalog.features / np.where(length > 0.0, length, 1.0)
+    rng = np.random.default_rng([int(catalog.digest[:16], 16), 0])
+    burden, appeal = (_column(value, count) for value in (catalog.burden, catalog.appeal))
+    if reward == "shop":
+        catalog.require("price", of="Slate with reward='shop'")
+    unseen = rng.permutation(count) < round(cold * count)
+    hint = burden + hint_noise * rng.standard_normal(count) * (catalog.burden is not None)
+    popularity = appeal + popularity_noise * rng.standard_normal(count) * (catalog.appeal is not None)
+    centroids = catalog.centroids
+    if centroids is None:
+        centroids = np.stack([features[topic == z].mean(axis=0) for z in np.unique(topic)])
+    columns = Library(
+        features=features,
+        centroids=centroids,
+        topic=topic,
+        burden=burden,
+        appeal=appeal,
+        price=_column(catalog.price, count),
+        popularity=np.where(unseen, 0.0, popularity),
+        hint=np.where(unseen, burden.mean(), np.clip(hint, -1.0, 2.0)),
+        cold=unseen,
+        group=np.zeros(count, np.int64) if catalog.group is None else catalog.group,
+        flagged=_column(catalog.flagged, count),
+        shuffled=rng.permutation(count),
+    )
+    return Library(*(_plain(column) for column in columns))
+
+
+def _column(value: np.ndarray | None, count: int) -> np.ndarray:
+    return np.zeros(count, dtype=np.float32) if value is None else value.astype(np.float32)
+
+
+def _plain(column: Any) -> np.ndarray:
+    array = np.ascontiguousarray(column, dtype=np.int64 if np.asarray(column).dtype.kind == "i" else np.float32)
+    array.flags.writeable = False
+    return array
+
+
+def draw_pool(rng: Any, shuffled: Array, shape: tuple[int, int]) -> Array:
+    """[B, C] int64 rows of C different items, each of the N equally likely.
+
+    Candidate c comes from the c-th of C stretches of the shuffled items, which begin at a random place: different items
+    for one draw each.
+    """
+    xp = rng.xp
+    count, (_, candidates) = shuffled.shape[0], shape
+    stretch = count // candidates
+    luck = rng.uniform((shape[0], candidates + 1))
+    place = xp.astype(luck[:, :-1] * stretch, xp.int64)
+    place = place + stretch * xp.arange(candidates, device=rng.device)[None]
+    place = place + xp.astype(luck[:, -1:] * count, xp.int64)
+    return shuffled[place % count]

@@ -1,0 +1,199 @@
+"""What is kept and observed in slates: the bookkeeping, the layout of the numbers, and the numbers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from recgym.arrays import Array, clip, namespace, rows_of
+from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
+from recgym.scenario import Seen
+from recgym.scenarios.slate.choice import first_places
+
+__all__ = ["AVERAGES", "SlateKept", "groups_shown", "kept_after", "slate_layout", "slate_observation"]
+
+AVERAGES = {  # moving averages: weight of the old value, whether per page or per click, and the meaning
+    "click_rate": (0.9, "page", "moving average of pages with a click"),
+    "worth_fast": (0.7, "click", "moving average of the reward per click"),
+    "worth_slow": (0.95, "click", "the same, slower"),
+    "burden_fast": (0.7, "click", "moving average of the hint of burden of what was clicked"),
+    "burden_slow": (0.9, "click", "the same, slower"),
+    "strain": (0.9, "click", "moving average of reward x hint of burden of what was clicked"),
+}
+RECENT = (0.8, 0.93)  # weights of the old value in the clicks on each topic
+IGNORED = 0.3  # how far a page without a click moves the taste away from what it showed
+ROOM = 1.001  # for rounding
+
+
+class SlateKept(NamedTuple):
+    """What is kept of a user's trial."""
+
+    chosen: Array  # [B, C] 1 for the candidate at the first place, falling to 1/k at the last; 0: not shown
+    clicked: Array  # [B, C] 1 for what was clicked
+    taste: Array  # [B, D] moving average that points towards the taste
+    averages: Array  # [B, 6] see `AVERAGES`
+    recent: Array  # [B, 2, Z] clicks on each topic, at two decays
+    gone: Array  # [B] bool: away at the decision before
+    balance: Array  # [B, G] exposure of each group beyond its share of the candidates so far, in pages
+
+
+def groups_shown(scenario: Any, seen: Seen, action: Array) -> Array:
+    """[B, G] share of the page's places that each provider group has, less its share of the candidates."""
+    xp = namespace(seen.reward)
+    group = scenario.library_like(seen.reward).group[seen.offer.item]
+    if scenario.groups == 1:
+        return xp.zeros_like(seen.kept.balance)
+    each = xp.arange(scenario.groups, device=group.device)
+    member = xp.astype(group[:, :, None] == each, xp.float32)
+    first = xp.astype(first_places(action) & seen.offer.present[:, None], xp.float32)
+    shown = xp.sum(member[rows_of(action)[:, None], action] * first[:, :, None], axis=1)
+    filled = xp.sum(first, axis=1, keepdims=True)
+    fair = xp.sum(member, axis=1) * (filled / group.shape[1])
+    return (shown - fair) * (1.0 / scenario.places)
+
+
+def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> SlateKept:
+    """What is kept after `feedback` to `action`."""
+    kept, offer = seen.kept, seen.offer
+    xp = namespace(seen.reward)
+    library = scenario.library_like(seen.reward)
+    places = action.shape[1]
+    rows = rows_of(action)
+    here = xp.astype(offer.present, xp.float32)
+    first = xp.astype(first_places(action), xp.float32) * here[:, None]
+    clicks = xp.astype(feedback.click, xp.float32) * first
+    count = xp.sum(clicks, axis=1)
+    item = offer.item[rows[:, None], action]
+    chosen, marks = xp.zeros_like(kept.chosen), xp.zeros_like(kept.clicked)
+    recent = kept.recent * _column(xp, RECENT, kept.recent)[:, None]
+    for place in range(places):
+        column = rows, action[:, place]
+        chosen[column] += first[:, place] * (1.0 - place / places)
+        marks[column] += clicks[:, place]
+        recent[rows, :, library.topic[item[:, place]]] += clicks[:, place, None]
+    taste = kept.taste
+    per_click = clicks / clip(count, 1.0, None)[:, None]
+    if scenario.statistics:
+        taste = _taste_after(scenario, kept.taste, library.features[item], first, per_click, count)
+    return SlateKept(
+        chosen=chosen,
+        clicked=marks,
+        taste=taste,
+        averages=_averages_after(kept.averages, feedback.value, library.hint[item], per_click, count, here),
+        recent=recent,
+        gone=~offer.present,
+        balance=kept.balance + groups_shown(scenario, seen, action),
+    )
+
+
+def _taste_after(scenario: Any, taste: Array, features: Array, first: Array, per_click: Array, count: Array) -> Array:
+    """Towards the features clicked, less the mean of those shown: the multinomial logit's score; frozen while away."""
+    xp = namespace(taste)
+    shown = first / clip(xp.sum(first, axis=1), 1.0, None)[:, None]
+    any_click = xp.astype(count > 0.0, xp.float32)
+    weight = per_click - shown * (IGNORED + (1.0 - IGNORED) * any_click)[:, None]
+    pull = (weight[:, None, :] @ features)[:, 0]
+    step = (1.0 - scenario.alpha) * first[:, :1]
+    return taste + step * (pull - taste)
+
+
+def _averages_after(averages: Array, value: Array, hint: Array, per_click: Array, count: Array, here: Array) -> Array:
+    """[B, 6] after a page; what is per click stays where there is none."""
+    xp = namespace(averages)
+    any_click = xp.astype(count > 0.0, xp.float32)
+    worth = xp.sum(value * per_click, axis=1)
+    burden = xp.sum(hint * per_click, axis=1)
+    news = xp.stack([any_click, worth, worth, burden, burden, worth * burden], axis=1)
+    step = xp.stack([here, *[any_click] * (len(AVERAGES) - 1)], axis=1)
+    return averages + step * (1.0 - _column(xp, [old for old, _, _ in AVERAGES.values()], averages)) * (news - averages)
+
+
+def _column(xp: Any, values: Any, like: Array) -> Array:
+    return xp.asarray(values, dtype=xp.float32, device=like.device)
+
+
+def slate_layout(scenario: Any) -> Layout:
+    """The layout of a `Slate`."""
+    library = scenario.library
+    most = scenario.most * ROOM
+    hint = float(abs(library.hint).max()) * ROOM + 1e-6
+    popularity = float(abs(library.popularity).max()) * ROOM + 1e-6
+    clicks = scenario.places if scenario.choice == "position" else 1
+    context = [
+        *clock_fields(scenario.horizon, reward=_reward_range(scenario, clicks)),
+        Field("present", 0.0, 1.0, "1 where the user is there; else nothing is decided", role="presence"),
+        Field("returned", 0.0, 1.0, "1 where the user has just come back", role="market"),
+        *scenario.preference_fields(),
+    ]
+    candidate = [
+        Field(**{**CHOSEN._asdict(), "meaning": _CHOSEN}),
+        Field("clicked", 0.0, ROOM, "1 for what was clicked, in the rows of the previous observation", role="outcome"),
+        Field("features", -ROOM, ROOM, "what is known of the item's content, of length 1", scenario.items.width),
+        Field("popularity", -popularity, popularity, "appeal as a log tells it; 0 for cold items"),
+        Field("hint", -hint, hint, "burden as a log tells it; the mean for cold items"),
+        Field("cold", 0.0, 1.0, "1 for an item of which nothing has been logged"),
+    ]
+    if scenario.reward == "shop":
+        candidate.append(Field("price", 0.0, most, "of the item"))
+    if scenario.statistics:
+        highs = {"click_rate": ROOM, "worth_fast": most, "worth_slow": most, "strain": most * hint}
+        context.append(
+            Field("taste", -2.0, 2.0, "moving average of features clicked less shown", scenario.items.width, _S)
+        )
+        for name, (_, _, meaning) in AVERAGES.items():
+            high = highs.get(name, hint)
+            context.append(
+                Field(
+                    name, 0.0 if name in ("click_rate", "worth_fast", "worth_slow") else -high, high, meaning, role=_S
+                )
+            )
+        for name, old in zip(("topic_fast", "topic_slow"), RECENT, strict=True):
+            high = ROOM * clicks / (1.0 - old)
+            candidate.append(Field(name, 0.0, high, f"clicks on its topic, each counting {old} of the later", role=_S))
+        candidate.append(Field("match", -2.0, 2.0, "product of its features and the moving average of taste", role=_S))
+    return Layout(tuple(context), tuple(candidate), scenario.candidates)
+
+
+_S = "statistic"
+_CHOSEN = (
+    "1 for the candidate at the first place of the last page, 1/k at the last; 0: not shown. It refers to the rows of the "
+    "previous observation"
+)
+
+
+def _reward_range(scenario: Any, clicks: int) -> tuple[float, float]:
+    """Least and greatest reward of a page."""
+    spans = {
+        "value": (0.0, scenario.most * clicks),
+        "clicks": (0.0, clicks),
+        "flagged": (-1.0, 0.0),
+        "excess": (-1.0, 1.0),
+    }
+    low, high = 0.0, 0.0
+    for name, (_, weight) in scenario.weight_ranges.items():
+        low += weight * spans[name][0]
+        high += weight * spans[name][1]
+    return (low * ROOM, max(high * ROOM, low * ROOM + 1e-6))
+
+
+def slate_observation(scenario: Any, seen: Seen) -> Array:
+    """The state vector [B, D] of a `Slate`."""
+    xp = namespace(seen.reward)
+    kept, offer = seen.kept, seen.offer
+    library = scenario.library_like(seen.reward)
+    features = library.features[offer.item]
+    context = clock(seen, scenario.horizon)
+    context["present"] = xp.astype(offer.present, xp.float32)
+    context["returned"] = xp.astype(offer.present & kept.gone, xp.float32)
+    for place, name in enumerate(scenario.preferences):
+        context[f"weight_{name}"] = offer.preference[:, place]
+    candidate = {"chosen": kept.chosen, "clicked": kept.clicked, "features": features}
+    names = ("popularity", "hint", "cold", *(("price",) if scenario.reward == "shop" else ()))
+    candidate |= {name: getattr(library, name)[offer.item] for name in names}
+    if scenario.statistics:
+        context["taste"] = kept.taste
+        context |= {name: kept.averages[:, place] for place, name in enumerate(AVERAGES)}
+        rows = rows_of(offer.item)[:, None]
+        topic = library.topic[offer.item]
+        candidate |= {f"topic_{name}": kept.recent[rows, place, topic] for place, name in enumerate(("fast", "slow"))}
+        candidate["match"] = (features @ kept.taste[:, :, None])[:, :, 0]
+    return scenario.layout.join(context, candidate)

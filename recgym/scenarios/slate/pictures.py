@@ -1,0 +1,40 @@
+"""What pictures show of a trial of slates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recgym.arrays import Array, namespace
+from recgym.panels import Panel, Series
+from recgym.scenario import State
+
+__all__ = ["panels_of", "trace"]
+
+
+def panels_of(scenario: Any) -> tuple[Panel, ...]:
+    """What `trace` says, less what the parameters leave without a meaning."""
+    user = []
+    if scenario.sensitivity[1] > 0.0:
+        user.append(Series("trust", "trust", "line"))
+    if scenario.leaving[1] > 0.0:
+        user.append(Series("away", "away", "band"))
+    page = [Series("burden", "burden of what is clicked", "bars")]
+    bored = [Series("satiation", "logits lost on the most clicked topic", "area")]
+    panels = [
+        *([Panel("user", tuple(user))] if user else []),
+        *([Panel("burden", tuple(page))] if scenario.sensitivity[1] > 0.0 else []),
+        *([Panel("satiation (logits)", tuple(bored))] if scenario.satiation[1] > 0.0 else []),
+    ]
+    return tuple(panels)
+
+
+def trace(scenario: Any, state: State) -> dict[str, Array]:
+    """[B] trust, burden, satiation, and whether the user is away."""
+    task, hidden, seen = state
+    xp = namespace(seen.reward)
+    return {
+        "trust": scenario.trust(task, hidden),
+        "away": xp.astype(seen.kept.gone, xp.float32),
+        "burden": hidden.burden,
+        "satiation": task.satiation * xp.max(hidden.interest, axis=1),
+    }

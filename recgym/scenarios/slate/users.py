@@ -1,0 +1,93 @@
+"""The users: what a task is, within what limits, and how tasks are drawn."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from recgym.arrays import Array, Rng, namespace
+from recgym.parameters import param
+
+__all__ = ["LIMITS", "SlateTask", "draw_taste", "sample_users", "task_space", "uniform_param"]
+
+LIMITS = {  # of a task's numbers
+    "outside": (-20.0, 20.0),
+    "attention": (0.01, 1.0),
+    "satiation": (0.0, 20.0),
+    "retention": (0.0, 0.999),
+    "sensitivity": (0.0, 20.0),
+    "memory": (0.0, 0.999),
+    "leaving": (0.0, 1.0),
+    "price_sensitivity": (0.0, 100.0),
+}
+MAX_TASTE = 1.001  # length 1, with room for rounding
+
+
+class SlateTask(NamedTuple):
+    """A user."""
+
+    taste: Array  # [B, D] u, of length 1
+    outside: Array  # [B] v0, logits of no click
+    attention: Array  # [B] gamma, of each place relative to the one above
+    satiation: Array  # [B] phi, logits lost per recent click on the topic
+    retention: Array  # [B] rho, of satiation from one step to the next
+    sensitivity: Array  # [B] sigma, of trust to the burden consumed
+    memory: Array  # [B] mem, weight of the old in the average burden consumed
+    leaving: Array  # [B] ell, probability to leave after a page without a click
+    price_sensitivity: Array  # [B] logits per unit of price
+    preference: Array  # [B, P] weights that are drawn
+
+
+def uniform_param(name: str, default: tuple[float, float], unit: str, effect: str) -> Any:
+    """A parameter [least, most] of a field of the task."""
+    return param(default, *LIMITS[name], unit, effect, kind="range")
+
+
+def draw_taste(rng: Rng, batch: int, centroids: Array, breadth: float) -> Array:
+    """[batch, D] u = normalise(sum_z g_z c_z), g_z ~ Gamma(breadth), of centroids c [Z, D]."""
+    xp = rng.xp
+    shape = xp.full((batch, centroids.shape[0]), breadth, dtype=xp.float32, device=rng.device)
+    weight = rng.gamma(shape) + 1e-12  # a small shape may give all zeros
+    taste = weight @ centroids
+    return taste / (xp.sqrt(xp.sum(taste * taste, axis=1, keepdims=True)) + 1e-12)
+
+
+def sample_users(scenario: Any, rng: Rng, batch: int) -> SlateTask:
+    """Draw users [batch, ...] of a `Slate`: uniform in the ranges of its parameters, satiation log-uniform."""
+    xp = rng.xp
+    luck = rng.uniform((batch, len(LIMITS)))
+    columns = {}
+    for place, name in enumerate(LIMITS):
+        low, high = getattr(scenario, name)
+        unit = luck[:, place]
+        if name == "satiation" and low > 0.0:
+            drawn = low * xp.exp(math.log(high / low) * unit)
+        else:
+            drawn = low + (high - low) * unit
+        columns[name] = xp.clip(drawn, low, high)  # rounding may go beyond
+    taste = draw_taste(rng, batch, scenario.library_like(luck).centroids, scenario.breadth)
+    return SlateTask(taste=taste, **columns, preference=scenario.draw_preference(rng, batch))
+
+
+def task_space(scenario: Any) -> gymnasium.spaces.Dict:
+    """What a task of a `Slate` may be."""
+    boxes: dict[str, gymnasium.Space[Any]] = {
+        name: gymnasium.spaces.Box(low, high, (), np.float32) for name, (low, high) in LIMITS.items()
+    }
+    boxes["taste"] = gymnasium.spaces.Box(-MAX_TASTE, MAX_TASTE, (scenario.items.width,), np.float32)
+    boxes["preference"] = preference_space(scenario)
+    return gymnasium.spaces.Dict(boxes)
+
+
+def preference_space(scenario: Any) -> gymnasium.spaces.Box:
+    """What drawn weights may be."""
+    spans = np.array([scenario.weight_ranges[name] for name in scenario.preferences], dtype=np.float32).reshape(-1, 2)
+    return gymnasium.spaces.Box(spans[:, 0], spans[:, 1], dtype=np.float32)
+
+
+def where_drawn(mask: Array, drawn: Array, old: Array) -> Array:
+    """Rows of `drawn` [B, D] where `mask` [B] is true."""
+    return namespace(old).where(mask[:, None], drawn, old)
