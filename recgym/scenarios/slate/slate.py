@@ -1,4 +1,4 @@
-"""Slates of content for users who get bored, lose trust, leave and come back: which page now, and what does it cost later?
+"""Slates of content for users who get bored, lose trust, leave and come back: which page now, and at what cost later?
 
 Sources: RecSim's long-term satisfaction and interest evolution (Ie et al. 2019, arXiv:1909.04847) for the problem; the
 multinomial logit with an outside option (McFadden 1974) for the choice; `recgym.scenarios.slate.bound` for the optimum.
@@ -86,9 +86,9 @@ class Slate(Scenario):
     ## Description
     Each trial is one user. Each decision brings fresh candidates from a catalog; the page shows `places` of them. Under
     the multinomial logit the item at place j is clicked with probability y_j / (1 + sum y),
-    y_j = attention^j exp(beta u.e + appeal - satiation x_z - outside): u is the user's taste, e the item's features, x_z
-    how much of its topic z was clicked lately (x <- retention x + clicks, at every step). With `position` each place is
-    clicked for itself, with `cascade` the user goes down the page and stops at a click; see
+    y_j = attention^j exp(beta u.e + appeal - satiation x_z - outside): u is the user's taste, e the item's features,
+    x_z how much of its topic z was clicked lately (x <- retention x + clicks, at every step). With `position` each
+    place is clicked for itself, with `cascade` the user goes down the page and stops at a click; see
     `recgym.scenarios.slate.choice`. A click brings the mean r(u.e, item) (`recgym.scenarios.slate.worth`) times the
     user's trust exp(-sensitivity m), where m is an average of the burden of what was consumed:
     m <- memory m + (1 - memory) burden after a click, else it stays. Burdened items appeal more, so that a page that
@@ -111,8 +111,8 @@ class Slate(Scenario):
     it up.
 
     ## Info
-    `value` and `clicks`; of costs `flagged`, the share of places with flagged items, and `excess`, what the page adds to
-    the exposure of provider groups beyond their share of the candidates, in pages, over the trial so far.
+    `value` and `clicks`; of costs `flagged`, the share of places with flagged items, and `excess`, what the page adds
+    to the exposure of provider groups beyond their share of the candidates, in pages, over the trial so far.
 
     ## Starting State
     A user who is there, not satiated, with full trust.
@@ -436,13 +436,16 @@ class Slate(Scenario):
     def offer_space(self) -> gymnasium.spaces.Dict:
         box = gymnasium.spaces.Box
         item = box(0, self.items.items - 1, (self.candidates,), np.int64)
-        present = box(0, 1, (), np.bool_)
+        present = gymnasium.spaces.Box(0, 1, (), np.bool_)
         return gymnasium.spaces.Dict({"item": item, "present": present, "preference": preference_space(self)})
 
     @cached_property
     def feedback_space(self) -> gymnasium.spaces.Dict:
         box = gymnasium.spaces.Box
-        click, value = box(0, 1, (self.places,), np.bool_), box(0.0, self.most, (self.places,), np.float32)
+        click, value = (
+            gymnasium.spaces.Box(0, 1, (self.places,), np.bool_),
+            box(0.0, self.most, (self.places,), np.float32),
+        )
         return gymnasium.spaces.Dict({"click": click, "value": value})
 
     @cached_property
