@@ -95,7 +95,7 @@ def test_a_size_of_the_published_table_is_a_result_too(tmp_path: Path, monkeypat
     assert f"| {size.cell.pulls}, {size.cell.arms} |" in page and "raw (mean of 3)" in page
 
 
-@pytest.mark.parametrize("cell", env_cells(), ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", cells(), ids=lambda cell: cell.name)
 def test_published_results_are_those_of_what_ships(cell: Cell) -> None:
     """Not measured again here; `make results QUICK=1` does."""
     assert is_current(FOLDER, cell, 4000), "run `make results`"

@@ -1,11 +1,12 @@
 """What any policy can earn at most in a trial of slates: satiation gets a price, the rest is dynamic programming.
 
-Sources: Lagrangian relaxation of what couples decisions (Adelman & Mersereau 2008), information relaxation (Brown, Smith
-& Sun 2010).
+Sources: Lagrangian relaxation of what couples decisions (Adelman & Mersereau 2008), information relaxation (Brown,
+Smith & Sun 2010).
 
 Why it is a bound. Trust, leaving and returning are solved exactly, by the recursion of `foresight`: whoever chooses
-pages can do no better in a world without satiation. With it an item's odds are y0 f, f = exp(-phi x_z) <= 1. Let c_t be
-the clicks on topic z and F their sum. As x adds up rho^(t - s - 1) c_s, and the matrix rho^|t - s| is positive definite,
+pages can do no better in a world without satiation. With it an item's odds are y0 f, f = exp(-phi x_z) <= 1. Let c_t
+be the clicks on topic z and F their sum. x adds up rho^(t - s - 1) c_s, and the matrix rho^|t - s| is positive
+definite, so that
 
     sum_t c_t x_t = (c' K c - F) / (2 rho) >= (F^2 / kappa - F) / (2 rho),  kappa = (T (1 - rho) + 2 rho) / (1 + rho),
 

@@ -84,7 +84,7 @@ def clicked(model: str, chance: Array, luck: Array) -> Array:
 def best_page(
     model: str, logit: Array, worth: Array, outside: Array, attention: Array, places: int
 ) -> tuple[Array, Array]:
-    """Find the page of the highest sum of chances x worth, plus chance of no click x `outside`; it has an item at least.
+    """Find the page of the highest sum of chances x worth, and of `outside` where nothing is clicked; it is not empty.
 
     Exact, but for `position` with an `outside` that is not 0, where several clicks are counted as if no click were as
     much rarer.

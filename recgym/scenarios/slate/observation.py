@@ -155,8 +155,8 @@ def slate_layout(scenario: Any) -> Layout:
 
 _S = "statistic"
 _CHOSEN = (
-    "1 for the candidate at the first place of the last page, 1/k at the last; 0: not shown. It refers to the rows of the "
-    "previous observation"
+    "1 for the candidate at the first place of the last page, 1/k at the last; 0: not shown. It refers to the rows of "
+    "the previous observation"
 )
 
 

@@ -434,19 +434,22 @@ class Slate(Scenario):
 
     @cached_property
     def offer_space(self) -> gymnasium.spaces.Dict:
-        box = gymnasium.spaces.Box
-        item = box(0, self.items.items - 1, (self.candidates,), np.int64)
-        present = gymnasium.spaces.Box(0, 1, (), np.bool_)
-        return gymnasium.spaces.Dict({"item": item, "present": present, "preference": preference_space(self)})
+        return gymnasium.spaces.Dict(
+            {
+                "item": gymnasium.spaces.Box(0, self.items.items - 1, (self.candidates,), np.int64),
+                "present": gymnasium.spaces.Box(0, 1, (), np.bool_),
+                "preference": preference_space(self),
+            }
+        )
 
     @cached_property
     def feedback_space(self) -> gymnasium.spaces.Dict:
-        box = gymnasium.spaces.Box
-        click, value = (
-            gymnasium.spaces.Box(0, 1, (self.places,), np.bool_),
-            box(0.0, self.most, (self.places,), np.float32),
+        return gymnasium.spaces.Dict(
+            {
+                "click": gymnasium.spaces.Box(0, 1, (self.places,), np.bool_),
+                "value": gymnasium.spaces.Box(0.0, self.most, (self.places,), np.float32),
+            }
         )
-        return gymnasium.spaces.Dict({"click": click, "value": value})
 
     @cached_property
     def most(self) -> float:
