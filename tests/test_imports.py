@@ -256,6 +256,9 @@ def test_public_names_exist(name: str) -> None:
 SAME_NAME = {"main", "EXAMPLES", "FAMILY"}  # that each command and each family has, by design
 
 
+FAMILY_FOLDER = re.compile(r"recgym\.(?:scenarios|baselines)\.(\w+)\.")  # of a module in one
+
+
 def test_no_two_things_have_one_name() -> None:
     """Classes, and functions that are public, apart from what a family keeps to its own folder."""
     places: dict[str, list[str]] = {}
@@ -263,8 +266,12 @@ def test_no_two_things_have_one_name() -> None:
         public = set(getattr(importlib.import_module(name), "__all__", ())) if part_of(name) != "cli" else set()
         for node in tree_of(name).body:
             known = isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and node.name in public)
-            if known and not name.endswith(".pricing.policies"):
-                places.setdefault(node.name, []).append(name)  # type: ignore[union-attr] # both have one
+            if not known or name.endswith(".pricing.policies"):
+                continue
+            label = node.name  # type: ignore[union-attr] # both have one
+            if isinstance(node, ast.FunctionDef) and (folder := FAMILY_FOLDER.match(name)):
+                label = f"{folder[1]}: {label}"
+            places.setdefault(label, []).append(name)
     twice = {name: modules for name, modules in places.items() if len(modules) > 1 and name not in SAME_NAME}
     assert not twice
 

@@ -23,14 +23,14 @@ from recgym.scenarios.slate.choice import best_page
 from recgym.scenarios.slate.library import draw_pool
 from recgym.scenarios.slate.worth import mean_worth
 
-__all__ = ["Plan", "Pools", "draw_pools", "foresighted_page", "interpolated", "nodes_of", "plan_of"]
+__all__ = ["Foresight", "Pools", "draw_pools", "foresighted_page", "interpolated", "nodes_of", "plan_of"]
 
 NODES, POOLS = 5, 6  # average burdens, and pools per task and step
 CHUNK = 128  # tasks at a time
 SEED = 20_261_127
 
 
-class Plan(NamedTuple):
+class Foresight(NamedTuple):
     """Tables for tasks, NumPy."""
 
     task: Any  # the tasks that they are for
@@ -74,7 +74,7 @@ def nodes_of(count: int) -> np.ndarray:
     return np.linspace(0.0, 1.0, count, dtype=np.float32)
 
 
-def plan_of(scenario: Any, task: Any, known: Plan | None = None) -> Plan:
+def plan_of(scenario: Any, task: Any, known: Foresight | None = None) -> Foresight:
     """Tables of tasks [B, ...]; rows that are as in `known` are taken from there."""
     batch = len(task.outside)
     shape = (batch, scenario.horizon + 1, NODES)
@@ -87,7 +87,7 @@ def plan_of(scenario: Any, task: Any, known: Plan | None = None) -> Plan:
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
         here[part], away[part] = _tables(scenario, tree_map(lambda leaf, part=part: leaf[part], task))
-    return Plan(task, here, away)
+    return Foresight(task, here, away)
 
 
 def _rows_differ(one: np.ndarray, other: np.ndarray) -> np.ndarray:

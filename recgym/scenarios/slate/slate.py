@@ -31,7 +31,7 @@ from recgym.scenarios.slate.choice import (
     first_places,
     logistic,
 )
-from recgym.scenarios.slate.foresight import Plan, foresighted_page, plan_of
+from recgym.scenarios.slate.foresight import Foresight, foresighted_page, plan_of
 from recgym.scenarios.slate.library import Library, draw_pool, library_of
 from recgym.scenarios.slate.observation import (
     AVERAGES,
@@ -43,12 +43,11 @@ from recgym.scenarios.slate.observation import (
 )
 from recgym.scenarios.slate.users import (
     SlateTask,
-    draw_taste,
+    next_taste,
     preference_space,
     sample_users,
     task_space,
     uniform_param,
-    where_drawn,
 )
 from recgym.scenarios.slate.worth import REWARDS, earned, mean_worth
 
@@ -284,7 +283,7 @@ class Slate(Scenario):
         burden = xp.where(any_click, task.memory * hidden.burden + (1.0 - task.memory) * consumed, hidden.burden)
         leaves = offer.present & ~any_click & (luck[:, -2] < task.leaving)
         present = (offer.present & ~leaves) | (~offer.present & (luck[:, -1] * self.away < 1.0))
-        taste = self._next_taste(hidden.taste, library.features[shown], clicks, count, rng)
+        taste = next_taste(self, hidden.taste, library.features[shown], clicks, count, rng)
         after = self._meet(task, taste, interest, burden, item)
         expected = self.valued(xp.sum(chance * mean, axis=1), task.preference)
         response = Response(SlateFeedback(click, value), SlateOffer(item, present, task.preference), expected)
@@ -306,20 +305,6 @@ class Slate(Scenario):
         for place in range(topic.shape[1]):
             interest[rows, topic[:, place]] += clicks[:, place]
         return interest
-
-    def _next_taste(self, taste: Array, features: Array, clicks: Array, count: Array, rng: Rng) -> Array:
-        """[B, D] the taste after clicks [B, k] on items of features [B, k, D]; as it is where nothing moves it."""
-        xp = rng.xp
-        if self.drift > 0.0:
-            target = xp.sum(clicks[:, :, None] * features, axis=1) / xp.maximum(count, xp.ones_like(count))[:, None]
-            moved = taste + self.drift * (target - taste)
-            moved = moved / (xp.sqrt(xp.sum(moved * moved, axis=1, keepdims=True)) + 1e-12)
-            taste = where_drawn(count > 0.0, moved, taste)
-        if self.redraw > 0.0:
-            changes = rng.uniform((taste.shape[0],)) < self.redraw
-            drawn = draw_taste(rng, taste.shape[0], self.library_like(taste).centroids, self.breadth)
-            taste = where_drawn(changes, drawn, taste)
-        return taste
 
     def trust(self, task: SlateTask, hidden: SlateHidden) -> Array:
         """[B] what rewards are multiplied by."""
@@ -381,7 +366,7 @@ class Slate(Scenario):
         like = state.task.attention
         return page if isinstance(like, np.ndarray) else namespace(like).asarray(page, device=like.device)
 
-    def plan(self, task: SlateTask) -> Plan:
+    def plan(self, task: SlateTask) -> Foresight:
         """Tables of what is to come, per task; those of the last tasks are kept."""
         kept = self.__dict__.get("_plan")
         if kept is None or kept[0] is not task.taste:

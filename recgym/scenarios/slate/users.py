@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, namespace
+from recgym.arrays import Array, Rng, where_rows
 from recgym.parameters import param
 
-__all__ = ["LIMITS", "SlateTask", "draw_taste", "sample_users", "task_space", "uniform_param"]
+__all__ = ["LIMITS", "SlateTask", "next_taste", "preference_space", "sample_users", "task_space", "uniform_param"]
 
 LIMITS = {  # of a task's numbers
     "outside": (-20.0, 20.0),
@@ -88,6 +88,25 @@ def preference_space(scenario: Any) -> gymnasium.spaces.Box:
     return gymnasium.spaces.Box(spans[:, 0], spans[:, 1], dtype=np.float32)
 
 
-def where_drawn(mask: Array, drawn: Array, old: Array) -> Array:
-    """Rows of `drawn` [B, D] where `mask` [B] is true."""
-    return namespace(old).where(mask[:, None], drawn, old)
+def next_taste(scenario: Any, taste: Array, features: Array, clicks: Array, count: Array, rng: Rng) -> Array:
+    """[B, D] the taste after a page; as it is where neither `drift` nor `redraw` moves it.
+
+    Args:
+        scenario: a Slate.
+        taste: [B, D] before.
+        features: [B, k, D] of the items shown.
+        clicks: [B, k] on them.
+        count: [B] of the clicks.
+        rng: decides whose taste is drawn anew.
+    """
+    xp = rng.xp
+    if scenario.drift > 0.0:
+        target = xp.sum(clicks[:, :, None] * features, axis=1) / xp.maximum(count, xp.ones_like(count))[:, None]
+        moved = taste + scenario.drift * (target - taste)
+        moved = moved / (xp.sqrt(xp.sum(moved * moved, axis=1, keepdims=True)) + 1e-12)
+        taste = where_rows(count > 0.0, moved, taste)
+    if scenario.redraw > 0.0:
+        changes = rng.uniform((taste.shape[0],)) < scenario.redraw
+        drawn = draw_taste(rng, taste.shape[0], scenario.library_like(taste).centroids, scenario.breadth)
+        taste = where_rows(changes, drawn, taste)
+    return taste
