@@ -295,7 +295,7 @@ def test_excess_adds_up_to_the_exposure_beyond_fair_shares() -> None:
     scenario = Slate(horizon=20, **OFF)
     runner = play(scenario, 50)
     total, balance = np.zeros(50), np.zeros((50, scenario.groups))
-    group = scenario.library.group
+    group = scenario.library.member.argmax(axis=1)
     for _ in range(20):
         members = group[runner.state.seen.offer.item]
         page = np.argsort(members, axis=1, kind="stable")[:, :4]  # the largest group first

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recgym.arrays import Array, clip, namespace, rows_of
+from recgym.arrays import Array, clip, namespace, row_sum, rows_of
 
 __all__ = ["CHOICES", "MAX_LOGIT", "attention_by_place", "best_page", "chances", "clicked", "first_places", "logistic"]
 
@@ -61,7 +61,7 @@ def chances(model: str, logit: Array, first: Array, weight: Array) -> Array:
     shown = xp.astype(first, logit.dtype)
     if model == "mnl":
         odds = xp.exp(clip(logit, -MAX_LOGIT, MAX_LOGIT)) * weight * shown
-        return odds / (1.0 + xp.sum(odds, axis=1, keepdims=True))
+        return odds / (1.0 + row_sum(odds)[:, None])
     click = logistic(logit) * shown
     if model == "position":
         return click * weight
@@ -107,13 +107,13 @@ def best_page(
     if model == "position":
         score = logistic(logit) * (worth - outside[:, None])
         order, _, kept = _highest(score, weight)
-        return _shortened(order, kept), outside + xp.sum(kept * xp.take_along_axis(score, order, axis=1), axis=1)
+        return _shortened(order, kept), outside + row_sum(kept * xp.take_along_axis(score, order, axis=1))
     odds = xp.exp(clip(logit, -MAX_LOGIT, MAX_LOGIT))
     value = outside
     for _ in range(ROUNDS):
         order, rows, kept = _highest(odds * (worth - value[:, None]), weight)
         share = odds[rows, order] * kept
-        value = (outside + xp.sum(share * worth[rows, order], axis=1)) / (1.0 + xp.sum(share, axis=1))
+        value = (outside + row_sum(share * worth[rows, order])) / (1.0 + row_sum(share))
     return _shortened(order, kept), value
 
 

@@ -24,7 +24,7 @@ class Library(NamedTuple):
     popularity: Array  # [N] appeal with noise; 0 where the item is cold
     hint: Array  # [N] burden with noise; the mean where the item is cold
     cold: Array  # [N] 1 for an item of which nothing has been logged
-    group: Array  # [N] int64 provider
+    member: Array  # [N, G] 1 for the group of the item's provider
     flagged: Array  # [N]
     shuffled: Array  # [N] int64 the items in a random order
 
@@ -69,7 +69,7 @@ def library_of(catalog: Catalog, *, reward: str, cold: float, hint_noise: float,
         popularity=np.where(unseen, 0.0, popularity),
         hint=np.where(unseen, burden.mean(), np.clip(hint, -1.0, 2.0)),
         cold=unseen,
-        group=np.zeros(count, np.int64) if catalog.group is None else catalog.group,
+        member=np.ones((count, 1)) if catalog.group is None else np.eye(catalog.group.max() + 1)[catalog.group],
         flagged=_column(catalog.flagged, count),
         shuffled=rng.permutation(count),
     )

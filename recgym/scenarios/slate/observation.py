@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from recgym.arrays import Array, clip, namespace, rows_of
+from recgym.arrays import Array, clip, namespace, row_sum, rows_of
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.scenario import Seen
 from recgym.scenarios.slate.choice import first_places
@@ -39,15 +39,12 @@ class SlateKept(NamedTuple):
 def groups_shown(scenario: Any, seen: Seen, action: Array) -> Array:
     """[B, G] share of the page's places that each provider group has, less its share of the candidates."""
     xp = namespace(seen.reward)
-    group = scenario.library_like(seen.reward).group[seen.offer.item]
     if scenario.groups == 1:
         return xp.zeros_like(seen.kept.balance)
-    each = xp.arange(scenario.groups, device=group.device)
-    member = xp.astype(group[:, :, None] == each, xp.float32)
+    member = scenario.library_like(seen.reward).member[seen.offer.item]
     first = xp.astype(first_places(action) & seen.offer.present[:, None], xp.float32)
-    shown = xp.sum(member[rows_of(action)[:, None], action] * first[:, :, None], axis=1)
-    filled = xp.sum(first, axis=1, keepdims=True)
-    fair = xp.sum(member, axis=1) * (filled / group.shape[1])
+    shown = (first[:, None, :] @ member[rows_of(action)[:, None], action])[:, 0]
+    fair = row_sum(first)[:, None] * (member.sum(axis=1) * (1.0 / member.shape[1]))
     return (shown - fair) * (1.0 / scenario.places)
 
 
@@ -61,7 +58,7 @@ def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> Slate
     here = xp.astype(offer.present, xp.float32)
     first = xp.astype(first_places(action), xp.float32) * here[:, None]
     clicks = xp.astype(feedback.click, xp.float32) * first
-    count = xp.sum(clicks, axis=1)
+    count = row_sum(clicks)
     item = offer.item[rows[:, None], action]
     chosen, marks = xp.zeros_like(kept.chosen), xp.zeros_like(kept.clicked)
     recent = kept.recent * _column(xp, RECENT, kept.recent)[:, None]
@@ -88,7 +85,7 @@ def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> Slate
 def _taste_after(scenario: Any, taste: Array, features: Array, first: Array, per_click: Array, count: Array) -> Array:
     """Towards the features clicked, less the mean of those shown: the multinomial logit's score; frozen while away."""
     xp = namespace(taste)
-    shown = first / clip(xp.sum(first, axis=1), 1.0, None)[:, None]
+    shown = first / clip(row_sum(first), 1.0, None)[:, None]
     any_click = xp.astype(count > 0.0, xp.float32)
     weight = per_click - shown * (IGNORED + (1.0 - IGNORED) * any_click)[:, None]
     pull = (weight[:, None, :] @ features)[:, 0]
@@ -100,8 +97,8 @@ def _averages_after(averages: Array, value: Array, hint: Array, per_click: Array
     """[B, 6] after a page; what is per click stays where there is none."""
     xp = namespace(averages)
     any_click = xp.astype(count > 0.0, xp.float32)
-    worth = xp.sum(value * per_click, axis=1)
-    burden = xp.sum(hint * per_click, axis=1)
+    worth = row_sum(value * per_click)
+    burden = row_sum(hint * per_click)
     news = xp.stack([any_click, worth, worth, burden, burden, worth * burden], axis=1)
     step = xp.stack([here, *[any_click] * (len(AVERAGES) - 1)], axis=1)
     return averages + step * (1.0 - _column(xp, [old for old, _, _ in AVERAGES.values()], averages)) * (news - averages)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, namespace, rows_of, to_numpy
+from recgym.arrays import Array, Rng, namespace, row_sum, rows_of, to_numpy
 from recgym.catalog import MAX_ITEMS, MAX_WIDTH, Catalog, known_catalog
 from recgym.layout import Layout
 from recgym.panels import Panel
@@ -243,7 +243,7 @@ class Slate(Scenario):
     @cached_property
     def groups(self) -> int:
         """Number of provider groups."""
-        return int(self.library.group.max()) + 1
+        return self.library.member.shape[1]
 
     # --- the world ---
     def sample_task(self, rng: Rng, batch: int) -> SlateTask:
@@ -276,16 +276,16 @@ class Slate(Scenario):
         click = clicked(self.choice, chance, luck[:, :places])
         clicks = xp.astype(click, xp.float32)
         value = clicks * earned(self.reward, mean, library.price[shown], luck[:, places : 2 * places])
-        count = xp.sum(clicks, axis=1)
+        count = row_sum(clicks)
         any_click = count > 0.0
         interest = self._clicked_topics(task, hidden, library.topic[shown], clicks)
-        consumed = xp.sum(clicks * library.burden[shown], axis=1) / xp.maximum(count, xp.ones_like(count))
+        consumed = row_sum(clicks * library.burden[shown]) / xp.maximum(count, xp.ones_like(count))
         burden = xp.where(any_click, task.memory * hidden.burden + (1.0 - task.memory) * consumed, hidden.burden)
         leaves = offer.present & ~any_click & (luck[:, -2] < task.leaving)
         present = (offer.present & ~leaves) | (~offer.present & (luck[:, -1] * self.away < 1.0))
         taste = next_taste(self, hidden.taste, library.features[shown], clicks, count, rng)
         after = self._meet(task, taste, interest, burden, item)
-        expected = self.valued(xp.sum(chance * mean, axis=1), task.preference)
+        expected = self.valued(row_sum(chance * mean), task.preference)
         response = Response(SlateFeedback(click, value), SlateOffer(item, present, task.preference), expected)
         return after, response
 
@@ -332,13 +332,13 @@ class Slate(Scenario):
         xp = namespace(feedback.value)
         library = self.library_like(feedback.value)
         clicks = xp.astype(feedback.click, xp.float32)
-        objectives = xp.stack([xp.sum(feedback.value, axis=1), xp.sum(clicks, axis=1)], axis=1)
+        objectives = xp.stack([row_sum(feedback.value), row_sum(clicks)], axis=1)
         shown = xp.astype(first_places(action) & seen.offer.present[:, None], xp.float32)
         flagged = library.flagged[seen.offer.item[rows_of(action)[:, None], action]]
         before, after = seen.kept.balance, seen.kept.balance + groups_shown(self, seen, action)
         none = xp.zeros_like(before)
-        excess = xp.sum(xp.maximum(after, none) - xp.maximum(before, none), axis=1)
-        costs = xp.stack([xp.sum(shown * flagged, axis=1) / self.places, excess], axis=1)
+        excess = row_sum(xp.maximum(after, none) - xp.maximum(before, none))
+        costs = xp.stack([row_sum(shown * flagged) / self.places, excess], axis=1)
         return Account(self.worth(objectives, costs, seen.offer.preference), objectives, costs)
 
     def update(self, seen: Seen, action: Array, feedback: SlateFeedback) -> SlateKept:
