@@ -63,7 +63,7 @@ class Expert:
         if getattr(self.policy, "sees_state", False):
             seen = self._env.unwrapped.runner.state  # type: ignore[attr-defined]
         arguments = {"state": self._memory, "episode_start": to_numpy(starts)}
-        if hasattr(self.policy, "distribution"):
+        if hasattr(self.policy, "distribution") and not self.slate:
             label, self._memory = self.policy.distribution(seen, **arguments)
         else:
             label, self._memory = self.policy.predict(seen, **arguments, deterministic=True)

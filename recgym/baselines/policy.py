@@ -93,7 +93,7 @@ class Reading(NamedTuple):
 
 
 class IndexPolicy:
-    """Shows the candidate with the highest index; ties are broken at random.
+    """Shows the candidate with the highest index, of slates the highest in order; ties are broken at random.
 
     Args:
         scenario: gives the layout.
@@ -110,6 +110,7 @@ class IndexPolicy:
         index: Callable[[Any, Reading], Floats],
     ) -> None:
         self._layout = scenario.layout
+        self._places = scenario.action_space.shape[0] if scenario.action_space.shape else None
         self._unit = scenario.reward_unit
         self._start = start
         self._learn = learn
@@ -127,15 +128,19 @@ class IndexPolicy:
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
-        """Actions [B] for observations [B, D] (or one action for [D]), and the memory for the next call."""
+        """Actions [B] or [B, k] for observations [B, D] (or one for [D]), and the memory for the next call."""
         scores, memory = self._judge(observation, state, episode_start, deterministic)
-        action = np.where(_best(scores), self._rng.random(scores.shape), -1.0).argmax(axis=1)
+        luck = self._rng.random(scores.shape)
+        if self._places is None:
+            action = np.where(_best(scores), luck, -1.0).argmax(axis=1)
+        else:
+            action = np.lexsort((luck, -scores), axis=1)[:, : self._places]
         return (action if np.ndim(observation) == 2 else action[0]), memory
 
     def distribution(
         self, observation: Any, state: Any = None, episode_start: Any = None
     ) -> tuple[NDArray[np.float32], Any]:
-        """What `predict` would choose from in this call: what a learner can imitate.
+        """What `predict` would choose from in this call, of a slate for its first place: what a learner can imitate.
 
         Uniform over the candidates that are tied for the highest score. Where scores hold a draw, as those of
         Thompson sampling or of a softmax do, so does the distribution: it averages to that of the policy.
