@@ -23,7 +23,7 @@ from recgym.scenarios.slate.choice import (
     first_places,
     logistic,
 )
-from recgym.scenarios.slate.library import draw_pool
+from recgym.scenarios.slate.inventory import draw_pool
 from recgym.testing import check_scenario
 
 OFF: dict[str, Any] = {"satiation": (0.0, 0.0), "sensitivity": (0.0, 0.0), "leaving": (0.0, 0.0)}
@@ -177,7 +177,7 @@ def test_satiation_lowers_the_logit_of_its_topic() -> None:
     before = runner.state.hidden.logit
     runner.advance(np.tile(np.arange(4), (100, 1)))
     interest = runner.state.hidden.interest
-    topic = scenario.library.topic[runner.state.seen.offer.item]
+    topic = scenario.inventory.topic[runner.state.seen.offer.item]
     expected = before - np.take_along_axis(interest, topic, axis=1)
     np.testing.assert_allclose(runner.state.hidden.logit, expected, atol=1e-4)
     assert np.isclose(interest.sum(axis=1), 1.0).all()
@@ -246,13 +246,12 @@ def returns(scenario: Slate, rows: int, act: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_looking_ahead_pays(kind: str) -> None:
-    """On 256 users whoever looks ahead earns 1.3 times what the best page of the moment does, the whole interval."""
+    """On 1,024 users whoever looks ahead earns 1.3 times what the best page of the moment does, the whole interval."""
     scenario = Slate(**KINDS[kind])
-    informed = returns(scenario, 256, scenario.informed_action)
-    myopic = returns(scenario, 256, lambda state: scenario.myopic_page(state)[0])
+    informed = returns(scenario, 1_024, scenario.informed_action)
+    myopic = returns(scenario, 1_024, lambda state: scenario.myopic_page(state)[0])
     gain = informed - 1.3 * myopic
-    assert gain.mean() > 1.96 * gain.std() / np.sqrt(len(gain)) or kind == "video"
-    assert (informed - 1.2 * myopic).mean() > 1.96 * gain.std() / np.sqrt(len(gain))
+    assert gain.mean() > 1.96 * gain.std() / np.sqrt(len(gain)), informed.mean() / myopic.mean()
 
 
 def test_the_bound_without_satiation_is_the_optimum() -> None:
@@ -280,6 +279,15 @@ def test_tables_are_kept_and_only_new_tasks_are_planned() -> None:
     np.testing.assert_array_equal(again.here[:3], plan.here[:3])
 
 
+def test_a_bound_leaves_the_tables_of_its_tasks() -> None:
+    """So that they are not computed once more by whoever plays on."""
+    scenario = Slate(horizon=4)
+    runner = play(scenario, 70)
+    plan = scenario.plan(runner.state.task)
+    scenario.bound(runner.state)
+    assert scenario.plan(runner.state.task) is plan
+
+
 def test_candidates_alone_on_a_page() -> None:
     scenario = Slate(horizon=5)
     runner = play(scenario, 8)
@@ -295,7 +303,7 @@ def test_excess_adds_up_to_the_exposure_beyond_fair_shares() -> None:
     scenario = Slate(horizon=20, **OFF)
     runner = play(scenario, 50)
     total, balance = np.zeros(50), np.zeros((50, scenario.groups))
-    group = scenario.library.member.argmax(axis=1)
+    group = scenario.inventory.member.argmax(axis=1)
     for _ in range(20):
         members = group[runner.state.seen.offer.item]
         page = np.argsort(members, axis=1, kind="stable")[:, :4]  # the largest group first

@@ -20,16 +20,11 @@ class Nothing(NamedTuple):
 
 def by_field(scenario: Any, name: str, sign: float = 1.0) -> IndexPolicy:
     """Score by one field of the candidates."""
-    return IndexPolicy(
-        scenario,
-        lambda rows: Nothing(np.zeros(rows)),
-        lambda memory, reading: memory,
-        lambda memory, reading: _signed(reading, name, sign),
-    )
 
+    def index(memory: Nothing, reading: Reading) -> Floats:
+        return sign * reading.field(name)
 
-def _signed(reading: Reading, name: str, sign: float) -> Floats:
-    return sign * reading.field(name)
+    return IndexPolicy(scenario, lambda rows: Nothing(np.zeros(rows)), lambda memory, reading: memory, index)
 
 
 def no_trust(scenario: Any) -> str:

@@ -52,21 +52,21 @@ def upper_bound(scenario: Any, state: Any) -> np.ndarray:
         scenario: a Slate with the choice `mnl`, fresh candidates and a taste that stays.
         state: at the start of a trial.
     """
-    scenario.plan(state.task)  # once for all chunks
     task = tree_map(to_numpy, state.task)
+    clicks, worth = _informed_clicks(scenario, task)
     parts = []
-    for start in range(0, len(task.outside), CHUNK):
-        part = tree_map(lambda leaf, start=start: leaf[start : start + CHUNK], task)
-        clicks, worth = _informed_clicks(scenario, part)
-        parts.append(_chunk(scenario, part, clicks, PRICE * worth))
+    for start in range(0, len(worth), CHUNK):
+        part = slice(start, start + CHUNK)
+        rows = tree_map(lambda leaf, part=part: leaf[part], task)
+        parts.append(_chunk(scenario, rows, clicks[part], PRICE * worth[part]))
     return np.concatenate(parts)
 
 
 def _informed_clicks(scenario: Any, task: Any) -> tuple[np.ndarray, np.ndarray]:
     """Mean clicks [B, Z] on each topic in a trial of the informed policy, and mean reward [B] per click."""
-    library = scenario.library
+    inventory = scenario.inventory
     rows = np.arange(len(task.outside))
-    clicks = np.zeros((len(rows), len(library.centroids)), dtype=np.float32)
+    clicks = np.zeros((len(rows), len(inventory.centroids)), dtype=np.float32)
     value = np.zeros(len(rows), dtype=np.float32)
     for guess in range(GUESSES):
         rng = NumpyRng([SEED, guess])
@@ -74,7 +74,7 @@ def _informed_clicks(scenario: Any, task: Any) -> tuple[np.ndarray, np.ndarray]:
         state = scenario.reset(task, rng)
         for t in range(scenario.horizon):
             action = scenario.informed_action(state)
-            topic = library.topic[state.seen.offer.item[rows[:, None], action]]
+            topic = inventory.topic[state.seen.offer.item[rows[:, None], action]]
             rng.rekey(STEP, t + 1)
             hidden, response = scenario.respond(state, action, rng)
             np.add.at(clicks, (rows[:, None], topic), response.feedback.click)

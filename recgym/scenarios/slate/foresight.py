@@ -20,7 +20,7 @@ from recgym.arrays import to_numpy, tree_map
 from recgym.rng import NumpyRng
 from recgym.scenario import State
 from recgym.scenarios.slate.choice import best_page
-from recgym.scenarios.slate.library import draw_pool
+from recgym.scenarios.slate.inventory import draw_pool
 from recgym.scenarios.slate.worth import mean_worth
 
 __all__ = ["Foresight", "Pools", "draw_pools", "foresighted_page", "interpolated", "nodes_of", "plan_of"]
@@ -49,15 +49,15 @@ class Pools(NamedTuple):
 
 def draw_pools(scenario: Any, task: Any, rng: NumpyRng, pools: int) -> Pools:
     """`pools` for each task, drawn as the scenario draws them."""
-    library = scenario.library
+    inventory = scenario.inventory
     batch = len(task.outside)
-    item = draw_pool(rng, library.shuffled, (batch * pools, scenario.candidates)).reshape(batch, pools, -1)
-    match = np.einsum("bmcd,bd->bmc", library.features[item], task.taste)
-    logit = scenario.beta * match + library.appeal[item] - task.outside[:, None, None]
-    burden = library.burden[item]
+    item = draw_pool(rng, inventory.shuffled, (batch * pools, scenario.candidates)).reshape(batch, pools, -1)
+    match = np.einsum("bmcd,bd->bmc", inventory.features[item], task.taste)
+    logit = scenario.beta * match + inventory.appeal[item] - task.outside[:, None, None]
+    burden = inventory.burden[item]
     sensitivity = task.price_sensitivity[:, None, None]
-    worth = mean_worth(scenario.reward, match, burden, library.price[item], sensitivity)
-    return Pools(logit, worth, burden, library.topic[item])
+    worth = mean_worth(scenario.reward, match, burden, inventory.price[item], sensitivity)
+    return Pools(logit, worth, burden, inventory.topic[item])
 
 
 def interpolated(table: np.ndarray, burden: np.ndarray) -> np.ndarray:
@@ -124,7 +124,7 @@ def foresighted_page(scenario: Any, state: State) -> np.ndarray:
     rows = np.arange(len(seen.time))
     step = np.minimum(seen.time.astype(np.int64) + 1, scenario.horizon)
     after, gone = plan.here[rows, step], plan.away[rows, step]
-    burden = scenario.library.burden[seen.offer.item]
+    burden = scenario.inventory.burden[seen.offer.item]
     memory = task.memory[:, None]
     stays = interpolated(after, hidden.burden[:, None])
     later = interpolated(after, memory * hidden.burden[:, None] + (1.0 - memory) * burden)

@@ -11,17 +11,21 @@ from recgym.scenarios.slate.choice import first_places
 
 __all__ = ["AVERAGES", "SlateKept", "groups_shown", "kept_after", "slate_layout", "slate_observation"]
 
-AVERAGES = {  # moving averages: weight of the old value, whether per page or per click, and the meaning
-    "click_rate": (0.9, "page", "moving average of pages with a click"),
-    "worth_fast": (0.7, "click", "moving average of the reward per click"),
-    "worth_slow": (0.95, "click", "the same, slower"),
-    "burden_fast": (0.7, "click", "moving average of the hint of burden of what was clicked"),
-    "burden_slow": (0.9, "click", "the same, slower"),
-    "strain": (0.9, "click", "moving average of reward x hint of burden of what was clicked"),
+AVERAGES = {  # moving averages: weight of the old value, and the meaning; all but the first are per click
+    "click_rate": (0.9, "moving average of pages with a click"),
+    "worth_fast": (0.7, "moving average of the reward per click"),
+    "worth_slow": (0.95, "the same, slower"),
+    "burden_fast": (0.7, "moving average of the hint of burden of what was clicked"),
+    "burden_slow": (0.9, "the same, slower"),
+    "strain": (0.9, "moving average of reward x hint of burden of what was clicked"),
 }
 RECENT = (0.8, 0.93)  # weights of the old value in the clicks on each topic
 IGNORED = 0.3  # how far a page without a click moves the taste away from what it showed
 ROOM = 1.001  # for rounding
+SHOWN = (
+    "1 for the candidate at the first place of the last page, 1/k at the last; 0: not shown. It refers to the rows of "
+    "the previous observation"
+)
 
 
 class SlateKept(NamedTuple):
@@ -41,7 +45,7 @@ def groups_shown(scenario: Any, seen: Seen, action: Array) -> Array:
     xp = namespace(seen.reward)
     if scenario.groups == 1:
         return xp.zeros_like(seen.kept.balance)
-    member = scenario.library_like(seen.reward).member[seen.offer.item]
+    member = scenario.inventory_like(seen.reward).member[seen.offer.item]
     first = xp.astype(first_places(action) & seen.offer.present[:, None], xp.float32)
     shown = (first[:, None, :] @ member[rows_of(action)[:, None], action])[:, 0]
     fair = row_sum(first)[:, None] * (member.sum(axis=1) * (1.0 / member.shape[1]))
@@ -52,7 +56,7 @@ def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> Slate
     """What is kept after `feedback` to `action`."""
     kept, offer = seen.kept, seen.offer
     xp = namespace(seen.reward)
-    library = scenario.library_like(seen.reward)
+    inventory = scenario.inventory_like(seen.reward)
     places = action.shape[1]
     rows = rows_of(action)
     here = xp.astype(offer.present, xp.float32)
@@ -66,16 +70,16 @@ def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> Slate
         column = rows, action[:, place]
         chosen[column] += first[:, place] * (1.0 - place / places)
         marks[column] += clicks[:, place]
-        recent[rows, :, library.topic[item[:, place]]] += clicks[:, place, None]
+        recent[rows, :, inventory.topic[item[:, place]]] += clicks[:, place, None]
     taste = kept.taste
     per_click = clicks / clip(count, 1.0, None)[:, None]
     if scenario.statistics:
-        taste = _taste_after(scenario, kept.taste, library.features[item], first, per_click, count)
+        taste = _taste_after(scenario, kept.taste, inventory.features[item], first, per_click, count)
     return SlateKept(
         chosen=chosen,
         clicked=marks,
         taste=taste,
-        averages=_averages_after(kept.averages, feedback.value, library.hint[item], per_click, count, here),
+        averages=_averages_after(kept.averages, feedback.value, inventory.hint[item], per_click, count, here),
         recent=recent,
         gone=~offer.present,
         balance=kept.balance + groups_shown(scenario, seen, action),
@@ -101,7 +105,7 @@ def _averages_after(averages: Array, value: Array, hint: Array, per_click: Array
     burden = row_sum(hint * per_click)
     news = xp.stack([any_click, worth, worth, burden, burden, worth * burden], axis=1)
     step = xp.stack([here, *[any_click] * (len(AVERAGES) - 1)], axis=1)
-    return averages + step * (1.0 - _column(xp, [old for old, _, _ in AVERAGES.values()], averages)) * (news - averages)
+    return averages + step * (1.0 - _column(xp, [old for old, _ in AVERAGES.values()], averages)) * (news - averages)
 
 
 def _column(xp: Any, values: Any, like: Array) -> Array:
@@ -110,10 +114,10 @@ def _column(xp: Any, values: Any, like: Array) -> Array:
 
 def slate_layout(scenario: Any) -> Layout:
     """The layout of a `Slate`."""
-    library = scenario.library
+    inventory = scenario.inventory
     most = scenario.most * ROOM
-    hint = float(abs(library.hint).max()) * ROOM + 1e-6
-    popularity = float(abs(library.popularity).max()) * ROOM + 1e-6
+    hint = float(abs(inventory.hint).max()) * ROOM + 1e-6
+    popularity = float(abs(inventory.popularity).max()) * ROOM + 1e-6
     clicks = scenario.places if scenario.choice == "position" else 1
     context = [
         *clock_fields(scenario.horizon, reward=_reward_range(scenario, clicks)),
@@ -122,7 +126,7 @@ def slate_layout(scenario: Any) -> Layout:
         *scenario.preference_fields(),
     ]
     candidate = [
-        Field(**{**CHOSEN._asdict(), "meaning": _CHOSEN}),
+        CHOSEN._replace(meaning=SHOWN),
         Field("clicked", 0.0, ROOM, "1 for what was clicked, in the rows of the previous observation", role="outcome"),
         Field("features", -ROOM, ROOM, "what is known of the item's content, of length 1", scenario.items.width),
         Field("popularity", -popularity, popularity, "appeal as a log tells it; 0 for cold items"),
@@ -132,29 +136,21 @@ def slate_layout(scenario: Any) -> Layout:
     if scenario.reward == "shop":
         candidate.append(Field("price", 0.0, most, "of the item"))
     if scenario.statistics:
-        highs = {"click_rate": ROOM, "worth_fast": most, "worth_slow": most, "strain": most * hint}
-        context.append(
-            Field("taste", -2.0, 2.0, "moving average of features clicked less shown", scenario.items.width, _S)
-        )
-        for name, (_, _, meaning) in AVERAGES.items():
-            high = highs.get(name, hint)
-            context.append(
-                Field(
-                    name, 0.0 if name in ("click_rate", "worth_fast", "worth_slow") else -high, high, meaning, role=_S
-                )
-            )
+        meaning = "moving average of features clicked less shown"
+        context.append(Field("taste", -2.0, 2.0, meaning, scenario.items.width, role="statistic"))
+        spans = {"click_rate": (0.0, ROOM), "strain": (-most * hint, most * hint)}
+        spans |= dict.fromkeys(("worth_fast", "worth_slow"), (0.0, most))
+        for name, (_, meaning) in AVERAGES.items():
+            context.append(Field(name, *spans.get(name, (-hint, hint)), meaning, role="statistic"))
         for name, old in zip(("topic_fast", "topic_slow"), RECENT, strict=True):
             high = ROOM * clicks / (1.0 - old)
-            candidate.append(Field(name, 0.0, high, f"clicks on its topic, each counting {old} of the later", role=_S))
-        candidate.append(Field("match", -2.0, 2.0, "product of its features and the moving average of taste", role=_S))
+            candidate.append(
+                Field(name, 0.0, high, f"clicks on its topic, each counting {old} of the later", role="statistic")
+            )
+        candidate.append(
+            Field("match", -2.0, 2.0, "product of its features and the moving average of taste", role="statistic")
+        )
     return Layout(tuple(context), tuple(candidate), scenario.candidates)
-
-
-_S = "statistic"
-_CHOSEN = (
-    "1 for the candidate at the first place of the last page, 1/k at the last; 0: not shown. It refers to the rows of "
-    "the previous observation"
-)
 
 
 def _reward_range(scenario: Any, clicks: int) -> tuple[float, float]:
@@ -169,15 +165,15 @@ def _reward_range(scenario: Any, clicks: int) -> tuple[float, float]:
     for name, (_, weight) in scenario.weight_ranges.items():
         low += weight * spans[name][0]
         high += weight * spans[name][1]
-    return (low * ROOM, max(high * ROOM, low * ROOM + 1e-6))
+    return low * ROOM, max(high, low + 1e-6) * ROOM
 
 
 def slate_observation(scenario: Any, seen: Seen) -> Array:
     """The state vector [B, D] of a `Slate`."""
     xp = namespace(seen.reward)
     kept, offer = seen.kept, seen.offer
-    library = scenario.library_like(seen.reward)
-    features = library.features[offer.item]
+    inventory = scenario.inventory_like(seen.reward)
+    features = inventory.features[offer.item]
     context = clock(seen, scenario.horizon)
     context["present"] = xp.astype(offer.present, xp.float32)
     context["returned"] = xp.astype(offer.present & kept.gone, xp.float32)
@@ -185,12 +181,12 @@ def slate_observation(scenario: Any, seen: Seen) -> Array:
         context[f"weight_{name}"] = offer.preference[:, place]
     candidate = {"chosen": kept.chosen, "clicked": kept.clicked, "features": features}
     names = ("popularity", "hint", "cold", *(("price",) if scenario.reward == "shop" else ()))
-    candidate |= {name: getattr(library, name)[offer.item] for name in names}
+    candidate |= {name: getattr(inventory, name)[offer.item] for name in names}
     if scenario.statistics:
         context["taste"] = kept.taste
         context |= {name: kept.averages[:, place] for place, name in enumerate(AVERAGES)}
         rows = rows_of(offer.item)[:, None]
-        topic = library.topic[offer.item]
+        topic = inventory.topic[offer.item]
         candidate |= {f"topic_{name}": kept.recent[rows, place, topic] for place, name in enumerate(("fast", "slow"))}
         candidate["match"] = (features @ kept.taste[:, :, None])[:, :, 0]
     return scenario.layout.join(context, candidate)

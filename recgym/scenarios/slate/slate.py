@@ -32,7 +32,7 @@ from recgym.scenarios.slate.choice import (
     logistic,
 )
 from recgym.scenarios.slate.foresight import Foresight, foresighted_page, plan_of
-from recgym.scenarios.slate.library import Library, draw_pool, library_of
+from recgym.scenarios.slate.inventory import Inventory, draw_pool, inventory_of
 from recgym.scenarios.slate.observation import (
     AVERAGES,
     SlateKept,
@@ -196,6 +196,8 @@ class Slate(Scenario):
             found = known_catalog(self.catalog)
             object.__setattr__(self, "catalog", found.digest)
             object.__setattr__(self, "items", found)
+            for name in ("topic", "price") if self.reward == "shop" else ("topic",):
+                found.require(name, of=f"Slate with reward={self.reward!r}")
         elif self.topics > self.width:
             refuse(self, "topics", f"at most the width, {self.width}, since topics are orthogonal")
         count = self.catalog_size if self.catalog is None else self.items.items
@@ -203,8 +205,6 @@ class Slate(Scenario):
             refuse(self, "candidates", f"at most the number of items, {count}")
         if self.places > self.candidates:
             refuse(self, "places", f"at most the number of candidates, {self.candidates}")
-        if self.catalog is not None:
-            self.library  # noqa: B018 # the catalog must have what is asked of it
 
     # --- the items ---
     @cached_property
@@ -215,35 +215,34 @@ class Slate(Scenario):
         return Catalog.synthetic(**sizes, bait=self.bait, binary=social)
 
     @cached_property
-    def library(self) -> Library:
+    def inventory(self) -> Inventory:
         """Its columns, NumPy."""
-        return library_of(
+        return inventory_of(
             self.items,
-            reward=self.reward,
             cold=self.cold,
             hint_noise=self.hint_noise,
             popularity_noise=self.popularity_noise,
         )
 
-    def library_like(self, like: Array) -> Library:
+    def inventory_like(self, like: Array) -> Inventory:
         """The columns in the array library and on the device of `like`."""
         if isinstance(like, np.ndarray):
-            return self.library
+            return self.inventory
         device = str(like.device)
-        if device not in self._libraries:
-            copies = (namespace(like).asarray(column.copy(), device=like.device) for column in self.library)
-            self._libraries[device] = Library(*copies)
-        return self._libraries[device]
+        if device not in self._inventories:
+            copies = (namespace(like).asarray(column.copy(), device=like.device) for column in self.inventory)
+            self._inventories[device] = Inventory(*copies)
+        return self._inventories[device]
 
     @cached_property
-    def _libraries(self) -> dict[str, Library]:
+    def _inventories(self) -> dict[str, Inventory]:
         """By device, of torch: copied there once."""
         return {}
 
     @cached_property
     def groups(self) -> int:
         """Number of provider groups."""
-        return self.library.member.shape[1]
+        return self.inventory.member.shape[1]
 
     # --- the world ---
     def sample_task(self, rng: Rng, batch: int) -> SlateTask:
@@ -251,10 +250,10 @@ class Slate(Scenario):
 
     def begin(self, task: SlateTask, rng: Rng) -> tuple[SlateHidden, SlateOffer]:
         xp = rng.xp
-        library = self.library_like(task.outside)
+        inventory = self.inventory_like(task.outside)
         batch = task.outside.shape[0]
-        item = draw_pool(rng, library.shuffled, (batch, self.candidates))
-        interest = xp.zeros((batch, library.centroids.shape[0]), dtype=xp.float32, device=rng.device)
+        item = draw_pool(rng, inventory.shuffled, (batch, self.candidates))
+        interest = xp.zeros((batch, inventory.centroids.shape[0]), dtype=xp.float32, device=rng.device)
         present = xp.ones((batch,), dtype=xp.bool, device=rng.device)
         hidden = self._meet(task, task.taste, interest, interest[:, 0], item)
         return hidden, SlateOffer(item, present, task.preference)
@@ -264,9 +263,9 @@ class Slate(Scenario):
         task, hidden, seen = state
         offer = seen.offer
         batch, places = action.shape
-        library = self.library_like(seen.reward)
+        inventory = self.inventory_like(seen.reward)
         luck = rng.uniform((batch, 2 * places + 2))
-        item = draw_pool(rng, library.shuffled, (batch, self.candidates)) if self.fresh else offer.item
+        item = draw_pool(rng, inventory.shuffled, (batch, self.candidates)) if self.fresh else offer.item
         rows = rows_of(action)[:, None]
         shown = offer.item[rows, action]
         weight = attention_by_place(task.attention, places)
@@ -275,27 +274,27 @@ class Slate(Scenario):
         mean = hidden.worth[rows, action] * self.trust(task, hidden)[:, None]
         click = clicked(self.choice, chance, luck[:, :places])
         clicks = xp.astype(click, xp.float32)
-        value = clicks * earned(self.reward, mean, library.price[shown], luck[:, places : 2 * places])
+        value = clicks * earned(self.reward, mean, inventory.price[shown], luck[:, places : 2 * places])
         count = row_sum(clicks)
         any_click = count > 0.0
-        interest = self._clicked_topics(task, hidden, library.topic[shown], clicks)
-        consumed = row_sum(clicks * library.burden[shown]) / xp.maximum(count, xp.ones_like(count))
+        interest = self._clicked_topics(task, hidden, inventory.topic[shown], clicks)
+        consumed = row_sum(clicks * inventory.burden[shown]) / xp.maximum(count, xp.ones_like(count))
         burden = xp.where(any_click, task.memory * hidden.burden + (1.0 - task.memory) * consumed, hidden.burden)
         leaves = offer.present & ~any_click & (luck[:, -2] < task.leaving)
         present = (offer.present & ~leaves) | (~offer.present & (luck[:, -1] * self.away < 1.0))
-        taste = next_taste(self, hidden.taste, library.features[shown], clicks, count, rng)
+        taste = next_taste(self, hidden.taste, inventory.features[shown], clicks, count, rng)
         after = self._meet(task, taste, interest, burden, item)
         expected = self.valued(row_sum(chance * mean), task.preference)
         response = Response(SlateFeedback(click, value), SlateOffer(item, present, task.preference), expected)
         return after, response
 
     def _meet(self, task: SlateTask, taste: Array, interest: Array, burden: Array, item: Array) -> SlateHidden:
-        """The user before the next page, and what he thinks of its candidates."""
-        library = self.library_like(taste)
-        match = (library.features[item] @ taste[:, :, None])[:, :, 0]
-        bored = task.satiation[:, None] * interest[rows_of(item)[:, None], library.topic[item]]
-        logit = self.beta * match + library.appeal[item] - bored - task.outside[:, None]
-        columns = library.burden[item], library.price[item], task.price_sensitivity[:, None]
+        """The user before the next page, and what they make of its candidates."""
+        inventory = self.inventory_like(taste)
+        match = (inventory.features[item] @ taste[:, :, None])[:, :, 0]
+        bored = task.satiation[:, None] * interest[rows_of(item)[:, None], inventory.topic[item]]
+        logit = self.beta * match + inventory.appeal[item] - bored - task.outside[:, None]
+        columns = inventory.burden[item], inventory.price[item], task.price_sensitivity[:, None]
         return SlateHidden(taste, interest, burden, logit, mean_worth(self.reward, match, *columns))
 
     def _clicked_topics(self, task: SlateTask, hidden: SlateHidden, topic: Array, clicks: Array) -> Array:
@@ -317,7 +316,7 @@ class Slate(Scenario):
         def none(*shape: int) -> Array:
             return xp.zeros((offer.item.shape[0], *shape), dtype=xp.float32, device=offer.item.device)
 
-        topics = len(self.library.centroids)
+        topics = len(self.inventory.centroids)
         return SlateKept(
             chosen=none(self.candidates),
             clicked=none(self.candidates),
@@ -330,11 +329,11 @@ class Slate(Scenario):
 
     def account(self, seen: Seen, action: Array, feedback: SlateFeedback) -> Account:
         xp = namespace(feedback.value)
-        library = self.library_like(feedback.value)
+        inventory = self.inventory_like(feedback.value)
         clicks = xp.astype(feedback.click, xp.float32)
         objectives = xp.stack([row_sum(feedback.value), row_sum(clicks)], axis=1)
         shown = xp.astype(first_places(action) & seen.offer.present[:, None], xp.float32)
-        flagged = library.flagged[seen.offer.item[rows_of(action)[:, None], action]]
+        flagged = inventory.flagged[seen.offer.item[rows_of(action)[:, None], action]]
         before, after = seen.kept.balance, seen.kept.balance + groups_shown(self, seen, action)
         none = xp.zeros_like(before)
         excess = row_sum(xp.maximum(after, none) - xp.maximum(before, none))
@@ -378,10 +377,7 @@ class Slate(Scenario):
         """It holds on average over trials, for the multinomial logit with fresh candidates and a taste that stays."""
         if self.choice != "mnl" or not self.fresh or self.drift > 0.0 or self.redraw > 0.0:
             return None
-        value = upper_bound(self, state)
-        return value * to_numpy(
-            self.valued(namespace(state.seen.reward).ones_like(state.seen.reward), state.task.preference)
-        )
+        return self.valued(upper_bound(self, state), to_numpy(state.task.preference))
 
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         task, hidden, _ = state
@@ -439,4 +435,4 @@ class Slate(Scenario):
     @cached_property
     def most(self) -> float:
         """The most that a click can bring."""
-        return max(float(self.library.price.max()), 1e-6) if self.reward == "shop" else 1.0
+        return max(float(self.inventory.price.max()), 1e-6) if self.reward == "shop" else 1.0

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, where_rows
+from recgym.arrays import Array, Rng, namespace, row_sum, where_rows
 from recgym.parameters import param
 
 __all__ = ["LIMITS", "SlateTask", "next_taste", "preference_space", "sample_users", "task_space", "uniform_param"]
@@ -52,7 +52,12 @@ def draw_taste(rng: Rng, batch: int, centroids: Array, breadth: float) -> Array:
     shape = xp.full((batch, centroids.shape[0]), breadth, dtype=xp.float32, device=rng.device)
     weight = rng.gamma(shape) + 1e-12  # a small shape may give all zeros
     taste = weight @ centroids
-    return taste / (xp.sqrt(xp.sum(taste * taste, axis=1, keepdims=True)) + 1e-12)
+    return _normalised(taste)
+
+
+def _normalised(taste: Array) -> Array:
+    """Rows [B, D] of length 1."""
+    return taste / (namespace(taste).sqrt(row_sum(taste * taste))[:, None] + 1e-12)
 
 
 def sample_users(scenario: Any, rng: Rng, batch: int) -> SlateTask:
@@ -68,7 +73,7 @@ def sample_users(scenario: Any, rng: Rng, batch: int) -> SlateTask:
         else:
             drawn = low + (high - low) * unit
         columns[name] = xp.clip(drawn, low, high)  # rounding may go beyond
-    taste = draw_taste(rng, batch, scenario.library_like(luck).centroids, scenario.breadth)
+    taste = draw_taste(rng, batch, scenario.inventory_like(luck).centroids, scenario.breadth)
     return SlateTask(taste=taste, **columns, preference=scenario.draw_preference(rng, batch))
 
 
@@ -102,11 +107,10 @@ def next_taste(scenario: Any, taste: Array, features: Array, clicks: Array, coun
     xp = rng.xp
     if scenario.drift > 0.0:
         target = xp.sum(clicks[:, :, None] * features, axis=1) / xp.maximum(count, xp.ones_like(count))[:, None]
-        moved = taste + scenario.drift * (target - taste)
-        moved = moved / (xp.sqrt(xp.sum(moved * moved, axis=1, keepdims=True)) + 1e-12)
+        moved = _normalised(taste + scenario.drift * (target - taste))
         taste = where_rows(count > 0.0, moved, taste)
     if scenario.redraw > 0.0:
         changes = rng.uniform((taste.shape[0],)) < scenario.redraw
-        drawn = draw_taste(rng, taste.shape[0], scenario.library_like(taste).centroids, scenario.breadth)
+        drawn = draw_taste(rng, taste.shape[0], scenario.inventory_like(taste).centroids, scenario.breadth)
         taste = where_rows(changes, drawn, taste)
     return taste

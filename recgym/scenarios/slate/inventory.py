@@ -9,10 +9,10 @@ import numpy as np
 from recgym.arrays import Array
 from recgym.catalog import Catalog
 
-__all__ = ["Library", "draw_pool", "library_of"]
+__all__ = ["Inventory", "draw_pool", "inventory_of"]
 
 
-class Library(NamedTuple):
+class Inventory(NamedTuple):
     """Columns of N items, and centroids of Z topics."""
 
     features: Array  # [N, D] of length 1
@@ -29,21 +29,20 @@ class Library(NamedTuple):
     shuffled: Array  # [N] int64 the items in a random order
 
 
-def library_of(catalog: Catalog, *, reward: str, cold: float, hint_noise: float, popularity_noise: float) -> Library:
+def inventory_of(catalog: Catalog, *, cold: float, hint_noise: float, popularity_noise: float) -> Inventory:
     """Columns of a catalog, in float32 and int64, with 0 for what it lacks.
 
     Popularity, hints and who is cold are drawn once, from a stream that the catalog's content alone decides: they are
     what a log made before the trial tells.
 
     Args:
-        catalog: the items; it needs topics, and prices for `shop`.
-        reward: one of `recgym.scenarios.slate.worth.REWARDS`.
+        catalog: the items; it needs topics.
         cold: share of the items of which nothing has been logged.
         hint_noise: standard deviation of the hint around the burden.
         popularity_noise: standard deviation of the popularity around the appeal, in logits.
 
     Raises:
-        ValueError: the catalog lacks a column (names it).
+        ValueError: the catalog has no topics.
     """
     count = catalog.items
     topic = catalog.require("topic", of="Slate")
@@ -51,15 +50,13 @@ def library_of(catalog: Catalog, *, reward: str, cold: float, hint_noise: float,
     features = catalog.features / np.where(length > 0.0, length, 1.0)
     rng = np.random.default_rng([int(catalog.digest[:16], 16), 0])
     burden, appeal = (_column(value, count) for value in (catalog.burden, catalog.appeal))
-    if reward == "shop":
-        catalog.require("price", of="Slate with reward='shop'")
     unseen = rng.permutation(count) < round(cold * count)
     hint = burden + hint_noise * rng.standard_normal(count) * (catalog.burden is not None)
     popularity = appeal + popularity_noise * rng.standard_normal(count) * (catalog.appeal is not None)
     centroids = catalog.centroids
     if centroids is None:
         centroids = np.stack([features[topic == z].mean(axis=0) for z in np.unique(topic)])
-    columns = Library(
+    columns = Inventory(
         features=features,
         centroids=centroids,
         topic=topic,
@@ -73,7 +70,7 @@ def library_of(catalog: Catalog, *, reward: str, cold: float, hint_noise: float,
         flagged=_column(catalog.flagged, count),
         shuffled=rng.permutation(count),
     )
-    return Library(*(_plain(column) for column in columns))
+    return Inventory(*(_plain(column) for column in columns))
 
 
 def _column(value: np.ndarray | None, count: int) -> np.ndarray:
