@@ -18,12 +18,12 @@ def panels_of(scenario: Any) -> tuple[Panel, ...]:
         user.append(Series("trust", "trust", "line"))
     if scenario.leaving[1] > 0.0:
         user.append(Series("away", "away", "band"))
-    page = [Series("burden", "burden of what is clicked", "bars")]
-    bored = [Series("satiation", "logits lost on the most clicked topic", "area")]
+    consumed = (Series("burden", "average of what was clicked", "area"),)
+    bored = (Series("satiation", "of the topic clicked most", "area"),)
     panels = [
         *([Panel("user", tuple(user))] if user else []),
-        *([Panel("burden", tuple(page))] if scenario.sensitivity[1] > 0.0 else []),
-        *([Panel("satiation (logits)", tuple(bored))] if scenario.satiation[1] > 0.0 else []),
+        *([Panel("burden", consumed)] if scenario.sensitivity[1] > 0.0 else []),
+        *([Panel("satiation (logits)", bored)] if scenario.satiation[1] > 0.0 else []),
     ]
     return tuple(panels)
 
