@@ -45,6 +45,7 @@ FERREIRA: dict[str, Any] = {  # Ferreira, Simchi-Levi & Wang 2018, section 4.1: 
 }
 
 SIZES: tuple[dict[str, Any], ...] = ({"arms": 5}, {"arms": 20}, {"horizon": 200})
+SLATES: tuple[dict[str, Any], ...] = ({"candidates": 40},)
 CLICK_RATES: tuple[dict[str, Any], ...] = ({"prior": (1.0, 3.0)}, {"prior": (3.0, 1.0)})
 
 SCENARIOS: dict[str, Preset] = {
@@ -54,6 +55,19 @@ SCENARIOS: dict[str, Preset] = {
     ),
     "RecBanditContextual-v0": Preset(
         "recgym.scenarios.contextual:ContextualBandit", {}, (*SIZES, {"taste": 0.35}, {"taste": 1.0})
+    ),
+    "RecSlate-v0": Preset("recgym.scenarios.slate:Slate", {}, SLATES),
+    "RecSlateShop-v0": Preset(
+        "recgym.scenarios.slate:Slate",
+        {"reward": "shop", "sensitivity": (0.0, 5.0), "attention": (0.6, 0.85)},
+        SLATES,
+        about="Slates in a shop: the reward is the price of what is bought, and clickbait costs trust.",
+    ),
+    "RecSlateSocial-v0": Preset(
+        "recgym.scenarios.slate:Slate",
+        {"reward": "social", "bait": 0.0, "sensitivity": (0.0, 6.0)},
+        SLATES,
+        about="Slates in a social network: content builds trust, and asking to follow people harvests it.",
     ),
     "DynamicPricing-v0": Preset(
         "recgym.scenarios.pricing:DynamicPricing",

@@ -6,7 +6,7 @@ How it went is the regret so far, or, where the scenario has `panels`, what `tra
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ __all__ = ["Recorder"]
 
 MAX_BARS = 30  # more candidates than this are shown as the best ones and the one chosen
 MAX_LINES = 20  # decisions in a text
+MAX_NAME = 26  # letters of a candidate's name
 BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8c4ce"
 LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")  # apart for the colour-blind (Okabe & Ito 2008)
 SHADE, DARKEST = "black", 0.25  # of a band
@@ -26,18 +27,29 @@ MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.125, "top": 0.92, "wspace":
 LEVELS = ("line", "area")  # kinds that are known before the first decision
 
 
+class Page(NamedTuple):
+    """The slate that was shown last, from its first place on."""
+
+    names: list[str]
+    true: np.ndarray  # [k] expected reward of each, were it shown alone
+    clicked: np.ndarray  # [k] bool
+
+
 class Recorder:
     """Keeps what happened in the first `rows` trials of a runner, which the state does not hold, and draws it."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.paths: list[list[dict[str, float]]] = [[] for _ in range(rows)]  # from the start of the current trial on
+        self._offered: list[tuple[tuple[str, ...], np.ndarray]] = []  # names and true rewards of each row's candidates
+        self._pages: list[Page | None] = [None] * rows
 
     def begin(self, runner: Any, mask: np.ndarray | None = None) -> None:
         """Trials have begun in the rows of `mask` [B] (None: in all)."""
         for row, moment in enumerate(self._moments(runner)):
             if mask is None or mask[row]:
-                self.paths[row] = [moment]
+                self.paths[row], self._pages[row] = [moment], None
+        self._note(runner)
 
     def record(self, runner: Any, step: Any) -> None:
         """Add a decision; rows that the runner has restarted since begin anew.
@@ -47,11 +59,34 @@ class Recorder:
             step: what it returned.
         """
         reward, regret = to_numpy(step.reward[: self.rows]), to_numpy(step.info["regret"][: self.rows])
+        pages = self._shown(runner)
         for row, moment in enumerate(self._moments(runner)):
             if moment["decision"] == 0:
-                self.paths[row] = [moment]
+                self.paths[row], self._pages[row] = [moment], None
             else:
+                self._pages[row] = pages[row]
                 self.paths[row].append(moment | {"reward": float(reward[row]), "regret": float(regret[row])})
+        self._note(runner)
+
+    def _note(self, runner: Any) -> None:
+        """Remember what is on offer now: of a slate, the next observation tells places alone."""
+        if runner.scenario.action_space.shape:
+            head = self._head(runner)
+            true = to_numpy(runner.scenario.candidate_rewards(head)[0])
+            self._offered = list(zip(runner.scenario.names_of(head), true, strict=True))
+
+    def _shown(self, runner: Any) -> list[Page | None]:
+        """The slates of the decision that was made; None where there are none."""
+        scenario = runner.scenario
+        if not scenario.action_space.shape or "clicked" not in scenario.layout.places or not self._offered:
+            return [None] * self.rows
+        observation = scenario.observe(self._head(runner).seen)
+        chosen, clicked = (to_numpy(scenario.layout.get(observation, name)) for name in ("chosen", "clicked"))
+        pages: list[Page | None] = []
+        for row, (names, true) in enumerate(self._offered):
+            order = np.argsort(-chosen[row], kind="stable")[: int((chosen[row] > 0).sum())]
+            pages.append(Page([names[i] for i in order], true[order], clicked[row][order] > 0))
+        return pages
 
     def draw(self, runner: Any, mode: str) -> tuple[Any, ...]:
         """One picture per recorded row: uint8 [H, W, 3] for "rgb_array", str for "ansi"."""
@@ -59,13 +94,17 @@ class Recorder:
         true, estimated = runner.scenario.candidate_rewards(head)
         chosen = to_numpy(runner.scenario.layout.get(runner.scenario.observe(head.seen), "chosen"))
         kind = _Timeline if runner.scenario.panels else _View
-        pictures = []
+        names, pictures = runner.scenario.names_of(head), []
         for row, moment in enumerate(self._moments(runner)):
             if not self.paths[row] or self.paths[row][-1]["decision"] != moment["decision"]:
-                self.paths[row] = [moment]  # nobody has told of this trial: a checkpoint was restored, for one
+                self.paths[row], self._pages[row] = (
+                    [moment],
+                    None,
+                )  # nobody has told of this trial: a checkpoint was restored, for one
             estimate = None if estimated is None else to_numpy(estimated[row])
             marked = (chosen[row] > 0) & (estimate is not None)
             view = kind(to_numpy(true[row]), estimate, marked, self.paths[row], runner.scenario)
+            view.names, view.page = [shorter(names[row][i]) for i in view.rows], self._pages[row]
             pictures.append(view.text() if mode == "ansi" else view.image())
         return tuple(pictures)
 
@@ -103,8 +142,8 @@ class _View:
         self.path = {name: np.asarray([moment[name] for moment in path]) for name in path[0]}
         self.scenario = scenario
         self.title = f"{type(scenario).__name__}   decision {path[-1]['decision']:.0f} of {scenario.horizon}"
-        names = scenario.candidate_names
-        self.names = [str(row) if names is None else names[row] for row in rows]
+        self.names: list[str] = []  # of the rows
+        self.page: Page | None = None
 
     def text(self) -> str:
         """A bar per candidate: '#' to the true reward, '|' at the estimate, '>' before the one shown last."""
@@ -170,7 +209,21 @@ class _Timeline(_View):
         best = int(np.argmax(self.true))
         title = f"{self.title}   reward so far {path['total'][-1]:.2f}"
         last = f"best now: {self.names[best]}, expected reward {self.true[best]:.3f}"
-        return "\n".join([title, *(mark + line for mark, line in zip(marks, lines, strict=True)), last])
+        return "\n".join([title, *(mark + line for mark, line in zip(marks, lines, strict=True)), *self._page(), last])
+
+    def _page(self) -> list[str]:
+        """A line per place of the page that was shown last."""
+        if self.page is None:
+            return []
+        if not self.page.names:
+            return ["nobody there to be shown a page"]
+        names = [shorter(name) for name in self.page.names]
+        rows = zip(names, self.page.true, self.page.clicked, strict=True)
+        width = max(map(len, names))
+        return ["shown last, with the expected reward of each alone:"] + [
+            f"  {place}  {name.ljust(width)}  {true:.3f}{'  clicked' if clicked else ''}"
+            for place, (name, true, clicked) in enumerate(rows, start=1)
+        ]
 
     def image(self) -> np.ndarray:
         """Panels over the decisions beside the candidates, uint8 [180 + 140 n, 1100, 3] for n of them."""
@@ -187,9 +240,23 @@ class _Timeline(_View):
             if place < len(self.panels) - 1:
                 axes.set_xticks([])
         axes.set_xlabel("decisions made")
-        self._draw_candidates(figure.add_subplot(grid[:, 1]))
+        if self.page is None:
+            self._draw_candidates(figure.add_subplot(grid[:, 1]))
+        else:
+            self._draw_page(figure.add_subplot(grid[0, 1]))
+            self._draw_candidates(figure.add_subplot(grid[1:, 1]))
         figure.suptitle(f"{self.title}   reward so far {path['total'][-1]:.2f}", y=1 - 0.1 / height, va="top")
         return _pixels(canvas)
+
+    def _draw_page(self, axes: Any) -> None:
+        assert self.page is not None
+        places = np.arange(len(self.page.names))
+        colors = [LINES[1] if clicked else GREY for clicked in self.page.clicked]
+        axes.barh(places, self.page.true, color=colors)
+        axes.set_yticks(places, [shorter(name) for name in self.page.names], fontsize=7)
+        axes.set_ylim(max(len(places), 1) - 0.4, -0.6)
+        axes.set_xticks([])
+        axes.set_title("shown last (orange: clicked)" if len(places) else "nobody there", fontsize=8)
 
     def _draw_candidates(self, axes: Any) -> None:
         places = np.arange(len(self.rows))
@@ -208,6 +275,11 @@ class _Timeline(_View):
         axes.set_xlabel("expected reward of a decision")
         axes.tick_params(axis="x", labelsize=8)
         axes.legend(loc="lower right", bbox_to_anchor=(1.05, 1.0), **LEGEND | {"ncols": 2})
+
+
+def shorter(name: str) -> str:
+    """A name that fits beside a bar."""
+    return name if len(name) <= MAX_NAME else name[: MAX_NAME - 3] + "..."
 
 
 def _draw_panel(axes: Any, panel: Panel, path: dict[str, np.ndarray]) -> None:

@@ -207,6 +207,11 @@ class Scenario:
         """Of the K candidates; None: they are numbered."""
         return None
 
+    def names_of(self, state: State) -> list[tuple[str, ...]]:
+        """Of the K candidates that are on offer in each of the B rows."""
+        count = len(to_numpy(state.seen.reward))
+        return [self.candidate_names or tuple(map(str, range(self.layout.candidates)))] * count
+
     def trace(self, state: State) -> Mapping[str, Array]:
         """[B] values of the series of all panels: levels after the last decision, the others in it."""
         return {}

@@ -107,10 +107,32 @@ FERREIRA: dict[str, dict[str, Any]] = {
     "table of the task": {"table": None, "horizon": 4},
     "no stock": {"stock": None, "horizon": 4},
 }
+SLATE: dict[str, dict[str, Any]] = {
+    "default": {"horizon": 6, "candidates": 6},
+    "one decision": {"horizon": 1, "candidates": 4},
+    "one place": {"places": 1, "horizon": 3, "candidates": 5},
+    "position": {"choice": "position", "horizon": 3, "candidates": 5},
+    "cascade": {"choice": "cascade", "horizon": 3, "candidates": 5},
+    "no statistics": {"statistics": False, "horizon": 3, "candidates": 5},
+    "all that is": {
+        "fresh": False, "drift": 0.3, "redraw": 0.2, "alpha": 0.5, "outside": (-4.0, -4.0), "horizon": 4,
+        "candidates": 5, "places": 2,
+    },
+    "nothing happens": {
+        **dict.fromkeys(("sensitivity", "satiation", "leaving"), (0.0, 0.0)), "attention": (1.0, 1.0), "horizon": 3,
+        "candidates": 5,
+    },
+    "leaves at once": {"leaving": (1.0, 1.0), "outside": (8.0, 8.0), "away": 2.0, "horizon": 5, "candidates": 4},
+    "small catalog": {"catalog_size": 7, "topics": 3, "width": 4, "candidates": 7, "horizon": 3, "cold": 1.0},
+    "two weights": {"weights": {"value": [0.5, 2.0], "excess": 0.5}, "horizon": 3, "candidates": 5},
+}  # fmt: skip
 CASES: dict[str, dict[str, dict[str, Any]]] = {  # id -> case -> parameters
     "RecBandit-v0": BANDIT,
     "RecBanditDrift-v0": BANDIT | DRIFT,
     "RecBanditContextual-v0": CONTEXTUAL,
+    "RecSlate-v0": SLATE,
+    "RecSlateShop-v0": {name: SLATE[name] for name in ("default", "position")},
+    "RecSlateSocial-v0": {name: SLATE[name] for name in ("default", "cascade")},
     "DynamicPricing-v0": PRICING,
     "DynamicPricingFerreira-v0": FERREIRA,
 }

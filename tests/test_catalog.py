@@ -9,6 +9,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -230,7 +231,21 @@ def count_letters(texts: list[str]) -> list[list[float]]:
     return [[text.count("a"), text.count("b")] for text in texts]
 
 
-def test_the_items_of_a_catalog_are_those_of_the_contextual_bandit() -> None:
+def test_the_items_of_a_catalog_are_those_of_the_contextual_bandit(tmp_path: Path) -> None:
+    """By object, path and digest, scaled by one number; every candidate is one of them."""
     catalog = Catalog.synthetic(items=30)
-    scenario = make_scenario("RecBanditContextual-v0", features=catalog.features)
-    np.testing.assert_array_equal(scenario.table, catalog.features)
+    catalog.save(tmp_path / "items.safetensors")
+    one, *others = (
+        make_scenario("RecBanditContextual-v0", catalog=given)
+        for given in (catalog, tmp_path / "items.safetensors", str(tmp_path / "items.safetensors"), catalog.digest)
+    )
+    assert all(other == one and hash(other) == hash(one) for other in others) and one.catalog == catalog.digest
+    scale = one.table / catalog.features
+    np.testing.assert_allclose(scale, scale[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(np.mean(one.table**2), 1.0, rtol=1e-5)
+    env = gym.make("RecBanditContextual-v0", catalog=catalog)
+    observation, _ = env.reset(seed=0)
+    offered = env.unwrapped.layout.get(observation[None], "features")[0]
+    assert all((row == one.table).all(axis=1).any() for row in offered)
+    with pytest.raises(ValueError, match="features must be a number where a catalog"):
+        make_scenario("RecBanditContextual-v0", catalog=catalog, features=[[1.0], [2.0]])

@@ -15,6 +15,9 @@ LENGTHS = {
     "RecBandit-v0": 12_800,
     "RecBanditDrift-v0": 12_800,
     "RecBanditContextual-v0": 12_800,
+    "RecSlate-v0": 12_800,
+    "RecSlateShop-v0": 12_800,
+    "RecSlateSocial-v0": 12_800,
     "DynamicPricing-v0": 7_680,
 }
 

@@ -185,9 +185,9 @@ def test_the_core_needs_none_of_the_extras() -> None:
 import gymnasium, numpy, recgym, recgym.evaluation
 for id in recgym.SCENARIOS:
     env = gymnasium.make(id, render_mode='ansi', horizon=2)
-    env.reset(seed=1); env.step(0); env.render()
+    env.reset(seed=1); env.step(env.action_space.sample()); env.render()
     batch = gymnasium.make_vec(id, num_envs=3, horizon=2)
-    batch.reset(seed=1); batch.step(numpy.zeros(3, dtype=int)); batch.step(numpy.zeros(3, dtype=int))
+    batch.reset(seed=1); batch.step(batch.action_space.sample()); batch.step(batch.action_space.sample())
     scenario = recgym.make_scenario(id, horizon=2)
     recgym.evaluation.evaluate(scenario, {'random': None, 'informed': None}, trials=10, seed=1)
 try:

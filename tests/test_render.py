@@ -43,8 +43,9 @@ def test_pictures_of_a_single_environment(id: str, parameters: dict[str, Any]) -
             assert (pictures[0] != pictures[1]).any()
         else:
             assert "decision 0 of" in pictures[0] and "decision 1 of" in pictures[1]
-            lasting = env.unwrapped.scenario.candidate_rewards(env.unwrapped.runner.state)[1] is not None
-            assert ">" not in pictures[0] and (">" in pictures[1]) == lasting and "best" in pictures[0]
+            scenario = env.unwrapped.scenario
+            marked = scenario.panels or scenario.candidate_rewards(env.unwrapped.runner.state)[1] is not None
+            assert ">" not in pictures[0] and (">" in pictures[1]) == bool(marked) and "best" in pictures[0]
 
 
 @every_id
@@ -120,6 +121,28 @@ def test_what_a_scenario_traces_can_be_drawn(id: str, device: str) -> None:
     assert all((one != other).any() for one, other in itertools.combinations(pictures, 2))
     env.reset(seed=1)
     np.testing.assert_array_equal(env.render()[0], pictures[0])  # nothing is left of the trial before
+
+
+def test_the_page_that_was_shown_is_seen_as_a_person_sees_it() -> None:
+    """Titles in order, what was clicked, and nobody where the user was away."""
+    env = vector("RecSlate-v0", 4, render_mode="ansi", leaving=[1, 1], outside=[0, 0])
+    env.reset(seed=0)
+    page = np.array([[5, 2, 5, 9]] * 4)
+    seen = set()
+    for _ in range(12):
+        offer = env.runner.state.seen.offer
+        env.step(page)
+        clicks = env.layout.get(env.runner.observation(), "clicked")
+        for row, picture in enumerate(env.render()):
+            titles = [env.scenario.items.title[offer.item[row, i]] for i in (5, 2, 9)]
+            if not offer.present[row]:
+                assert "nobody there" in picture
+            else:
+                lines = picture.splitlines()[-4:-1]
+                assert [title in line for title, line in zip(titles, lines, strict=True)] == [True] * 3
+                assert ["clicked" in line for line in lines] == [clicks[row, i] > 0 for i in (5, 2, 9)]
+            seen.add((bool(offer.present[row]), bool(clicks[row].any())))
+    assert seen == {(True, True), (True, False), (False, False)}
 
 
 @every_id

@@ -7,40 +7,33 @@ memory therefore keeps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from recgym.baselines import Baseline, Family
 from recgym.baselines.bandit import EXPERT
 from recgym.baselines.policy import Floats, IndexPolicy, Reading
-from recgym.baselines.regression import draw, laplace
+from recgym.baselines.regression import (
+    Gaussian,
+    Ridge,
+    draw,
+    laplace,
+    linear_scores,
+    ridge_start,
+    ridge_step,
+    ridge_weights,
+    spread,
+    unwieldy,
+)
 
 __all__ = ["FAMILY"]
-
-MAX_FEATURES = 250  # two gigabytes for a chunk of trials
-
-
-class Ridge(NamedTuple):
-    offered: Floats  # [B, K, d] features of the previous observation
-    inverse: Floats  # [B, d, d] of I + sum x x^T
-    moment: Floats  # [B, d] sum reward x
 
 
 def _with_one(reading: Reading) -> Floats:
     """Features [B, K, d + 1], the last of them 1: the intercept."""
     assert reading.features is not None
     return np.concatenate([reading.features, np.ones((*reading.features.shape[:2], 1))], axis=2)
-
-
-def _width(x: Floats, covariance: Floats) -> Floats:
-    """sqrt(x^T C x) [B, K] of rows x [B, K, d]."""
-    return np.sqrt(np.maximum(((x @ covariance) * x).sum(axis=2), 0.0))
-
-
-def _scores(x: Floats, weights: Floats) -> Floats:
-    """x . w [B, K]."""
-    return (x @ weights[..., None])[..., 0]
 
 
 def _shown(offered: Floats, reading: Reading) -> Floats:
@@ -53,19 +46,14 @@ def _sigmoid(logit: Floats) -> Floats:
 
 
 def ridge(scenario: Any, index: Callable[[Ridge, Reading], Floats]) -> IndexPolicy:
-    """Ridge regression of the reward on the features and an intercept; the inverse as Sherman & Morrison (1950)."""
-    width = scenario.width + 1
+    """Ridge regression of the reward on the features and an intercept."""
 
     def start(rows: int) -> Ridge:
-        inverse = np.broadcast_to(np.eye(width), (rows, width, width)).copy()
-        return Ridge(np.zeros((rows, scenario.arms, width)), inverse, np.zeros((rows, width)))
+        return ridge_start(rows, scenario.arms, scenario.width + 1)
 
     def learn(memory: Ridge, reading: Reading) -> Ridge:
-        x = _shown(memory.offered, reading)
-        moved = (memory.inverse @ x[..., None])[..., 0]
-        shrink = moved / (1.0 + (x * moved).sum(axis=1, keepdims=True))
-        inverse = memory.inverse - moved[:, :, None] * shrink[:, None, :]
-        return Ridge(_with_one(reading), inverse, memory.moment + reading.reward[:, None] * x)
+        x = _shown(memory.offered, reading)[:, None]
+        return ridge_step(memory, x, reading.reward[:, None], _with_one(reading))
 
     return IndexPolicy(scenario, start, learn, index)
 
@@ -74,9 +62,7 @@ def linucb(scenario: Any, alpha: float = 0.5) -> IndexPolicy:
     """w . x + alpha sqrt(x^T A^-1 x), w = A^-1 b (Li et al. 2010, algorithm 1, with one model for all candidates)."""
 
     def index(memory: Ridge, reading: Reading) -> Floats:
-        x = memory.offered
-        weights = (memory.inverse @ memory.moment[..., None])[..., 0]
-        return _scores(x, weights) + alpha * _width(x, memory.inverse)
+        return linear_scores(memory.offered, ridge_weights(memory)) + alpha * spread(memory.offered, memory.inverse)
 
     return ridge(scenario, index)
 
@@ -85,16 +71,10 @@ def lints(scenario: Any, v: float = 0.3) -> IndexPolicy:
     """w . x with w ~ N(A^-1 b, v^2 A^-1) (Agrawal & Goyal 2013, algorithm 1)."""
 
     def index(memory: Ridge, reading: Reading) -> Floats:
-        mean = (memory.inverse @ memory.moment[..., None])[..., 0]
-        return _scores(memory.offered, draw(mean, v**2 * memory.inverse, reading.rng) if v > 0 else mean)
+        mean = ridge_weights(memory)
+        return linear_scores(memory.offered, draw(mean, v**2 * memory.inverse, reading.rng) if v > 0 else mean)
 
     return ridge(scenario, index)
-
-
-class Gaussian(NamedTuple):
-    offered: Floats  # [B, K, d]
-    mean: Floats  # [B, d]
-    covariance: Floats  # [B, d, d]
 
 
 def logistic(scenario: Any, index: Callable[[Gaussian, Reading], Floats]) -> IndexPolicy:
@@ -126,7 +106,7 @@ def bayes_logistic(scenario: Any) -> IndexPolicy:
 
     def index(memory: Gaussian, reading: Reading) -> Floats:
         theta = draw(memory.mean, memory.covariance, reading.rng) if scenario.taste > 0 else memory.mean
-        return _scores(memory.offered, theta)
+        return linear_scores(memory.offered, theta)
 
     return logistic(scenario, index)
 
@@ -135,16 +115,14 @@ def bayes_ucb_logistic(scenario: Any, bonus: float = 0.5) -> IndexPolicy:
     """m . x + bonus sqrt(x^T S x): a fixed posterior quantile of the logit, Bayes-UCB (Kaufmann et al. 2012)."""
 
     def index(memory: Gaussian, reading: Reading) -> Floats:
-        return _scores(memory.offered, memory.mean) + bonus * _width(memory.offered, memory.covariance)
+        return linear_scores(memory.offered, memory.mean) + bonus * spread(memory.offered, memory.covariance)
 
     return logistic(scenario, index)
 
 
 def too_wide(scenario: Any) -> str:
     """Why a matrix per trial cannot be kept."""
-    if scenario.width <= MAX_FEATURES:
-        return ""
-    return f"it keeps a matrix of {scenario.width} x {scenario.width} per trial; the widest is {MAX_FEATURES}"
+    return unwieldy(scenario.width)
 
 
 _TABLE = {

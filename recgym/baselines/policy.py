@@ -43,12 +43,13 @@ class ConstantPolicy:
 
     Args:
         scenario: gives the action space.
-        action: of it; for a slate the first of its distinct items.
+        action: of it; for a slate the first of its items, which the following ones join.
     """
 
     def __init__(self, scenario: Any, action: int = 0) -> None:
         shape = scenario.action_space.shape
-        self._action = np.asarray(action) + (np.arange(shape[0]) if shape else 0)
+        first = np.asarray(action)
+        self._action = (first + np.arange(shape[0])) % scenario.layout.candidates if shape else first
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False

@@ -76,7 +76,7 @@ class Cell(NamedTuple):
         """Play every baseline and the shipped agent; returns the report, and at home a figure, else None."""
         scenario = recgym.make_scenario(self.env, **self.parameters)
         known = baselines_for(scenario)
-        players: dict[str, Any] = {name: None for name, each in known.items() if each.kind != "informed"}
+        players: dict[str, Any] = dict.fromkeys(name for name in known if name != "informed")
         if self.env in agent_ids():
             for ending in ("", ARGMAX):
                 players[AGENT + ending] = load_player(PRETRAINED + self.env, scenario, device=device)

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, clip, namespace, rows_of
+from recgym.arrays import Array, Rng, clip, namespace, rows_of, take_rows
+from recgym.catalog import known_catalog
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.parameters import numbers, param, refuse
 from recgym.scenario import Response, Seen, State, weights_param
@@ -26,6 +27,12 @@ CLIP = 3.0  # drawn features are normal, cut at three standard deviations so tha
 MAX_FEATURE = 1e6  # of a given table: keeps products and sums finite in float32
 MAX_WIDTH = 1_000  # features of an item
 MAX_TASTE = 1e6  # of a task that is given
+
+
+def _scaled(features: np.ndarray) -> np.ndarray:
+    """float32 [N, d] features times one number, so that their mean square is 1."""
+    size = float(np.sqrt(np.mean(np.square(features, dtype=np.float64))))
+    return (features / (size or 1.0)).astype(np.float32)
 
 
 class ContextualTask(NamedTuple):
@@ -84,6 +91,13 @@ class ContextualBandit(ClickScenario):
         effect="d independent standard normal numbers cut at +-3, or rows drawn from the table, with replacement",
         kind="other",
     )
+    catalog: Any = param(
+        None,
+        unit="a Catalog, the path of its file, its digest once it was given, or None",
+        effect="its items in place of `features`, scaled so that the mean square of a feature is that of drawn ones; "
+        "kept as their digest",
+        kind="other",
+    )
     # At these two, of 100 decisions (4,000 trials, standard errors up to .2) random wins 34.8, LinTS 70.4, LinUCB 71.1,
     # the same with a logistic model and the true prior 72.1, informed 81.4.
     taste: float = param(0.7, 0.0, 100.0, "logits per unit of a feature", "standard deviation of each entry of theta")
@@ -100,6 +114,12 @@ class ContextualBandit(ClickScenario):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.catalog is not None:
+            if not isinstance(self.features, int | np.integer):
+                refuse(self, "features", "a number where a catalog gives the items")
+            known = known_catalog(self.catalog)
+            object.__setattr__(self, "catalog", known.digest)
+            object.__setattr__(self, "_catalog_table", _scaled(known.features))
         if isinstance(self.features, int | np.integer):
             if isinstance(self.features, bool) or not 1 <= self.features <= MAX_WIDTH:
                 refuse(self, "features", f"a whole number in [1, {MAX_WIDTH}]")
@@ -133,7 +153,7 @@ class ContextualBandit(ClickScenario):
             features = clip(rng.normal((batch, self.arms, self.width)), -CLIP, CLIP)
         else:
             row = xp.astype(rng.uniform((batch, self.arms)) * self.table.shape[0], xp.int64)
-            features = xp.asarray(self.table, device=rng.device)[row]
+            features = take_rows(self._table_on(xp, rng.device), row)
         logit = self.bias + xp.sum(features * task.theta[:, None, :], axis=-1)
         rates = 1.0 / (1.0 + xp.exp(-clip(logit, -30.0, 30.0)))
         return ContextualHidden(rates), ContextualOffer(features)
@@ -171,12 +191,26 @@ class ContextualBandit(ClickScenario):
     @cached_property
     def table(self) -> np.ndarray | None:
         """float32 [N, d] the given items, or None where features are drawn."""
+        if self.catalog is not None:
+            table: np.ndarray = self.__dict__["_catalog_table"]
+            return table
         return None if isinstance(self.features, int) else np.asarray(self.features, dtype=np.float32)
+
+    def _table_on(self, xp: Any, device: Any) -> Array:
+        """The table on a device, copied there once."""
+        tables = self.__dict__.setdefault("_tables", {})
+        key = xp.__name__, str(device)
+        if key not in tables:
+            tables[key] = xp.asarray(self.table, device=device)
+        return tables[key]
 
     @property
     def width(self) -> int:
         """Number of features d."""
-        return self.features if isinstance(self.features, int) else len(self.features[0])
+        if self.table is not None:
+            return int(self.table.shape[1])
+        assert isinstance(self.features, int)
+        return self.features
 
     @cached_property
     def _largest(self) -> float:

@@ -36,7 +36,7 @@ from recgym.scenarios.slate.foresight import draw_pools, interpolated, nodes_of
 __all__ = ["upper_bound"]
 
 CHUNK = 64  # tasks at a time
-NODES, POOLS = 7, 16  # average burdens, and pools per task and step
+NODES, POOLS = 7, 12  # average burdens, and pools per task and step
 ERRORS = 1.0  # standard errors of the pools that are added
 ROUNDS = 4  # of Dinkelbach's iteration; what it leaves is added
 PRICE = 0.2  # alpha, in rewards per click of the informed policy

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from recgym.arrays import Array, clip, namespace, row_sum, rows_of
+import numpy as np
+
+from recgym.arrays import Array, clip, namespace, numbers, row_sum, rows_of
 
 __all__ = ["CHOICES", "MAX_LOGIT", "attention_by_place", "best_page", "chances", "clicked", "first_places", "logistic"]
 
@@ -28,22 +30,14 @@ def logistic(logit: Array) -> Array:
 
 def attention_by_place(attention: Array, places: int) -> Array:
     """[B, k] attention^place of a user's `attention` [B]."""
-    xp = namespace(attention)
-    weight = [xp.ones_like(attention)]
-    for _ in range(places - 1):
-        weight.append(weight[-1] * attention)
-    return xp.stack(weight, axis=1)
+    return attention[:, None] ** namespace(attention).astype(numbers(places, attention), attention.dtype)
 
 
 def first_places(slate: Array) -> Array:
     """[B, k] bool, where a candidate of `slate` [B, k] stands for the first time: the places that are not empty."""
-    xp = namespace(slate)
-    places = slate.shape[1]
-    first = xp.ones_like(slate, dtype=xp.bool)
-    for place in range(1, places):
-        for before in range(place):
-            first[:, place] &= slate[:, place] != slate[:, before]
-    return first
+    place = numbers(slate.shape[1], slate)
+    same = (slate[:, :, None] == slate[:, None, :]) & (place[:, None] > place)
+    return ~same.any(axis=2)
 
 
 def chances(model: str, logit: Array, first: Array, weight: Array) -> Array:
@@ -113,7 +107,9 @@ def best_page(
     for _ in range(ROUNDS):
         order, rows, kept = _highest(odds * (worth - value[:, None]), weight)
         share = odds[rows, order] * kept
-        value = (outside + row_sum(share * worth[rows, order])) / (1.0 + row_sum(share))
+        last, value = value, (outside + row_sum(share * worth[rows, order])) / (1.0 + row_sum(share))
+        if isinstance(value, np.ndarray) and (value == last).all():
+            break
     return _shortened(order, kept), value
 
 

@@ -62,16 +62,16 @@ def draw_pools(scenario: Any, task: Any, rng: NumpyRng, pools: int) -> Pools:
 
 def interpolated(table: np.ndarray, burden: np.ndarray) -> np.ndarray:
     """[B, ...] values of tables [B, G] at burdens [B, ...] in [0, 1]; V is convex, so that they are not below it."""
-    place = burden * (table.shape[1] - 1)
-    low = np.minimum(place.astype(np.int64), table.shape[1] - 2)
-    part = place - low
+    most = table.shape[1] - 1
+    low = np.minimum((np.sqrt(burden) * most).astype(np.int64), most - 1)
+    part = (burden * most**2 - low**2) / (2 * low + 1)
     rows = np.arange(len(table)).reshape((-1,) + (1,) * (burden.ndim - 1))
     return table[rows, low] * (1.0 - part) + table[rows, low + 1] * part
 
 
 def nodes_of(count: int) -> np.ndarray:
-    """[G] average burdens."""
-    return np.linspace(0.0, 1.0, count, dtype=np.float32)
+    """[G] average burdens, squares: V bends most where there is little."""
+    return np.linspace(0.0, 1.0, count, dtype=np.float32) ** 2
 
 
 def plan_of(scenario: Any, task: Any, known: Foresight | None = None) -> Foresight:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.arrays import Array
+from recgym.arrays import Array, numbers, take_rows
 from recgym.catalog import Catalog
 
 __all__ = ["Inventory", "draw_pool", "inventory_of"]
@@ -94,6 +94,5 @@ def draw_pool(rng: Any, shuffled: Array, shape: tuple[int, int]) -> Array:
     stretch = count // candidates
     luck = rng.uniform((shape[0], candidates + 1))
     place = xp.astype(luck[:, :-1] * stretch, xp.int64)
-    place = place + stretch * xp.arange(candidates, device=rng.device)[None]
-    place = place + xp.astype(luck[:, -1:] * count, xp.int64)
-    return shuffled[place % count]
+    place += stretch * numbers(candidates, shuffled) + xp.astype(luck[:, -1:] * count, xp.int64)
+    return take_rows(shuffled, place % count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from recgym.arrays import Array, clip, namespace, row_sum, rows_of
+from recgym.arrays import Array, clip, namespace, numbers, one_hot, row_sum, rows_of, take_rows
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.scenario import Seen
 from recgym.scenarios.slate.choice import first_places
@@ -40,16 +40,23 @@ class SlateKept(NamedTuple):
     balance: Array  # [B, G] exposure of each group beyond its share of the candidates so far, in pages
 
 
-def groups_shown(scenario: Any, seen: Seen, action: Array) -> Array:
-    """[B, G] share of the page's places that each provider group has, less its share of the candidates."""
+def groups_shown(scenario: Any, seen: Seen, action: Array, first: Array) -> Array:
+    """[B, G] share of the page's places that each provider group has, less its share of the candidates.
+
+    Args:
+        scenario: a Slate.
+        seen: before the page.
+        action: [B, k].
+        first: [B, k] 1 for places that are not empty.
+    """
     xp = namespace(seen.reward)
     if scenario.groups == 1:
         return xp.zeros_like(seen.kept.balance)
-    member = scenario.inventory_like(seen.reward).member[seen.offer.item]
-    first = xp.astype(first_places(action) & seen.offer.present[:, None], xp.float32)
-    shown = (first[:, None, :] @ member[rows_of(action)[:, None], action])[:, 0]
-    fair = row_sum(first)[:, None] * (member.sum(axis=1) * (1.0 / member.shape[1]))
-    return (shown - fair) * (1.0 / scenario.places)
+    member = take_rows(scenario.inventory_like(seen.reward).member, seen.offer.item)
+    candidates = member.shape[1]
+    even = xp.full((1, candidates), 1.0 / candidates, dtype=xp.float32, device=member.device)
+    shown = first[:, None, :] @ (member[rows_of(action)[:, None], action] - even @ member)
+    return shown[:, 0] * (1.0 / scenario.places)
 
 
 def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> SlateKept:
@@ -64,25 +71,21 @@ def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> Slate
     clicks = xp.astype(feedback.click, xp.float32) * first
     count = row_sum(clicks)
     item = offer.item[rows[:, None], action]
-    chosen, marks = xp.zeros_like(kept.chosen), xp.zeros_like(kept.clicked)
-    recent = kept.recent * _column(xp, RECENT, kept.recent)[:, None]
-    for place in range(places):
-        column = rows, action[:, place]
-        chosen[column] += first[:, place] * (1.0 - place / places)
-        marks[column] += clicks[:, place]
-        recent[rows, :, inventory.topic[item[:, place]]] += clicks[:, place, None]
+    fall = 1.0 - numbers(places, action) * (1.0 / places)
+    marks = xp.stack([first * xp.astype(fall, xp.float32), clicks], axis=1) @ one_hot(action, kept.chosen.shape[1])
+    news = clicks[:, None, :] @ one_hot(take_rows(inventory.topic, item), kept.recent.shape[2])
     taste = kept.taste
     per_click = clicks / clip(count, 1.0, None)[:, None]
     if scenario.statistics:
         taste = _taste_after(scenario, kept.taste, inventory.features[item], first, per_click, count)
     return SlateKept(
-        chosen=chosen,
-        clicked=marks,
+        chosen=marks[:, 0],
+        clicked=marks[:, 1],
         taste=taste,
         averages=_averages_after(kept.averages, feedback.value, inventory.hint[item], per_click, count, here),
-        recent=recent,
+        recent=kept.recent * _column(xp, RECENT, kept.recent)[:, None] + news,
         gone=~offer.present,
-        balance=kept.balance + groups_shown(scenario, seen, action),
+        balance=kept.balance + groups_shown(scenario, seen, action, first),
     )
 
 
@@ -173,7 +176,7 @@ def slate_observation(scenario: Any, seen: Seen) -> Array:
     xp = namespace(seen.reward)
     kept, offer = seen.kept, seen.offer
     inventory = scenario.inventory_like(seen.reward)
-    features = inventory.features[offer.item]
+    features = take_rows(inventory.features, offer.item)
     context = clock(seen, scenario.horizon)
     context["present"] = xp.astype(offer.present, xp.float32)
     context["returned"] = xp.astype(offer.present & kept.gone, xp.float32)
@@ -181,12 +184,12 @@ def slate_observation(scenario: Any, seen: Seen) -> Array:
         context[f"weight_{name}"] = offer.preference[:, place]
     candidate = {"chosen": kept.chosen, "clicked": kept.clicked, "features": features}
     names = ("popularity", "hint", "cold", *(("price",) if scenario.reward == "shop" else ()))
-    candidate |= {name: getattr(inventory, name)[offer.item] for name in names}
+    candidate |= {name: take_rows(getattr(inventory, name), offer.item) for name in names}
     if scenario.statistics:
         context["taste"] = kept.taste
         context |= {name: kept.averages[:, place] for place, name in enumerate(AVERAGES)}
         rows = rows_of(offer.item)[:, None]
-        topic = inventory.topic[offer.item]
+        topic = take_rows(inventory.topic, offer.item)
         candidate |= {f"topic_{name}": kept.recent[rows, place, topic] for place, name in enumerate(("fast", "slow"))}
         candidate["match"] = (features @ kept.taste[:, :, None])[:, :, 0]
     return scenario.layout.join(context, candidate)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from recgym.arrays import Array, namespace
+from recgym.catalog import Catalog
 from recgym.panels import Panel, Series
 from recgym.scenario import State
 
-__all__ = ["panels_of", "trace"]
+__all__ = ["panels_of", "titles", "trace"]
+
+
+def titles(catalog: Catalog, item: np.ndarray) -> list[tuple[str, ...]]:
+    """Of items [B, C], as the catalog has them; else their numbers."""
+    if catalog.title is None:
+        return [tuple(f"item {number}" for number in row) for row in item]
+    return [tuple(catalog.title[number] for number in row) for row in item]
 
 
 def panels_of(scenario: Any) -> tuple[Panel, ...]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, namespace, row_sum, rows_of, to_numpy
+from recgym.arrays import Array, Rng, namespace, one_hot, row_sum, rows_of, take_rows, to_numpy
 from recgym.catalog import MAX_ITEMS, MAX_WIDTH, Catalog, known_catalog
 from recgym.layout import Layout
 from recgym.panels import Panel
@@ -291,19 +291,17 @@ class Slate(Scenario):
     def _meet(self, task: SlateTask, taste: Array, interest: Array, burden: Array, item: Array) -> SlateHidden:
         """The user before the next page, and what they make of its candidates."""
         inventory = self.inventory_like(taste)
-        match = (inventory.features[item] @ taste[:, :, None])[:, :, 0]
-        bored = task.satiation[:, None] * interest[rows_of(item)[:, None], inventory.topic[item]]
-        logit = self.beta * match + inventory.appeal[item] - bored - task.outside[:, None]
-        columns = inventory.burden[item], inventory.price[item], task.price_sensitivity[:, None]
+        match = (take_rows(inventory.features, item) @ taste[:, :, None])[:, :, 0]
+        bored = task.satiation[:, None] * interest[rows_of(item)[:, None], take_rows(inventory.topic, item)]
+        logit = self.beta * match + take_rows(inventory.appeal, item) - bored - task.outside[:, None]
+        known = (take_rows(column, item) for column in (inventory.burden, inventory.price))
+        columns = *known, task.price_sensitivity[:, None]
         return SlateHidden(taste, interest, burden, logit, mean_worth(self.reward, match, *columns))
 
     def _clicked_topics(self, task: SlateTask, hidden: SlateHidden, topic: Array, clicks: Array) -> Array:
         """[B, Z] recent clicks of each topic after clicks [B, k] on topics [B, k]."""
-        interest = task.retention[:, None] * hidden.interest
-        rows = rows_of(topic)
-        for place in range(topic.shape[1]):
-            interest[rows, topic[:, place]] += clicks[:, place]
-        return interest
+        news = clicks[:, None, :] @ one_hot(topic, hidden.interest.shape[1])
+        return task.retention[:, None] * hidden.interest + news[:, 0]
 
     def trust(self, task: SlateTask, hidden: SlateHidden) -> Array:
         """[B] what rewards are multiplied by."""
@@ -334,7 +332,7 @@ class Slate(Scenario):
         objectives = xp.stack([row_sum(feedback.value), row_sum(clicks)], axis=1)
         shown = xp.astype(first_places(action) & seen.offer.present[:, None], xp.float32)
         flagged = inventory.flagged[seen.offer.item[rows_of(action)[:, None], action]]
-        before, after = seen.kept.balance, seen.kept.balance + groups_shown(self, seen, action)
+        before, after = seen.kept.balance, seen.kept.balance + groups_shown(self, seen, action, shown)
         none = xp.zeros_like(before)
         excess = row_sum(xp.maximum(after, none) - xp.maximum(before, none))
         costs = xp.stack([row_sum(shown * flagged) / self.places, excess], axis=1)
@@ -399,6 +397,9 @@ class Slate(Scenario):
 
     def trace(self, state: State) -> Mapping[str, Array]:
         return pictures.trace(self, state)
+
+    def names_of(self, state: State) -> list[tuple[str, ...]]:
+        return pictures.titles(self.items, to_numpy(state.seen.offer.item))
 
     # --- spaces ---
     @cached_property
