@@ -44,7 +44,7 @@ def play(agent: MetaPPO) -> None:
     shares = []
     for _ in range(scenario.horizon):
         items = rng.choice(len(topics), 20, replace=False)
-        page = items[session.choose({"item": items, "present": True, "preference": []})]
+        page = items[session.choose({"item": items, "present": True, "preference": []})[0]]
         liked = topics[page] == TOPIC
         click = np.zeros(4, dtype=bool)
         if liked.any() and rng.random() < 0.7:

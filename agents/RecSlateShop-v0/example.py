@@ -43,7 +43,7 @@ def play(agent: MetaPPO) -> None:
     means = []
     for _ in range(scenario.horizon):
         items = rng.choice(len(price), 20, replace=False)
-        page = items[session.choose({"item": items, "present": True, "preference": []})]
+        page = items[session.choose({"item": items, "present": True, "preference": []})[0]]
         click = np.arange(4) == price[page].argmin()
         bought = click & (rng.random() < 0.5) & (price[page] < 0.25)
         session.learn({"click": click, "value": price[page] * bought})

@@ -43,7 +43,7 @@ def play(agent: MetaPPO) -> None:
     shares, trust = [], 1.0
     for _ in range(scenario.horizon):
         items = rng.choice(len(asks), 20, replace=False)
-        page = items[session.choose({"item": items, "present": True, "preference": []})]
+        page = items[session.choose({"item": items, "present": True, "preference": []})[0]]
         click = np.arange(4) == 0
         earned = rng.random() < trust * (0.6 if asks[page[0]] else 0.1)
         trust += 0.2 * ((0.1 if asks[page[0]] else 1.0) - trust)
