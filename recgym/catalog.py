@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from recgym.array_file import digest_of, pack_texts, read_arrays, unpack_texts, 
 from recgym.encoders import Encoder, encode
 from recgym.fusion import Projection, fuse
 
-__all__ = ["Catalog", "known_catalog"]
+__all__ = ["Catalog", "is_digest", "known_catalog"]
 
 MAX_ITEMS = 10_000_000
 MAX_WIDTH = 1_000  # features of an item
@@ -64,6 +64,7 @@ class Catalog:
     ids: tuple[str, ...] | None = None  # N different texts, what logs call the items
     topic_names: tuple[str, ...] | None = None  # a text per topic
     centroids: np.ndarray | None = None  # [Z, D] float32, where each topic lies
+    tastes: np.ndarray | None = None  # [1 + F, D] float32 of a log's users: mean and factor, see `recgym.data.slate`
     missing: np.ndarray | None = None  # [N, M] bool, modalities that an item lacked and that were filled
     projection: Projection | None = None  # what made features of M modalities, for items that come later
 
@@ -102,6 +103,8 @@ class Catalog:
             if int(self.require("topic", of="topic_names").max()) >= len(names):
                 raise ValueError(f"Catalog: topic_names has {len(names)} names, fewer than there are topics: name each")
             object.__setattr__(self, "topic_names", names)
+        if self.tastes is not None:
+            object.__setattr__(self, "tastes", self._as_wide("tastes", self.tastes))
         if self.centroids is not None:
             self._set_centroids()
         if self.projection is not None and self.projection.components.shape[1] != self.width:
@@ -116,11 +119,16 @@ class Catalog:
                 raise ValueError(f"Catalog: missing has shape {list(marks.shape)}, not {shape}: one mark per modality")
             object.__setattr__(self, "missing", marks)
 
+    def _as_wide(self, name: str, value: Any) -> np.ndarray:
+        """A table as wide as the features."""
+        table = _array(name, value, np.float32)
+        if table.ndim != 2 or table.shape[1] != self.width or not len(table):
+            raise ValueError(f"Catalog: {name} must have rows of {self.width} numbers, as wide as features")
+        _check_range(name, table, -MAX_VALUE, MAX_VALUE)
+        return table
+
     def _set_centroids(self) -> None:
-        centroids = _array("centroids", self.centroids, np.float32)
-        if centroids.ndim != 2 or centroids.shape[1] != self.width:
-            raise ValueError(f"Catalog: centroids must be [Z, {self.width}], as wide as features")
-        _check_range("centroids", centroids, -MAX_VALUE, MAX_VALUE)
+        centroids = self._as_wide("centroids", self.centroids)
         topic = self.require("topic", of="centroids")
         if int(topic.max()) >= len(centroids):
             raise ValueError(
@@ -336,17 +344,19 @@ def known_catalog(given: Catalog | str | Path) -> Catalog:
         FileNotFoundError: there is no such file.
         ValueError: a digest that was not given before, or what is wrong with the file.
     """
-    if isinstance(given, str) and DIGEST.fullmatch(given) and not Path(given).exists():
+    if is_digest(given) and not Path(given).exists():
         if given not in _KNOWN:
-            raise ValueError(
-                f"the catalog with the digest {given} is not known here: give it first, as "
-                "recgym.catalog.known_catalog(PATH)"
-            )
+            raise ValueError(f"the catalog with the digest {given} is not known here: give its file, as catalog=PATH")
         return _KNOWN[given]
     if not isinstance(given, Catalog | str | Path):
         raise ValueError(f"a catalog is a Catalog, the path of its file or its digest, not {given!r}")
     catalog = given if isinstance(given, Catalog) else Catalog.load(given)
     return _KNOWN.setdefault(catalog.digest, catalog)
+
+
+def is_digest(given: Any) -> TypeGuard[str]:
+    """Whether this is the digest of a catalog."""
+    return isinstance(given, str) and DIGEST.fullmatch(given) is not None
 
 
 DIGEST = re.compile("[0-9a-f]{64}")

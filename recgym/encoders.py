@@ -11,6 +11,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from recgym.array_file import safetensors_numpy
 from recgym.files import write_atomically
 
-__all__ = ["Encoder", "MiniLM", "SentenceModel", "encode"]
+__all__ = ["Encoder", "MiniLM", "SentenceModel", "encode", "encoder_named"]
 
 Encoder = Callable[[list[str]], Any]
 
@@ -250,3 +251,19 @@ class SentenceModel:
     def __call__(self, texts: list[str]) -> np.ndarray:
         """Encode texts: [N, d] float32."""
         return self._model.encode(texts, batch_size=self.batch, convert_to_numpy=True, show_progress_bar=False)
+
+
+def encoder_named(name: str) -> Encoder | None:
+    """The encoder that a name means.
+
+    Args:
+        name: "minilm"; "none", for none; "auto", for MiniLM where the extra `text` is installed and none elsewhere; or
+            a model of sentence-transformers, by folder or name.
+
+    Raises:
+        ImportError: it is missing (names the extra).
+        ValueError: no such model on this machine.
+    """
+    if name == "none" or (name == "auto" and not all(find_spec(each) for each in (MODEL_PACKAGE, "tokenizers"))):
+        return None
+    return MiniLM() if name in ("auto", "minilm") else SentenceModel(name)

@@ -212,6 +212,7 @@ def permuted(layout: Layout, observations: Tensor, order: list[int]) -> Tensor:
 def slates(env: Any, steps: int) -> tuple[Tensor, Tensor]:
     """As `played`, with distinct items."""
     generator = np.random.default_rng(0)
+    env.seed(0)
     env.action_space.sample = lambda: generator.permutation(5)[:2]
     return played(env, steps)
 

@@ -92,7 +92,7 @@ WRONG = [
     ({"title": ["a", "b"]}, r"title has 2 texts, features 3 rows"),
     ({"title": ["a", None, "c"]}, r"title must be a sequence of texts, one per item \(item 1 has none\)"),
     ({"title": "abc"}, r"title must be a sequence of texts"),
-    ({"centroids": [[1.0], [0.0]]}, r"centroids must be \[Z, 2\]"),
+    ({"centroids": [[1.0], [0.0]]}, "centroids must have rows of 2 numbers"),
     ({"ids": ["7", "12", "7"]}, r"ids has '7' more than once: keep one"),
     ({"ids": [7, 12, 3]}, r"ids must be a sequence of texts"),
     ({"topic_names": ["Green"]}, r"topic_names has 1 names, fewer than there are topics"),

@@ -13,21 +13,38 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize, unwrap_vec_wrapper
 
 import recgym
+from recgym.catalog import is_digest, known_catalog
 from recgym.layout import Layout
 from recgym.parameters import stands_for
 from recgym.sb3 import RecVecEnv
 
 __all__ = [
+    "CATALOG",
     "attribute_of",
     "check_raw",
     "check_shown",
     "horizon_of",
     "identify",
+    "know_catalog",
     "layout_of",
     "make_env",
     "scenario_of",
     "spaces_of",
 ]
+
+
+CATALOG = "catalog.safetensors"  # beside a checkpoint: the items of its environment, where it has a catalog
+
+
+def know_catalog(checkpoint: Path, parameters: Mapping[str, Any]) -> None:
+    """Read the catalog that parameters name by its digest from beside a checkpoint, where it lies there.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    beside = checkpoint.with_name(CATALOG)
+    if is_digest(parameters.get("catalog")) and beside.is_file():
+        known_catalog(beside)
 
 
 def identify(scenario: Any) -> tuple[str | None, dict[str, Any]]:
@@ -135,6 +152,7 @@ def make_env(path: Path, named: Mapping[str, Any]) -> RecVecEnv:
         advice = "so pass one: load(..., env=recgym.sb3.make_vec_env(...))"
         raise ValueError(f"{path}: was trained in an environment that is not registered, {advice}")
     try:
+        know_catalog(path, named["parameters"])
         return RecVecEnv(recgym.make_scenario(named["id"], **named["parameters"]), named["n_envs"])
     except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: its environment cannot be made: {error}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recgym.agents.checkpoint import load, read
+from recgym.agents.environments import know_catalog
 from recgym.agents.folders import checkpoint_of
 from recgym.agents.pretrained import agent_file
 from recgym.evaluation import PRETRAINED, rl2
@@ -33,7 +34,9 @@ def weights_file(source: str) -> Path:
 
 def home_of(source: str) -> tuple[str, dict[str, Any]] | None:
     """The registered environment that a policy was trained in, and its parameters; None: it was another."""
-    env = read(weights_file(source))[0]["env"]
+    path = weights_file(source)
+    env = read(path)[0]["env"]
+    know_catalog(path, env["parameters"])
     return None if env["id"] is None else (env["id"], dict(env["parameters"]))
 
 

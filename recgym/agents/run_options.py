@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import recgym
 from recgym.agents.algorithms import algorithm
 from recgym.agents.checkpoint import read
+from recgym.agents.environments import know_catalog
 from recgym.agents.tuned import tuned_values
 from recgym.baselines import family_of
 from recgym.terminal import say
@@ -162,6 +163,7 @@ def resume(options: Mapping[str, Any]) -> Resumption:
     memory = _memory_of(header)
     env = header["env"]["id"]
     parameters = header["env"]["parameters"]
+    know_catalog(path, parameters)
     if env is None:  # no id that says what to import; what a file names is never imported
         env = memory.get("env", options.get("env"))
         parameters = memory.get("param", {})
@@ -203,7 +205,7 @@ def _log_here(path: Path, memory: Mapping[str, Any], options: Mapping[str, Any])
         if digest is not None and log_digest(options["log"]) not in (digest, None):
             raise ValueError(f"--log {options['log']} is another log than {then}, which {path} was trained on")
         return {}
-    if then is not None and not (then.exists() and digest in (log_digest(then), None)):
+    if then is not None and not (then.exists() and (digest is None or log_digest(then) in (digest, None))):
         say(f"note: {then} is not here as it was: the run goes on without a report on it; --log PATH says where it is")
         return {"log": None}
     return {}

@@ -21,11 +21,13 @@ from recgym.agents.algorithms import build
 from recgym.agents.beginning import Beginning
 from recgym.agents.callbacks import CheckpointCallback, EvaluationCallback
 from recgym.agents.checkpoint import load
+from recgym.agents.environments import CATALOG
 from recgym.agents.folders import CHECKPOINT, make_folder
 from recgym.agents.meta_ppo import MetaPPO
 from recgym.agents.run_folder import describe_device, write_record
 from recgym.agents.run_options import Resumption, RunOptions, arguments_of, log_digest, options_to_keep
 from recgym.baselines import baselines_for, family_of, left_out
+from recgym.catalog import known_catalog
 from recgym.evaluation import ARGMAX, logs
 from recgym.evaluation.luck import alone
 from recgym.evaluation.report import action_figure, compare, curves_figure, print_comparison
@@ -115,7 +117,9 @@ def _begin(options: RunOptions, device: str) -> Run:
     if options.log:
         log = logs.read_log(options.env, options.log, options.log_column)
         parameters = logs.begin(log, options.env, parameters)
-    scenario = recgym.make_scenario(options.env, **parameters)
+    scenario: Any = recgym.make_scenario(options.env, **parameters)
+    if "catalog" in parameters:
+        parameters["catalog"] = scenario.catalog  # its digest
     values = arguments_of(options)
     total = options.n_timesteps or values["n_timesteps"]
     n_envs = options.n_envs or values["n_envs"]
@@ -134,6 +138,8 @@ def _begin(options: RunOptions, device: str) -> Run:
     if begun is not None:
         begun.give(model)
     folder = make_folder(options.tensorboard_log, options.algo, options.env)  # nothing is left behind before this
+    if parameters.get("catalog") is not None:
+        known_catalog(scenario.catalog).save(folder / CATALOG)
     record = _log_record(options, log)
     return Run(options, parameters, arguments, total, model, env, folder, _registered(options.env), log, record)
 

@@ -36,6 +36,7 @@ EXAMPLES = """examples:
   recgym train --from pretrained:RecBandit-v0 --param prior=[1,3] -n 400000    # go on from a shipped agent elsewhere
   recgym train --env RecBandit-v0 --log open_bandit/random/men.csv.gz   # arms and prior from a log
   recgym train --env DynamicPricing-v0 --log orange_juice.csv.gz    # demand from a log of sales
+  recgym train --env RecSlate-v0 --log ml-100k    # users and items from ratings
   recgym train --env my_module:MyScenario    # a scenario of your own, from the current folder
   tensorboard --logdir logs
 """
@@ -155,7 +156,7 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         type=Path,
         metavar="PATH",
         help="log that sets the task distribution and is reported on: "
-        "Open Bandit for RecBandit-v0, transactions for DynamicPricing-v0",
+        "Open Bandit for RecBandit-v0, transactions for DynamicPricing-v0, ratings or clicks for RecSlate-v0",
     )
     add(
         "--log-column",
@@ -167,6 +168,7 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     add("--missing", choices=("drop",), help="of a log of sales: leave out rows without a number")
     add("--returns", choices=("drop",), help="of a log of sales: leave out rows of negative sales")
     add("--few-rows", choices=("drop", "pool"), help="of a log of sales: products without a fit")
+    add("--encoder", metavar="NAME", help="of a log of ratings: for titles; minilm, none, or a model's folder")
     add("--tensorboard-log", type=Path, metavar="DIR", help=f"of runs (default: {default.tensorboard_log})")
     add(
         "--eval-freq",
@@ -196,7 +198,7 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     if not 0 <= options.get("seed", 0) <= MAX_SEED:
         what = f"--seed must be in [0, {MAX_SEED}] (above are validation and test tasks)"
         parser.error(f"{what}, got {options['seed']}")
-    ways = {name: options.pop(name) for name in ("missing", "returns", "few_rows") if name in options}
+    ways = {name: options.pop(name) for name in ("missing", "returns", "few_rows", "encoder") if name in options}
     if ways:
         if "log" not in options:
             parser.error(f"--{next(iter(ways)).replace('_', '-')} is for a log: add --log PATH")

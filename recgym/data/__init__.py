@@ -5,15 +5,18 @@ from __future__ import annotations
 from recgym.data.bandit import OpenBanditLog, fit_beta, open_bandit
 from recgym.data.items import item_table, movielens_items
 from recgym.data.pricing import HeldOut, ProductFit, TransactionLog, transactions
+from recgym.data.slate import RatingLog, ratings
 
 __all__ = [
     "HeldOut",
     "OpenBanditLog",
     "ProductFit",
+    "RatingLog",
     "TransactionLog",
     "fit_beta",
     "item_table",
     "movielens_items",
     "open_bandit",
+    "ratings",
     "transactions",
 ]

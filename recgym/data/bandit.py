@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recgym.data.reading import Column, number, read_columns, spellings, whole
+from recgym.data.reading import Column, number, read_columns, seconds, spellings, whole
 from recgym.data.sources import ENDINGS, label_of
 from recgym.scenarios.bandit import MAX_PRIOR, MIN_PRIOR
 
@@ -23,18 +22,12 @@ __all__ = ["OpenBanditLog", "fit_beta", "open_bandit"]
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
-def _seconds(text: str) -> float:
-    """Seconds since 1970 of an ISO 8601 time; without an offset it is UTC."""
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
 MIN_PROPENSITY = 1e-9  # of an item that was shown; below, weights of 1 / propensity drown everything else
 
 # The published files say `click`, `propensity_score`, `user-item_affinity_*`; their description (obd/README.md of
 # st-tech/zr-obp) says `action_prob`, `user_item_affinity`, and the paper calls the click "click indicator".
 OPEN_BANDIT = {
-    "timestamp": Column(("timestamp",), _seconds, np.float64, np.isfinite, "an ISO 8601 time (2019-11-24 00:03:13)"),
+    "timestamp": Column(("timestamp",), seconds, np.float64, np.isfinite, "an ISO 8601 time (2019-11-24 00:03:13)"),
     "item": Column(("item_id",), whole, np.int64, np.isfinite, "a whole number"),
     "position": Column(("position",), whole, np.int64, np.isfinite, "a whole number"),
     "click": Column(("click", "click_indicator"), number, np.float32, lambda x: (x == 0) | (x == 1), "0 or 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from itertools import islice
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 
 from recgym.data.sources import label_of, shortened, table_rows
 
-__all__ = ["Column", "number", "read_columns", "spellings", "whole"]
+__all__ = ["Column", "moment", "number", "read_columns", "seconds", "spellings", "whole"]
 
 MOST_NAMED = 12  # columns of a header that an error lists
 BLOCK = 8192  # rows converted at a time: 44 columns as strings take about 20 MB
@@ -42,6 +43,20 @@ def number(text: str) -> float:
     """A number, or a flag as pandas writes it: True, False."""
     flag = {"true": 1.0, "false": 0.0}.get(text.strip().lower())
     return float(text) if flag is None else flag
+
+
+def seconds(text: str) -> float:
+    """Seconds since 1970 of an ISO 8601 time; without an offset it is UTC."""
+    time = datetime.fromisoformat(text)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+
+def moment(text: str) -> float:
+    """The same, or seconds as they are."""
+    try:
+        return float(text)
+    except ValueError:
+        return seconds(text)
 
 
 def spellings(
@@ -89,20 +104,23 @@ def _find_columns(path: str, header: list[str], columns: Mapping[str, Column]) -
     return {key: at[0] for key, at in found.items()}
 
 
-def read_columns(source: Any, columns: Mapping[str, Column], *, record: str) -> dict[str, np.ndarray]:
+def read_columns(
+    source: Any, columns: Mapping[str, Column], *, record: str, header: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     """Arrays [N] of the named columns of one table, converted by blocks; only a bad block is searched by row.
 
     Args:
         source: see `recgym.data.sources.table_rows`.
         columns: by the name under which they are returned.
         record: what a row stands for, for error messages.
+        header: names of the columns of a file whose first line is a row already.
 
     Raises:
         ValueError: a malformed file; the message names file, line and column.
     """
     path = label_of(source)
     with closing(table_rows(source)) as rows:
-        _, header = next(rows, (0, []))
+        header = list(header) or next(rows, (0, []))[1]
         if not any(header):
             raise ValueError(f"{path}, line 1: the file is empty: it needs a header line and one row per {record}")
         index = _find_columns(path, header, columns)

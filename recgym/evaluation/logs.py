@@ -12,9 +12,9 @@ from typing import Any
 
 import recgym
 from recgym.baselines import baselines_for, family_of, make_baseline
-from recgym.data import OpenBanditLog, TransactionLog
+from recgym.data import OpenBanditLog, RatingLog, TransactionLog
 from recgym.evaluation.offpolicy import off_policy_report, print_off_policy
-from recgym.evaluation.report import print_shares, print_transactions
+from recgym.evaluation.report import print_ratings, print_shares, print_transactions
 from recgym.evaluation.statistics import ratio
 from recgym.evaluation.trials import Trials
 from recgym.parameters import class_of
@@ -51,6 +51,14 @@ def begin_pricing(log: TransactionLog, env: str, parameters: Mapping[str, Any]) 
     return everything
 
 
+def begin_slate(log: RatingLog, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Take users and items of a log of ratings, and print what they rest on; `parameters` come on top."""
+    everything = log.parameters_beside(parameters)
+    scenario: Any = recgym.make_scenario(env, **everything)
+    print_ratings(log, asdict(scenario), {**log.origins, **dict.fromkeys(parameters, "given")})
+    return everything
+
+
 def finish_bandit(
     log: OpenBanditLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials]
 ) -> dict[str, Any]:
@@ -68,8 +76,19 @@ def finish_pricing(
     log: TransactionLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials]
 ) -> dict[str, Any]:
     """Report what the log says of demand, and the returns in shares of the informed policy's."""
+    return {"transactions": log.to_json(), "share_of_informed": _shares(results)}
+
+
+def finish_slate(
+    log: RatingLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials]
+) -> dict[str, Any]:
+    """Report what the log says of users and items, and the returns in shares of the informed policy's."""
+    return {"ratings": log.to_json(), "share_of_informed": _shares(results)}
+
+
+def _shares(results: Mapping[str, Trials]) -> dict[str, dict[str, float]]:
     shares = {name: ratio(trials.returns, results["informed"].returns) for name, trials in results.items()}
-    return {"transactions": log.to_json(), "share_of_informed": {k: v._asdict() for k, v in shares.items()}}
+    return {name: share._asdict() for name, share in shares.items()}
 
 
 # --- by kind of log --------------------------------------------------------------------------------------------------
@@ -117,6 +136,8 @@ def begin(log: Any, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         return begin_bandit(log, env, parameters)
     if isinstance(log, TransactionLog):
         return begin_pricing(log, env, parameters)
+    if isinstance(log, RatingLog):
+        return begin_slate(log, env, parameters)
     return {**log.parameters, **parameters}
 
 
@@ -126,6 +147,8 @@ def finish(log: Any, agents: Mapping[str, Any], scenario: Scenario, results: Map
         return finish_bandit(log, agents, scenario, results)
     if isinstance(log, TransactionLog):
         return finish_pricing(log, agents, scenario, results)
+    if isinstance(log, RatingLog):
+        return finish_slate(log, agents, scenario, results)
     return {}
 
 

@@ -21,7 +21,7 @@ from recgym.scenario import Scenario
 from recgym.terminal import Table, check_tables, progress, say, width_of
 
 if TYPE_CHECKING:
-    from recgym.data import TransactionLog
+    from recgym.data import RatingLog, TransactionLog
 
 __all__ = [
     "FIGURE_ENDINGS",
@@ -31,6 +31,7 @@ __all__ = [
     "compare",
     "curves_figure",
     "print_comparison",
+    "print_ratings",
     "print_shares",
     "print_table",
     "print_transactions",
@@ -268,6 +269,33 @@ def print_transactions(log: TransactionLog, parameters: Mapping[str, Any], origi
             table.add(model, f"{error.rmse:.3f} ± {error.error:.3f}", f"{100 * error.ape:.0f}")
         table.show()
 
+    print_origins(parameters, origins)
+
+
+def print_ratings(log: RatingLog, parameters: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    """Print what a log of ratings says of users and items, and where the parameters of the scenario come from.
+
+    Args:
+        log: the log.
+        parameters: of the scenario, all of them.
+        origins: where each of them comes from; see `RatingLog.origins`.
+    """
+    say(f"{log.path}: {len(log.user):,} rows of {log.users:,} users and {log.items.items:,} items")
+    what = "clicks and the like, beside as many items that were not touched"
+    if log.threshold is not None:
+        what = f"liked from {log.threshold:.3g} on, {log.likes.liked.mean():.0%} of the rows"
+    say(f"{what}; logits by taste {log.fit.strength:.2f}, by appeal {log.fit.appeal_sd:.2f} (standard deviation)")
+    table = Table("what was liked, held-out rows", ("model", "log loss, nats", "area under the curve, by user"))
+    for name, scores in {**log.held_out, "taste, items not seen": log.cold_start}.items():
+        loss, auc = f"{scores.log_loss:.4f} ± {scores.error:.4f}", f"{scores.auc:.3f} ± {scores.auc_error:.3f}"
+        table.add(name, loss, auc)
+    table.caption = "± standard error; of rows that were shown or sought, not of rows drawn at random"
+    table.show()
+    print_origins(parameters, origins)
+
+
+def print_origins(parameters: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    """Print parameters of a scenario by where they come from."""
     say("parameters of the task distribution")
     width = width_of(sys.stdout) or LINE
     for origin in dict.fromkeys(origins.values()):

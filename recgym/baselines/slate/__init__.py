@@ -166,4 +166,5 @@ FAMILY = Family(
     },
     shown=("popularity", "linucb_burden", "posterior"),
     expert="posterior",
+    reader="recgym.data.slate:ratings",
 )

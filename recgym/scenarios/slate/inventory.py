@@ -27,6 +27,7 @@ class Inventory(NamedTuple):
     member: Array  # [N, G] 1 for the group of the item's provider
     flagged: Array  # [N]
     shuffled: Array  # [N] int64 the items in a random order
+    tastes: Array  # [1 + F, D] mean and factor of users' tastes; [0, D]: by topic
 
 
 def inventory_of(catalog: Catalog, *, cold: float, hint_noise: float, popularity_noise: float) -> Inventory:
@@ -69,6 +70,7 @@ def inventory_of(catalog: Catalog, *, cold: float, hint_noise: float, popularity
         member=np.ones((count, 1)) if catalog.group is None else np.eye(catalog.group.max() + 1)[catalog.group],
         flagged=_column(catalog.flagged, count),
         shuffled=rng.permutation(count),
+        tastes=np.zeros((0, catalog.width)) if catalog.tastes is None else catalog.tastes,
     )
     return Inventory(*(_plain(column) for column in columns))
 

@@ -126,7 +126,7 @@ class Slate(Scenario):
     catalog: Any = param(
         None,
         unit="a Catalog, the path of its file, its digest once it was given, or None: a synthetic one",
-        effect="the items; kept as their digest. A catalog without burden has full trust",
+        effect="the items; kept as their digest. Without burden trust is full; with `tastes` these are the users'",
         kind="other",
     )
     catalog_size: int = param(1_000, 1, MAX_ITEMS, "items", "of the synthetic catalog")
@@ -143,7 +143,13 @@ class Slate(Scenario):
         effect="what a click is worth. With social the synthetic catalog's burden is 0 or 1",
     )
     beta: float = param(5.0, 0.0, 100.0, "logits", "of a click by the match of taste and item, -1 to 1")
-    breadth: float = param(0.7, 0.01, 100.0, "shape of a gamma distribution", "how many topics a taste mixes")
+    breadth: float = param(
+        0.7,
+        0.01,
+        100.0,
+        "shape of a gamma distribution",
+        "how many topics a taste mixes; unused with `tastes`",
+    )
     outside: tuple[float, float] = uniform_param(
         "outside", (1.5, 2.5), "logits", f"of no click; {UNIFORM}, as all ranges"
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from recgym.arrays import Array, Rng, namespace, row_sum, where_rows
 from recgym.parameters import param
+from recgym.scenarios.slate.inventory import Inventory
 
 __all__ = ["LIMITS", "SlateTask", "next_taste", "preference_space", "sample_users", "task_space", "uniform_param"]
 
@@ -46,13 +47,18 @@ def uniform_param(name: str, default: tuple[float, float], unit: str, effect: st
     return param(default, *LIMITS[name], unit, effect, kind="range")
 
 
-def draw_taste(rng: Rng, batch: int, centroids: Array, breadth: float) -> Array:
-    """[batch, D] u = normalise(sum_z g_z c_z), g_z ~ Gamma(breadth), of centroids c [Z, D]."""
+def draw_taste(rng: Rng, batch: int, inventory: Inventory, breadth: float) -> Array:
+    """[batch, D] u = normalise(sum_z g_z c_z), g_z ~ Gamma(breadth), of topics' centroids c [Z, D].
+
+    Where the catalog tells of users' tastes, m [D] and A [F, D], u = normalise(m + g A), g ~ N(0, I).
+    """
     xp = rng.xp
-    shape = xp.full((batch, centroids.shape[0]), breadth, dtype=xp.float32, device=rng.device)
+    if inventory.tastes.shape[0]:
+        normal = rng.normal((batch, inventory.tastes.shape[0] - 1))
+        return _normalised(inventory.tastes[0] + normal @ inventory.tastes[1:])
+    shape = xp.full((batch, inventory.centroids.shape[0]), breadth, dtype=xp.float32, device=rng.device)
     weight = rng.gamma(shape) + 1e-12  # a small shape may give all zeros
-    taste = weight @ centroids
-    return _normalised(taste)
+    return _normalised(weight @ inventory.centroids)
 
 
 def _normalised(taste: Array) -> Array:
@@ -73,7 +79,7 @@ def sample_users(scenario: Any, rng: Rng, batch: int) -> SlateTask:
         else:
             drawn = low + (high - low) * unit
         columns[name] = xp.clip(drawn, low, high)  # rounding may go beyond
-    taste = draw_taste(rng, batch, scenario.inventory_like(luck).centroids, scenario.breadth)
+    taste = draw_taste(rng, batch, scenario.inventory_like(luck), scenario.breadth)
     return SlateTask(taste=taste, **columns, preference=scenario.draw_preference(rng, batch))
 
 
@@ -111,6 +117,6 @@ def next_taste(scenario: Any, taste: Array, features: Array, clicks: Array, coun
         taste = where_rows(count > 0.0, moved, taste)
     if scenario.redraw > 0.0:
         changes = rng.uniform((taste.shape[0],)) < scenario.redraw
-        drawn = draw_taste(rng, taste.shape[0], scenario.inventory_like(taste).centroids, scenario.breadth)
+        drawn = draw_taste(rng, taste.shape[0], scenario.inventory_like(taste), scenario.breadth)
         taste = where_rows(changes, drawn, taste)
     return taste
