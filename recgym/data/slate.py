@@ -22,7 +22,7 @@ from recgym.catalog import Catalog, known_catalog
 from recgym.data.items import item_table, movielens_items
 from recgym.data.reading import Column, moment, number, read_columns, spellings
 from recgym.data.sources import shortened, table_rows
-from recgym.data.tastes import Likes, Scores, TasteFit, compare_models, fit_tastes, unseen_items
+from recgym.data.tastes import Likes, LikeScores, TasteFit, compare_models, fit_tastes, unseen_items
 from recgym.encoders import Encoder, encoder_named
 
 __all__ = ["RatingLog", "ratings"]
@@ -111,8 +111,8 @@ class RatingLog:
         return fit_tastes(*self.likes, self.features, self.users)
 
     @cached_property
-    def held_out(self) -> dict[str, Scores]:
-        """Scores on the last `HELD_OUT` of each user's rows, of models that have seen the others."""
+    def held_out(self) -> dict[str, LikeScores]:
+        """LikeScores on the last `HELD_OUT` of each user's rows, of models that have seen the others."""
         rows = self.likes
         order = np.random.default_rng(SEED).permutation(len(rows.user)).astype(np.float64)
         if self.time is not None and self.rating is not None:
@@ -125,8 +125,8 @@ class RatingLog:
         return compare_models(rows.at(~late), rows.at(late), self.features, self.users)
 
     @cached_property
-    def cold_start(self) -> Scores:
-        """Scores of the model on `HELD_OUT` of the items, of which it has seen nothing but the features."""
+    def cold_start(self) -> LikeScores:
+        """LikeScores of the model on `HELD_OUT` of the items, of which it has seen nothing but the features."""
         return unseen_items(self.likes, self.features, self.users, HELD_OUT)
 
     @cached_property

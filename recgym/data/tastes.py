@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Likes", "Scores", "TasteFit", "compare_models", "fit_tastes", "newton_steps", "unseen_items"]
+__all__ = ["LikeScores", "Likes", "TasteFit", "compare_models", "fit_tastes", "newton_steps", "unseen_items"]
 
 Floats = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -60,7 +60,7 @@ class TasteFit(NamedTuple):
         return (self.users[user] * _with_one(features)[item]).sum(axis=1) + self.appeal[item]
 
 
-class Scores(NamedTuple):
+class LikeScores(NamedTuple):
     """How well a model tells what was liked, on rows that it has not seen."""
 
     log_loss: float  # nats per row
@@ -145,8 +145,8 @@ def fit_tastes(user: Ints, item: Ints, liked: Floats, features: Floats, users: i
 
 
 # --- what it is worth ------------------------------------------------------------------------------------------------
-def compare_models(train: Likes, test: Likes, features: Floats, users: int) -> dict[str, Scores]:
-    """Scores of the model and of what it has to be better than, on rows that none of them has seen.
+def compare_models(train: Likes, test: Likes, features: Floats, users: int) -> dict[str, LikeScores]:
+    """LikeScores of the model and of what it has to be better than, on rows that none of them has seen.
 
     By name: "constant", the share liked; "popularity", by how often an item occurs; "item mean", by the user's mean and
     the item's; "collaborative", the same with free factors of users and items (logistic matrix factorisation, Johnson
@@ -173,8 +173,8 @@ def compare_models(train: Likes, test: Likes, features: Floats, users: int) -> d
     return {name: _scored(test, logit) for name, logit in logits.items()}
 
 
-def unseen_items(rows: Likes, features: Floats, users: int, share: float) -> Scores:
-    """Scores of the model on items that it has not seen, which have nothing but their features.
+def unseen_items(rows: Likes, features: Floats, users: int, share: float) -> LikeScores:
+    """LikeScores of the model on items that it has not seen, which have nothing but their features.
 
     Args:
         rows: of all items.
@@ -215,11 +215,11 @@ def _factorised(train: Likes, test: Likes, means: TasteFit) -> Floats:
     return means.users[test.user, -1] + means.appeal[test.item] + (user[test.user] * item[test.item]).sum(axis=1)
 
 
-def _scored(rows: Likes, logit: Floats) -> Scores:
+def _scored(rows: Likes, logit: Floats) -> LikeScores:
     chance = np.clip(_chance(logit), LEAST, 1.0 - LEAST)
     loss = -np.where(rows.liked > 0.0, np.log(chance), np.log(1.0 - chance))
     auc = _auc_by_user(rows, logit)
-    return Scores(
+    return LikeScores(
         float(loss.mean()),
         float(loss.std(ddof=1) / np.sqrt(len(loss))),
         float(auc.mean()) if auc.size else float("nan"),
