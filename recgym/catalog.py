@@ -32,6 +32,7 @@ ADVICE = {  # how to come by what a catalog lacks
     "burden": "give a burden in [0, 1], or switch off trust",
     "group": "give each item the number of its provider, or leave out the cost of exposure",
     "flagged": "give a flag per item, or leave out the cost of flagged items",
+    "vectors": "fit them to a log, with recgym.data.item_vectors",
 }
 
 # Constants of the synthetic catalog, searched so that looking ahead pays.
@@ -65,6 +66,7 @@ class Catalog:
     topic_names: tuple[str, ...] | None = None  # a text per topic
     centroids: np.ndarray | None = None  # [Z, D] float32, where each topic lies
     tastes: np.ndarray | None = None  # [1 + F, D] float32 of a log's users: mean and factor, see `recgym.data.slate`
+    vectors: np.ndarray | None = None  # [N, F] float32, close for items that the same users clicked in a log
     missing: np.ndarray | None = None  # [N, M] bool, modalities that an item lacked and that were filled
     projection: Projection | None = None  # what made features of M modalities, for items that come later
 
@@ -103,6 +105,12 @@ class Catalog:
             if int(self.require("topic", of="topic_names").max()) >= len(names):
                 raise ValueError(f"Catalog: topic_names has {len(names)} names, fewer than there are topics: name each")
             object.__setattr__(self, "topic_names", names)
+        if self.vectors is not None:
+            vectors = _array("vectors", self.vectors, np.float32)
+            if vectors.ndim != 2 or len(vectors) != self.items or not 1 <= vectors.shape[1] <= MAX_WIDTH:
+                raise ValueError(f"Catalog: vectors must be [{self.items}, F], {ONE_EACH}, got {list(vectors.shape)}")
+            _check_range("vectors", vectors, -MAX_VALUE, MAX_VALUE)
+            object.__setattr__(self, "vectors", vectors)
         if self.tastes is not None:
             object.__setattr__(self, "tastes", self._as_wide("tastes", self.tastes))
         if self.centroids is not None:

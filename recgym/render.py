@@ -17,6 +17,7 @@ __all__ = ["Recorder"]
 
 MAX_BARS = 30  # more candidates than this are shown as the best ones and the one chosen
 MAX_LINES = 20  # decisions in a text
+MAX_STRIPES = 14  # of a map that are named
 MAX_NAME = 26  # letters of a candidate's name
 BLUE, ORANGE, GREY = "#1f77b4", "#ff7f0e", "#b8c4ce"
 LINES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")  # apart for the colour-blind (Okabe & Ito 2008)
@@ -24,7 +25,7 @@ SHADE, DARKEST = "black", 0.25  # of a band
 LEGEND: dict[str, Any] = {"ncols": 9, "fontsize": 8, "frameon": False, "columnspacing": 1.4, "handlelength": 1.6}
 # Fixed, as letting matplotlib find them takes as long as all the rest of a picture.
 MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.125, "top": 0.92, "wspace": 0.23}
-LEVELS = ("line", "area")  # kinds that are known before the first decision
+LEVELS = ("line", "area", "map")  # kinds that are known before the first decision
 
 
 class Page(NamedTuple):
@@ -119,7 +120,12 @@ class Recorder:
         columns = {"decision": np.round(elapsed * scenario.horizon), "reward": 0.0 * elapsed, "regret": 0.0 * elapsed}
         if scenario.panels:
             columns |= {name: to_numpy(values) for name, values in scenario.trace(head).items()}
-        return [{name: float(values[row]) for name, values in columns.items()} for row in range(len(elapsed))]
+        return [{name: _plain(values[row]) for name, values in columns.items()} for row in range(len(elapsed))]
+
+
+def _plain(value: Any) -> Any:
+    """A number, or a row of them that nobody changes later."""
+    return value.copy() if np.ndim(value) else float(value)
 
 
 class _View:
@@ -199,6 +205,8 @@ class _Timeline(_View):
         columns = []
         for name in [*names, "reward", "total"]:
             values = path[name][-MAX_LINES:]
+            if values.ndim > 1:
+                values = values.max(axis=1)  # of a map
             cells = _figures(values)
             if path["decision"][-len(values)] == 0 and kinds.get(name, "line" if name == "decision" else "") != "line":
                 cells[0] = cells[0] if kinds.get(name) in LEVELS else ""
@@ -232,7 +240,7 @@ class _Timeline(_View):
         figure, path = canvas.figure, self.path | {"total": np.cumsum(self.path["reward"])}
         edges = {"left": 0.075, "right": 0.985, "bottom": 0.5 / height, "top": 1 - 0.8 / height}
         ratios = {"width_ratios": (3, 1), "height_ratios": [1.6] + [1.0] * (len(self.panels) - 1)}
-        grid = figure.add_gridspec(len(self.panels), 2, hspace=0.32, wspace=0.3, **ratios, **edges)
+        grid = figure.add_gridspec(len(self.panels), 2, hspace=0.32, wspace=0.36, **ratios, **edges)
         for place, panel in enumerate(self.panels):
             axes = figure.add_subplot(grid[place, 0])
             _draw_panel(axes, panel, path)
@@ -285,6 +293,9 @@ def shorter(name: str) -> str:
 def _draw_panel(axes: Any, panel: Panel, path: dict[str, np.ndarray]) -> None:
     """Decision t takes the stretch from t - 1 to t; levels are known at its ends."""
     moments = path["decision"]
+    if panel.series[0].kind == "map":
+        _draw_map(axes, panel, path[panel.series[0].name], moments)
+        return
     colors = iter(LINES * len(panel.series))
     reach = [0.0] if any(series.kind in ("area", "bars") for series in panel.series) else []
     ground: Any = None  # of bars: what others hide is left out, or its colour would shine through at their edges
@@ -324,6 +335,19 @@ def _draw_panel(axes: Any, panel: Panel, path: dict[str, np.ndarray]) -> None:
     axes.tick_params(labelsize=8)
     if len(panel.series) > 1:
         axes.legend(loc="lower right", bbox_to_anchor=(1.01, 0.97), **LEGEND)
+
+
+def _draw_map(axes: Any, panel: Panel, values: np.ndarray, moments: np.ndarray) -> None:
+    """A stripe for each row of a map, the darker the higher; its range stands in the label."""
+    names = panel.series[0].rows
+    high = max(float(values.max()), 1e-9)
+    edges = np.append(moments - 0.5, moments[-1] + 0.5)
+    axes.pcolormesh(edges, np.arange(len(names) + 1) - 0.5, values.T, cmap="Blues", vmin=0.0, vmax=high)
+    shown = np.arange(0, len(names), 1 + len(names) // MAX_STRIPES)
+    axes.set_yticks(shown, [shorter(names[i]) for i in shown])
+    axes.tick_params(labelsize=6)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_title(f"{panel.title}, by {panel.series[0].label}: white 0, dark {high:.2g}", fontsize=8, pad=3)
 
 
 def _ticks() -> Any:

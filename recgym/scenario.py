@@ -213,7 +213,7 @@ class Scenario:
         return [self.candidate_names or tuple(map(str, range(self.layout.candidates)))] * count
 
     def trace(self, state: State) -> Mapping[str, Array]:
-        """[B] values of the series of all panels: levels after the last decision, the others in it."""
+        """[B] values of the series of all panels, of maps [B, rows]: levels after the last decision, others in it."""
         return {}
 
     # --- spaces ---

@@ -405,10 +405,11 @@ def check_pictures(scenario: Scenario, seed: int) -> None:
             shape, dtype = values.shape, str(values.dtype)
             assert shape[:1] == (ROWS,) and dtype in DTYPES, f"targets: {name} is {dtype} {shape}, the rows are {ROWS}"
         trace = scenario.trace(State(moment.state.task, moment.hidden, moment.seen))
-        for series in (series for panel in scenario.panels for series in panel.series):
-            assert series.name in trace, f"panels show {series.name!r}, which trace does not have"
+        shown = {series.name: series for panel in scenario.panels for series in panel.series}
+        assert shown.keys() <= trace.keys(), f"panels show {set(shown) - set(trace)}, which trace does not have"
         for name, values in trace.items():
-            assert to_numpy(values).shape == (ROWS,), f"trace: {name} has shape {values.shape}"
+            stripes = (len(shown[name].rows),) if name in shown and shown[name].kind == "map" else ()
+            assert name not in shown or values.shape == (ROWS, *stripes), f"trace: {name} has shape {values.shape}"
 
 
 # --- means -----------------------------------------------------------------------------------------------------------

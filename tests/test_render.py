@@ -105,7 +105,8 @@ def test_what_a_scenario_traces_can_be_drawn(id: str, device: str) -> None:
     pytest.importorskip("matplotlib")
     env = vector(id, 1, render_mode="rgb_array", device=device, autoreset_mode="Disabled")
     scenario, actions = env.scenario, np.random.default_rng(0)
-    names = {series.name for panel in scenario.panels for series in panel.series}
+    shapes = {series.name: (1, *([len(series.rows)] if series.kind == "map" else []))
+              for panel in scenario.panels for series in panel.series}  # fmt: skip
     assert len(scenario.candidate_names or ()) in (0, scenario.layout.candidates)
     env.reset(seed=1)
     pictures = []
@@ -113,8 +114,8 @@ def test_what_a_scenario_traces_can_be_drawn(id: str, device: str) -> None:
         if t in (0, 1, scenario.horizon // 2, scenario.horizon):
             pictures.append(env.render()[0])
             traced = {name: to_numpy(values) for name, values in scenario.trace(env.runner.state).items()}
-            assert names <= set(traced)
-            assert all(values.shape == (1,) and np.isfinite(values).all() for values in traced.values())
+            assert shapes == {name: traced[name].shape for name in shapes}
+            assert all(np.isfinite(values).all() for values in traced.values())
         if t < scenario.horizon:
             env.step(draw(env.single_action_space, actions, 1))
     assert all(picture.shape == pictures[0].shape for picture in pictures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,7 @@ def test_it_keeps_the_contract(name: str) -> None:
         ({"topics": 17}, "topics must be at most the width"),
         ({"catalog": "0" * 64}, "is not known here"),
         ({"catalog": 3}, "a catalog is a Catalog"),
+        ({"prior": "friends"}, "prior must be one of content, collaborative, or None"),
         ({"catalog": Catalog(np.eye(30))}, "needs the topic of every item"),
         ({"reward": "shop", "catalog": Catalog(np.eye(30), np.arange(30))}, "needs the price of every item"),
     ],
@@ -86,6 +88,36 @@ def test_a_catalog_of_ones_own_is_named_by_its_digest(tmp_path: Any) -> None:
     assert scenario.catalog == catalog.digest and scenario.items == catalog
     assert instantiate(Slate, {"catalog": catalog.digest, "horizon": 20}) == scenario
     check_scenario(scenario, trials=0)
+
+
+def test_advice_is_that_of_who_knows_the_items_clicked() -> None:
+    """At first popularity alone; then cosines with what was clicked, times beta; the policy that begins so is it."""
+    catalog = Catalog.synthetic(items=80, seed=4)
+    vectors = np.random.default_rng(1).normal(size=(80, 3))
+    vectors[:5] = 0.0
+    for prior, table in (("content", catalog.features), ("collaborative", vectors)):
+        scenario = Slate(catalog=replace(catalog, vectors=vectors), prior=prior, leaving=(0.0, 0.0), outside=(0.0, 0.0))
+        check_scenario(replace(scenario, horizon=10), trials=0)
+        unit = table / np.where((size := np.linalg.norm(table, axis=1, keepdims=True)) > 0, size, 1.0)
+        runner = play(scenario, 40)
+        rng, liked = np.random.default_rng(0), np.zeros((40, table.shape[1]))
+        for _ in range(6):
+            seen = runner.state.seen
+            item = seen.offer.item
+            mean = liked / (np.linalg.norm(liked, axis=1, keepdims=True) + 1e-9)
+            logit = scenario.beta * (unit[item] @ mean[:, :, None])[:, :, 0] + scenario.inventory.popularity[item]
+            wanted = logit - np.log(np.exp(logit).sum(axis=1, keepdims=True))
+            observation = scenario.observe(seen)
+            np.testing.assert_allclose(scenario.layout.get(observation, "prior"), wanted, atol=1e-4)
+            action = random_pages(scenario, rng, 40)
+            runner.advance(action)
+            clicked = scenario.layout.get(scenario.observe(runner.state.seen), "clicked")
+            liked += (clicked[:, None, :] @ unit[item])[:, 0]
+        assert (liked != 0.0).any(axis=1).mean() > 0.9
+    with pytest.raises(
+        ValueError, match=r"needs the vectors of every item, which this catalog lacks: fit them to a log"
+    ):
+        Slate(catalog=catalog, prior="collaborative").layout  # noqa: B018
 
 
 def test_what_real_items_lack_is_off() -> None:

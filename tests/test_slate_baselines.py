@@ -13,10 +13,10 @@ from recgym.baselines import left_out, make_baseline
 from recgym.baselines.policy import IndexPolicy, Reading
 from recgym.baselines.regression import ridge_start, ridge_step, ridge_weights
 from recgym.baselines.slate import by_field
-from recgym.baselines.slate.collaborative import factorise, similarities
 from recgym.baselines.slate.pages import Finder, clicks_by_place, shown_by_place
 from recgym.baselines.slate.posterior import Belief, kalman_step
 from recgym.catalog import Catalog
+from recgym.data.factors import CONFIDENCE, DIRECTIONS, FACTORS, RIDGE, factorise, item_vectors, similarities
 from recgym.evaluation import rollout
 from recgym.rng import make_rng
 from recgym.runner import Runner
@@ -232,3 +232,22 @@ def test_recsims_order_turns_round_with_sensitivity() -> None:
         policies = by_field(scenario, "hint"), *(make_baseline(name, scenario) for name in ("random", "low_burden"))
         always, random, never = (rollout(policy, scenario, trials=200, seed=0).returns.mean() for policy in policies)
         assert (always > random > never) == falls and (always < random < never) != falls
+
+
+def test_vectors_of_items_say_what_a_log_says() -> None:
+    """Products are the items' cosines, or what the factors of one liked item say of another."""
+    clicks = np.random.default_rng(0).poisson(0.4, size=(60, 20)).astype(float)
+    clicks[:, 3] = 0.0
+    assert clicks.shape[1] <= DIRECTIONS
+    found = item_vectors(clicks, "item_knn")
+    products = found @ found.T
+    cosines = similarities(clicks[:, np.arange(20) != 3], shrink=0.0) + np.eye(19)
+    np.testing.assert_allclose(np.delete(np.delete(products, 3, axis=0), 3, axis=1), cosines, atol=1e-5)
+    assert not found[3].any()
+    items = factorise(clicks, FACTORS, CONFIDENCE, RIDGE)
+    said = items @ np.linalg.solve(items.T @ items + RIDGE * np.eye(FACTORS), items.T)
+    found = item_vectors(clicks)
+    known = np.arange(20) != 3
+    np.testing.assert_allclose((found @ found.T)[known][:, known], said[known][:, known], atol=1e-5)
+    with pytest.raises(ValueError, match="kind must be one of als, item_knn, got 'svd'"):
+        item_vectors(clicks, "svd")

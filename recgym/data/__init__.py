@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recgym.data.bandit import OpenBanditLog, fit_beta, open_bandit
+from recgym.data.factors import item_vectors
 from recgym.data.items import item_table, movielens_items
 from recgym.data.pricing import HeldOut, ProductFit, TransactionLog, transactions
 from recgym.data.slate import RatingLog, ratings
@@ -15,6 +16,7 @@ __all__ = [
     "TransactionLog",
     "fit_beta",
     "item_table",
+    "item_vectors",
     "movielens_items",
     "open_bandit",
     "ratings",

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from recgym.catalog import Catalog, known_catalog
+from recgym.data.factors import item_vectors
 from recgym.data.items import item_table, movielens_items
 from recgym.data.reading import Column, moment, number, read_columns, spellings
 from recgym.data.sources import shortened, table_rows
@@ -29,6 +30,7 @@ __all__ = ["RatingLog", "ratings"]
 
 HELD_OUT = 0.2  # of the rows of each user: the last, or where there is no time any
 SEED = 0
+MAX_CELLS = 50_000_000  # of the table of users and items that vectors are found from
 MIN_ROWS = 100  # fewer say nothing of how users differ
 SIGNIFICANT = 5  # digits of what is printed and used
 COLUMNS = {  # their names are arguments of `ratings`
@@ -48,7 +50,7 @@ OWN_COLUMNS = ("title", "topic", "group", "price", "length", "burden", "flagged"
 ORIGINS = {
     **dict.fromkeys(("catalog", "beta", "popularity_noise"), "fitted"),
     **dict.fromkeys(("candidates", "places", "horizon", "choice", "reward", "fresh", "alpha", "statistics"), "fixed"),
-    "weights": "fixed",
+    **dict.fromkeys(("weights", "prior"), "fixed"),
     **dict.fromkeys(("outside", "attention", "satiation", "retention", "sensitivity", "memory", "leaving"), "assumed"),
     **dict.fromkeys(("away", "price_sensitivity", "drift", "redraw", "cold", "hint_noise"), "assumed"),
     **dict.fromkeys(("catalog_size", "width", "topics", "bait", "breadth"), "unused"),
@@ -135,7 +137,16 @@ class RatingLog:
         width = self.items.width
         spread = np.linalg.cholesky(self.fit.covariance[:width, :width]).T
         tastes = np.concatenate([self.fit.mean[None, :width], spread])
-        return replace(self.items, appeal=self.fit.appeal, tastes=tastes)
+        return replace(self.items, appeal=self.fit.appeal, tastes=tastes, vectors=self.vectors)
+
+    @cached_property
+    def vectors(self) -> np.ndarray | None:
+        """[N, F] of the items by who liked them, see `recgym.data.item_vectors`; None: too many to tell."""
+        if self.users * self.items.items > MAX_CELLS:
+            return None
+        table = np.zeros((self.users, self.items.items))
+        np.add.at(table, (self.likes.user, self.likes.item), self.likes.liked)
+        return item_vectors(table)
 
     @property
     def parameters(self) -> dict[str, Any]:

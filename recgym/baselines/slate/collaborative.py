@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from recgym.baselines.policy import Floats, IndexPolicy, RandomPolicy, Reading
 from recgym.baselines.regression import linear_scores
 from recgym.baselines.slate.pages import Finder
+from recgym.data.factors import FACTORS, RIDGE, factorise, similarities
 from recgym.rng import make_rng
 from recgym.runner import Runner
 
-__all__ = ["als", "factorise", "item_knn", "logged_clicks", "similarities", "too_large"]
+__all__ = ["als", "item_knn", "logged_clicks", "too_large"]
 
 USERS = 2_000  # in the log
 SEED = 1_000
-FACTORS, RIDGE = 12, 10.0
 MAX_ITEMS = 10_000  # of whose similarities there is a matrix
 
 
@@ -42,18 +42,6 @@ def logged_clicks(scenario: Any, users: int = USERS, seed: int = SEED) -> Floats
         np.add.at(counts, (rows, item[rows, places]), 1.0)
     counts.flags.writeable = False
     return counts
-
-
-def similarities(clicks: Floats, shrink: float) -> Floats:
-    """[N, N] cosines of the items' columns of `clicks` [users, N], of those few clicked shrunk; 0 on the diagonal.
-
-    Item-based collaborative filtering (Sarwar et al. 2001; Deshpande & Karypis 2004).
-    """
-    together = clicks.T @ clicks
-    length = np.sqrt(np.diag(together))
-    cosine = together / (length[:, None] * length + shrink)
-    np.fill_diagonal(cosine, 0.0)
-    return cosine
 
 
 class Neighbours(NamedTuple):
@@ -84,35 +72,6 @@ def item_knn(scenario: Any, shrink: float = 20.0, popularity: float = 0.1) -> In
         return score / largest + popularity * known[memory.item]
 
     return IndexPolicy(scenario, start, learn, index)
-
-
-def factorise(clicks: Floats, factors: int, confidence: float, ridge: float, rounds: int = 10) -> Floats:
-    """[N, factors] of the items, by alternating least squares on implicit feedback (Hu, Koren & Volinsky 2008).
-
-    What was clicked c times is preferred with confidence 1 + confidence c, all else is not, with confidence 1.
-
-    Args:
-        clicks: [users, N] counts.
-        factors: of a user and of an item.
-        confidence: per click.
-        ridge: weight of the squared factors.
-        rounds: each solves for users, then for items.
-    """
-    rng = np.random.default_rng(SEED)
-    items: Floats = 0.1 * rng.standard_normal((clicks.shape[1], factors))
-    for _ in range(rounds):
-        users = _solved(clicks, items, confidence, ridge)
-        items = _solved(clicks.T, users, confidence, ridge)
-    return items
-
-
-def _solved(clicks: Floats, other: Floats, confidence: float, ridge: float) -> Floats:
-    """Factors of the rows of `clicks`, given those of its columns."""
-    outer = (other[:, :, None] * other[:, None, :]).reshape(len(other), -1)
-    width = other.shape[1]
-    precision = (confidence * clicks @ outer).reshape(-1, width, width) + other.T @ other + ridge * np.eye(width)
-    moment = ((clicks > 0.0) + confidence * clicks) @ other
-    return np.linalg.solve(precision, moment[..., None])[..., 0]
 
 
 class Folded(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 
 from recgym.arrays import Array, numbers, take_rows
 from recgym.catalog import Catalog
+from recgym.scenarios.slate.advice import vectors_of
 
 __all__ = ["Inventory", "draw_pool", "inventory_of"]
 
@@ -27,10 +28,13 @@ class Inventory(NamedTuple):
     member: Array  # [N, G] 1 for the group of the item's provider
     flagged: Array  # [N]
     shuffled: Array  # [N] int64 the items in a random order
+    vectors: Array  # [N, F] of the recommender that advises; F = 0: none does
     tastes: Array  # [1 + F, D] mean and factor of users' tastes; [0, D]: by topic
 
 
-def inventory_of(catalog: Catalog, *, cold: float, hint_noise: float, popularity_noise: float) -> Inventory:
+def inventory_of(
+    catalog: Catalog, *, cold: float, hint_noise: float, popularity_noise: float, prior: str | None
+) -> Inventory:
     """Columns of a catalog, in float32 and int64, with 0 for what it lacks.
 
     Popularity, hints and who is cold are drawn once, from a stream that the catalog's content alone decides: they are
@@ -41,9 +45,10 @@ def inventory_of(catalog: Catalog, *, cold: float, hint_noise: float, popularity
         cold: share of the items of which nothing has been logged.
         hint_noise: standard deviation of the hint around the burden.
         popularity_noise: standard deviation of the popularity around the appeal, in logits.
+        prior: whose vectors are wanted, see `recgym.scenarios.slate.advice`.
 
     Raises:
-        ValueError: the catalog has no topics.
+        ValueError: the catalog has no topics, or no vectors that the prior needs.
     """
     count = catalog.items
     topic = catalog.require("topic", of="Slate")
@@ -70,6 +75,7 @@ def inventory_of(catalog: Catalog, *, cold: float, hint_noise: float, popularity
         member=np.ones((count, 1)) if catalog.group is None else np.eye(catalog.group.max() + 1)[catalog.group],
         flagged=_column(catalog.flagged, count),
         shuffled=rng.permutation(count),
+        vectors=np.zeros((count, 0)) if prior is None else vectors_of(prior, catalog),
         tastes=np.zeros((0, catalog.width)) if catalog.tastes is None else catalog.tastes,
     )
     return Inventory(*(_plain(column) for column in columns))

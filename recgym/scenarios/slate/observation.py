@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from recgym.arrays import Array, clip, namespace, numbers, one_hot, row_sum, rows_of, take_rows
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.scenario import Seen
+from recgym.scenarios.slate.advice import UNLIKELY, advice
 from recgym.scenarios.slate.choice import first_places
 
 __all__ = ["AVERAGES", "SlateKept", "groups_shown", "kept_after", "slate_layout", "slate_observation"]
@@ -37,6 +38,7 @@ class SlateKept(NamedTuple):
     averages: Array  # [B, 6] see `AVERAGES`
     recent: Array  # [B, 2, Z] clicks on each topic, at two decays
     gone: Array  # [B] bool: away at the decision before
+    liked: Array  # [B, F] sum of the vectors clicked, see `recgym.scenarios.slate.advice`
     balance: Array  # [B, G] exposure of each group beyond its share of the candidates so far, in pages
 
 
@@ -85,8 +87,14 @@ def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> Slate
         averages=_averages_after(kept.averages, feedback.value, inventory.hint[item], per_click, count, here),
         recent=kept.recent * _column(xp, RECENT, kept.recent)[:, None] + news,
         gone=~offer.present,
+        liked=kept.liked if scenario.prior is None else kept.liked + _sum_of(inventory.vectors[item], clicks),
         balance=kept.balance + groups_shown(scenario, seen, action, first),
     )
+
+
+def _sum_of(vectors: Array, weights: Array) -> Array:
+    """[B, F] of vectors [B, k, F]."""
+    return (weights[:, None, :] @ vectors)[:, 0]
 
 
 def _taste_after(scenario: Any, taste: Array, features: Array, first: Array, per_click: Array, count: Array) -> Array:
@@ -95,7 +103,7 @@ def _taste_after(scenario: Any, taste: Array, features: Array, first: Array, per
     shown = first / clip(row_sum(first), 1.0, None)[:, None]
     any_click = xp.astype(count > 0.0, xp.float32)
     weight = per_click - shown * (IGNORED + (1.0 - IGNORED) * any_click)[:, None]
-    pull = (weight[:, None, :] @ features)[:, 0]
+    pull = _sum_of(features, weight)
     step = (1.0 - scenario.alpha) * first[:, :1]
     return taste + step * (pull - taste)
 
@@ -136,6 +144,9 @@ def slate_layout(scenario: Any) -> Layout:
         Field("hint", -hint, hint, "burden as a log tells it; the mean for cold items"),
         Field("cold", 0.0, 1.0, "1 for an item of which nothing has been logged"),
     ]
+    if scenario.prior is not None:
+        meaning = f"log-probability that a recommender of the kind {scenario.prior} gives the candidate"
+        candidate.append(Field("prior", UNLIKELY, 0.0, meaning, role="prior"))
     if scenario.reward == "shop":
         candidate.append(Field("price", 0.0, most, "of the item"))
     if scenario.statistics:
@@ -185,6 +196,9 @@ def slate_observation(scenario: Any, seen: Seen) -> Array:
     candidate = {"chosen": kept.chosen, "clicked": kept.clicked, "features": features}
     names = ("popularity", "hint", "cold", *(("price",) if scenario.reward == "shop" else ()))
     candidate |= {name: take_rows(getattr(inventory, name), offer.item) for name in names}
+    if scenario.prior is not None:
+        vectors = take_rows(inventory.vectors, offer.item)
+        candidate["prior"] = advice(scenario.beta, vectors, kept.liked, candidate["popularity"])
     if scenario.statistics:
         context["taste"] = kept.taste
         context |= {name: kept.averages[:, place] for place, name in enumerate(AVERAGES)}

@@ -24,27 +24,29 @@ def titles(catalog: Catalog, item: np.ndarray) -> list[tuple[str, ...]]:
 def panels_of(scenario: Any) -> tuple[Panel, ...]:
     """What `trace` says, less what the parameters leave without a meaning."""
     user = []
-    if scenario.sensitivity[1] > 0.0:
+    trusting = scenario.sensitivity[1] > 0.0 and scenario.items.burden is not None
+    if trusting:
         user.append(Series("trust", "trust", "line"))
     if scenario.leaving[1] > 0.0:
         user.append(Series("away", "away", "band"))
     consumed = (Series("burden", "average of what was clicked", "area"),)
-    bored = (Series("satiation", "of the topic clicked most", "area"),)
+    names = scenario.items.topic_names or tuple(f"topic {z}" for z in range(len(scenario.inventory.centroids)))
+    bored = (Series("satiation", "topic", "map", names),)
     panels = [
         *([Panel("user", tuple(user))] if user else []),
-        *([Panel("burden", consumed)] if scenario.sensitivity[1] > 0.0 else []),
+        *([Panel("burden", consumed)] if trusting else []),
         *([Panel("satiation (logits)", bored)] if scenario.satiation[1] > 0.0 else []),
     ]
     return tuple(panels)
 
 
 def trace(scenario: Any, state: State) -> dict[str, Array]:
-    """[B] trust, burden, satiation, and whether the user is away."""
+    """[B] trust, burden, whether the user is away, and [B, Z] satiation by topic."""
     task, hidden, seen = state
     xp = namespace(seen.reward)
     return {
         "trust": scenario.trust(task, hidden),
         "away": xp.astype(seen.kept.gone, xp.float32),
         "burden": hidden.burden,
-        "satiation": task.satiation * xp.max(hidden.interest, axis=1),
+        "satiation": task.satiation[:, None] * hidden.interest,
     }

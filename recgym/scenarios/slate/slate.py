@@ -21,6 +21,7 @@ from recgym.panels import Panel
 from recgym.parameters import param, refuse
 from recgym.scenario import Account, Response, Scenario, Seen, State, weights_param
 from recgym.scenarios.slate import pictures
+from recgym.scenarios.slate.advice import ADVISERS
 from recgym.scenarios.slate.bound import upper_bound
 from recgym.scenarios.slate.choice import (
     CHOICES,
@@ -102,7 +103,8 @@ class Slate(Scenario):
     The fields of `layout`. Of an item its features are seen, a noisy popularity and a noisy hint of its burden; of cold
     items neither. `chosen` and `clicked` refer to the rows of the previous observation. `taste` is the state vector's
     moving average of the features clicked less those shown, which points towards u; `match` is its product with each
-    candidate. `present` is 0 while the user is away. Without `statistics` the moving averages are left out.
+    candidate. `present` is 0 while the user is away. Without `statistics` the moving averages are left out. With a
+    `prior` each candidate shows the log-probability that a simple recommender gives it after the clicks so far.
 
     ## Rewards
     `value`: the share watched, the price paid, or 1 for a follow (or its weight); 0 without a click. `expected` is its
@@ -143,13 +145,7 @@ class Slate(Scenario):
         effect="what a click is worth. With social the synthetic catalog's burden is 0 or 1",
     )
     beta: float = param(5.0, 0.0, 100.0, "logits", "of a click by the match of taste and item, -1 to 1")
-    breadth: float = param(
-        0.7,
-        0.01,
-        100.0,
-        "shape of a gamma distribution",
-        "how many topics a taste mixes; unused with `tastes`",
-    )
+    breadth: float = param(0.7, 0.01, 100.0, "shape of a gamma", "topics that a taste mixes; unused with `tastes`")
     outside: tuple[float, float] = uniform_param(
         "outside", (1.5, 2.5), "logits", f"of no click; {UNIFORM}, as all ranges"
     )
@@ -179,6 +175,12 @@ class Slate(Scenario):
     popularity_noise: float = param(0.2, 0.0, 10.0, "logits", "standard deviation of the popularity")
     alpha: float = param(0.9, 0.0, 1.0, "share", "weight of the old value in the moving average of taste")
     statistics: bool = param(True, effect="show the moving averages")
+    prior: str | None = param(
+        None,
+        unit=f"one of {', '.join(ADVISERS)}, or None",
+        effect="recommender whose log-probabilities of the candidates are shown: by features, or by `vectors`",
+        kind="other",
+    )
     weights: Mapping[str, Any] | None = weights_param()
 
     family: ClassVar[str] = "recgym.baselines.slate:FAMILY"
@@ -196,6 +198,8 @@ class Slate(Scenario):
         for name, known in (("choice", CHOICES), ("reward", REWARDS)):
             if getattr(self, name) not in known:
                 refuse(self, name, f"one of {', '.join(known)}")
+        if self.prior is not None and self.prior not in ADVISERS:
+            refuse(self, "prior", f"one of {', '.join(ADVISERS)}, or None")
         if self.satiation[0] == 0.0 < self.satiation[1]:
             refuse(self, "satiation", "two numbers above 0 (it is uniform in the logarithm), or two zeros: off")
         if self.catalog is not None:
@@ -223,12 +227,8 @@ class Slate(Scenario):
     @cached_property
     def inventory(self) -> Inventory:
         """Its columns, NumPy."""
-        return inventory_of(
-            self.items,
-            cold=self.cold,
-            hint_noise=self.hint_noise,
-            popularity_noise=self.popularity_noise,
-        )
+        noise = {"hint_noise": self.hint_noise, "popularity_noise": self.popularity_noise}
+        return inventory_of(self.items, cold=self.cold, prior=self.prior, **noise)
 
     def inventory_like(self, like: Array) -> Inventory:
         """The columns in the array library and on the device of `like`."""
@@ -328,6 +328,7 @@ class Slate(Scenario):
             averages=none(len(AVERAGES)),
             recent=none(2, topics),
             gone=~offer.present & False,
+            liked=none(self.inventory.vectors.shape[1]),
             balance=none(self.groups),
         )
 

@@ -1,0 +1,45 @@
+"""What a simple recommender advises: log-probabilities of the candidates, which a policy may begin with or take up.
+
+It has a vector for each item, and takes the cosine with the sum of those clicked for the match of taste and item in the
+user's own logit; what is popular counts as well.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recgym.arrays import Array, namespace, row_sum
+from recgym.catalog import Catalog
+
+__all__ = ["ADVISERS", "UNLIKELY", "advice", "vectors_of"]
+
+ADVISERS = ("content", "collaborative")
+UNLIKELY = -30.0  # no log-probability is lower
+
+
+def vectors_of(adviser: str, catalog: Catalog) -> np.ndarray:
+    """[N, F] of length 1, or 0 where nothing is known of an item: its features, or its `vectors`, which a log gave.
+
+    Raises:
+        ValueError: the catalog has no vectors.
+    """
+    table = catalog.features if adviser == "content" else catalog.require("vectors", of="prior='collaborative'")
+    length = np.linalg.norm(table, axis=1, keepdims=True)
+    return table / np.where(length > 0.0, length, 1.0)
+
+
+def advice(strength: float, vectors: Array, liked: Array, popularity: Array) -> Array:
+    """[B, C] log softmax of strength x cosine(vector, liked) + popularity, not below `UNLIKELY`.
+
+    Args:
+        strength: logits between a cosine of 0 and 1.
+        vectors: [B, C, F] of the candidates.
+        liked: [B, F] sum of those clicked so far.
+        popularity: [B, C] logits.
+    """
+    xp = namespace(liked)
+    length = xp.sqrt(row_sum(liked * liked))[:, None] + 1e-9
+    logit = strength * (vectors @ (liked / length)[:, :, None])[:, :, 0] + popularity
+    logit = logit - xp.max(logit, axis=1)[:, None]
+    least = xp.zeros_like(logit) + UNLIKELY
+    return xp.maximum(logit - xp.log(row_sum(xp.exp(logit)))[:, None], least)
