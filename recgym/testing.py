@@ -39,7 +39,7 @@ MOVES = {  # the roles of the fields that a part of what is seen may move
     "time": {"clock", "remaining", "market"},
     "reward": {"outcome"},
     "offer": {"feature", "prior", "market", "preference", "presence", "availability", "group"},
-    "kept": {"statistic", "outcome", "action", "market", "presence", "availability"},
+    "kept": {"prior", "statistic", "outcome", "action", "market", "presence", "availability"},
 }
 
 
