@@ -114,9 +114,7 @@ def test_advice_is_that_of_who_knows_the_items_clicked() -> None:
             clicked = scenario.layout.get(scenario.observe(runner.state.seen), "clicked")
             liked += (clicked[:, None, :] @ unit[item])[:, 0]
         assert (liked != 0.0).any(axis=1).mean() > 0.9
-    with pytest.raises(
-        ValueError, match=r"needs the vectors of every item, .*: fit them to a log"
-    ):
+    with pytest.raises(ValueError, match=r"needs the vectors of every item, .*: fit them to a log"):
         Slate(catalog=catalog, prior="collaborative").layout  # noqa: B018
 
 
