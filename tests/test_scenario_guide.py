@@ -47,7 +47,7 @@ def test_the_added_scenario_is_taken_by_name_from_outside(
     """With a baseline of its own, through training with that as the expert; of the guide's commands, made short."""
     monkeypatch.chdir(boredom)
     commands = re.findall(r"^recgym (.*boredom:Boredom.*)$", GUIDE, flags=re.M)
-    assert [line.split()[0] for line in commands] == ["list", "evaluate", "train"]
+    assert [line.split()[0] for line in commands] == ["list", "evaluate", "train", "evaluate"]
     for line in commands:
         words = shlex.split(line)
         if words[0] == "evaluate":

@@ -181,7 +181,7 @@ def resume(options: Mapping[str, Any]) -> Resumption:
         raise ValueError(f"{path} does not say how long its run is: give -n, in total")
     if settings["n_timesteps"] < header["num_timesteps"]:
         over = f"-n {settings['n_timesteps']} is over"
-        raise ValueError(f"{over}: the run has had {header['num_timesteps']:,} timesteps")
+        raise ValueError(f"{over}: the run has had {header['num_timesteps']:,} timesteps: give a larger -n, in total")
     settings.setdefault("num_threads", header["threads"])
     if settings["num_threads"] != header["threads"]:
         say(f"note: the run began with {header['threads']} threads, not {settings['num_threads']}: weights will differ")

@@ -212,6 +212,8 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         if "trained_agent" in options:
             parser.error("--quick is for a new run: leave it out, or -i")
         options = {**quick_look(options.get("algo", default.algo), options.get("env", default.env)), **options}
+        length, trials = options["n_timesteps"], options["trials"]
+        say(f"a quick look: {length:,} timesteps and {trials:,} trials; leave --quick out for more")
     return options
 
 
@@ -224,5 +226,4 @@ def quick_look(algo: str, env: str) -> dict[str, Any]:
         del look["n_envs"]
     elif algo == "meta_ppo" and tuned_values(algo, env).get("pretrain_steps"):
         look["pretrain_steps"] = QUICK_IMITATION
-    say(f"a quick look: {look['n_timesteps']:,} timesteps and {look['trials']:,} trials; leave --quick out for more")
     return look
