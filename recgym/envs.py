@@ -38,10 +38,18 @@ def check_render_mode(render_mode: str | None) -> str | None:
 
 
 def one_seed(seed: Seed) -> int | None:
-    """The seed of the generator that Gymnasium keeps in every environment: an int, where ours may be several."""
+    """The seed of the generator that Gymnasium keeps in every environment: an int, where ours may be several.
+
+    Raises:
+        ValueError: it is no seed.
+    """
     if seed is None or isinstance(seed, int):
         return seed
-    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+    try:
+        return int(np.random.SeedSequence(seed).generate_state(1)[0])
+    except (TypeError, ValueError) as error:
+        wanted = "None, a whole number of at least 0, or several of these"
+        raise ValueError(f"seed must be {wanted}, which are one seed of the whole batch; got {seed!r}") from error
 
 
 class RecEnv(gymnasium.Env):

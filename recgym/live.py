@@ -98,6 +98,8 @@ class LiveSession:
         scenario = self.scenario
         kind, space = scenario.feedback_type, scenario.feedback_space
         answer = rows_from(kind, space, feedback, self.rows, "feedback", scenario)
+        if wrong := scenario.impossible(self.seen, self.action, answer):
+            raise ValueError(f"feedback that cannot follow this choice: {wrong}")
         seen, account = scenario.learn(self.seen, self.action, answer)
         if wrong := scenario.layout.outside(scenario.observe(seen)):
             raise ValueError(f"feedback that cannot follow this choice: it leads to {wrong}")

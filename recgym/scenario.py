@@ -168,6 +168,16 @@ class Scenario:
         ended = seen.time >= self.horizon
         return Outcome(after, account.reward, response.expected, account.objectives, account.costs, ended)
 
+    def impossible(self, seen: Seen, action: Array, feedback: Any) -> str:
+        """Say why feedback from outside, each field of which is within its space, cannot follow an action; "": it can.
+
+        Args:
+            seen: [B] what was seen before.
+            action: [B] or [B, k].
+            feedback: of `feedback_type`, NumPy.
+        """
+        return ""
+
     def plain_offer(self, rows: int) -> Offer | None:
         """What is on offer [rows, ...] where nothing can be said of it, NumPy; None: something must be said."""
         return None
@@ -381,8 +391,10 @@ def rows_from(kind: Any, space: gymnasium.spaces.Dict, values: Any, rows: int | 
             array = to_numpy(values[name])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{field} is not an array: {error}") from None
-        if array.dtype.kind not in {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[box.dtype.kind]:
+        if array.dtype.kind not in {"f": "biuf", "i": "iu", "u": "iu", "b": "biuf"}[box.dtype.kind]:
             raise ValueError(f"{field} must hold {box.dtype} numbers, got {array.dtype}")
+        if box.dtype.kind == "b" and not np.all((array == 0) | (array == 1)):
+            raise ValueError(f"{field} must hold flags, True and False or 1 and 0")
         with np.errstate(over="ignore"):  # becomes infinite, which is out of range
             array = array.astype(box.dtype)
         if rows is None:

@@ -187,6 +187,42 @@ class Remembers:
         return np.zeros(len(observation), dtype=np.int64), (np.zeros(2),)
 
 
+CLICK = {"click": [1, 0, 0, 0], "value": [0.5, 0, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("offer", "feedback", "named"),
+    [
+        (
+            {},
+            {"click": [1, 1, 0, 0], "value": [0.5, 0.5, 0, 0]},
+            "row 0 has several clicks, of which choice='mnl' has one",
+        ),
+        ({}, {"click": [0, 0, 0, 0], "value": [0.8, 0, 0, 0]}, "row 0 has a value where nothing was clicked"),
+        ({"present": False}, CLICK, "row 0 has a click while the user is away"),
+        ({}, {"click": [0.5, 0, 0, 0], "value": [0, 0, 0, 0]}, "must hold flags, True and False or 1 and 0"),
+    ],
+)
+def test_clicks_that_cannot_be_are_refused(offer: dict[str, Any], feedback: dict[str, Any], named: str) -> None:
+    session = LiveSession(make_baseline("popularity", "RecSlate-v0"), "RecSlate-v0")
+    session.choose({"item": np.arange(20), "present": True, "preference": [], **offer})
+    with pytest.raises(ValueError, match=named):
+        session.learn(feedback)
+    if not offer:
+        assert session.learn(CLICK).reward == pytest.approx(0.5)
+
+
+def test_a_click_at_an_empty_place_is_refused() -> None:
+    class Twice:
+        def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[np.ndarray, Any]:
+            return np.array([[3, 3, 1, 2]]), None
+
+    session = LiveSession(Twice(), "RecSlate-v0")
+    session.choose({"item": np.arange(20), "present": True, "preference": []})
+    with pytest.raises(ValueError, match="a place that is empty, as its item stands above"):
+        session.learn({"click": [0, 1, 0, 0], "value": [0, 0.5, 0, 0]})
+
+
 def test_a_memory_without_a_structure_is_not_kept() -> None:
     session = LiveSession(Remembers(), recgym.make_scenario("RecBandit-v0"))
     session.choose()

@@ -14,6 +14,7 @@ from recgym.agents import MetaPPO, load_pretrained
 from recgym.agents.algorithms import ALGORITHMS, build
 from recgym.agents.checkpoint import load, save
 from recgym.agents.model_file import plain_weights
+from recgym.agents.pretrained import agent_ids
 from recgym.baselines import baselines_for, make_baseline
 from recgym.evaluation import rollout
 from recgym.sb3 import make_vec_env
@@ -46,9 +47,14 @@ def test_learning_does_not_depend_on_the_default_precision(algo: str, doubles: N
         assert value.dtype != torch.float64 and torch.equal(value, weights[1][name]), name
 
 
-def test_shipped_agents_load_under_any_default_precision(doubles: None) -> None:
-    agent, env = load_pretrained("RecBandit-v0"), make_vec_env("RecBandit-v0", 3, 0)
-    assert agent.predict(env.reset())[0].shape == (3,)
+@pytest.mark.parametrize("id", agent_ids())
+def test_shipped_agents_act_under_any_default_precision(id: str, doubles: None) -> None:
+    agent, env = load_pretrained(id), make_vec_env(id, 3, 0)
+    observation, state = env.reset(), None
+    for _ in range(3):
+        action, state = agent.predict(observation, state=state)
+        observation = env.step(action)[0]
+    assert len(action) == 3
 
 
 @every_algorithm

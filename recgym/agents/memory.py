@@ -111,7 +111,7 @@ class FeatureMemory(nn.Module):
     def read(self, sums: Tensor, features: Tensor) -> Tensor:
         """[..., K, width] of sums [..., 1, H, E] for candidates with features [..., K, F]: predictions and widths."""
         both = sums[..., 0, :, :].unflatten(-1, (self.features, -1))  # [..., H, F, F + V]
-        identity = torch.eye(self.features, device=both.device)
+        identity = torch.eye(self.features, dtype=both.dtype, device=both.device)
         matrix = both[..., : self.features] + self.log_ridge.clamp(min=MIN_LOG_RIDGE).exp()[:, None, None] * identity
         x = self._with_one(features).transpose(-1, -2)[..., None, :, :].expand(*both.shape[:-1], -1)  # [..., H, F, K]
         moments = both[..., self.features :]

@@ -23,6 +23,7 @@ from recgym.scenario import Account, Response, Scenario, Seen, State, weights_pa
 from recgym.scenarios.slate import pictures
 from recgym.scenarios.slate.advice import ADVISERS
 from recgym.scenarios.slate.bound import upper_bound
+from recgym.scenarios.slate.checks import impossible_feedback
 from recgym.scenarios.slate.choice import (
     CHOICES,
     attention_by_place,
@@ -347,6 +348,9 @@ class Slate(Scenario):
 
     def update(self, seen: Seen, action: Array, feedback: SlateFeedback) -> SlateKept:
         return kept_after(self, seen, action, feedback)
+
+    def impossible(self, seen: Seen, action: Array, feedback: SlateFeedback) -> str:
+        return impossible_feedback(self.choice, seen, action, feedback)
 
     def observe(self, seen: Seen) -> Array:
         return slate_observation(self, seen)
