@@ -391,7 +391,8 @@ def rows_from(kind: Any, space: gymnasium.spaces.Dict, values: Any, rows: int | 
             array = to_numpy(values[name])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{field} is not an array: {error}") from None
-        if array.dtype.kind not in {"f": "biuf", "i": "iu", "u": "iu", "b": "biuf"}[box.dtype.kind]:
+        flags = "b" if word == "feedback" else ""  # a click is 1, or true
+        if array.dtype.kind not in {"f": "iuf" + flags, "i": "iu", "u": "iu", "b": "biuf"}[box.dtype.kind]:
             raise ValueError(f"{field} must hold {box.dtype} numbers, got {array.dtype}")
         if box.dtype.kind == "b" and not np.all((array == 0) | (array == 1)):
             raise ValueError(f"{field} must hold flags, True and False or 1 and 0")

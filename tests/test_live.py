@@ -116,7 +116,7 @@ def test_what_is_refused_changes_nothing() -> None:
     for feedback, message in (
         ({"sold": -1, "short": False}, "feedback field 'sold' must be within"),
         ({"sold": 1}, "feedback of DynamicPricing has the fields"),
-        ({"sold": 1, "short": 0.5}, "feedback field 'short' must hold bool"),
+        ({"sold": 1, "short": 0.5}, "feedback field 'short' must hold flags"),
     ):
         with pytest.raises(ValueError, match=message):
             session.learn(feedback)
@@ -196,7 +196,7 @@ CLICK = {"click": [1, 0, 0, 0], "value": [0.5, 0, 0, 0]}
         (
             {},
             {"click": [1, 1, 0, 0], "value": [0.5, 0.5, 0, 0]},
-            "row 0 has several clicks, of which choice='mnl' has one",
+            "row 0 has several clicks, of which choice='mnl'",
         ),
         ({}, {"click": [0, 0, 0, 0], "value": [0.8, 0, 0, 0]}, "row 0 has a value where nothing was clicked"),
         ({"present": False}, CLICK, "row 0 has a click while the user is away"),

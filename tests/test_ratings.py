@@ -289,7 +289,7 @@ def test_parameters_of_a_log_make_the_scenario(tmp_path: Path) -> None:
     np.testing.assert_allclose(tastes[1:].T @ tastes[1:], log.fit.covariance[:width, :width], atol=1e-5)
     assert set(ORIGINS) == {field.name for field in fields(Slate)}
     assert scenario.items.vectors.shape[0] == 3
-    advised = recgym.make_scenario("RecSlateShop-v0", **given, prior="collaborative")
+    advised = recgym.make_scenario("RecSlateShop-v0", **given, advice="collaborative")
     assert "prior" in {field.name for field in advised.layout.candidate}
     assert log.origins["sensitivity"] == log.origins["hint_noise"] == "unused"
 

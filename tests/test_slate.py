@@ -72,7 +72,7 @@ def test_it_keeps_the_contract(name: str) -> None:
         ({"topics": 17}, "topics must be at most the width"),
         ({"catalog": "0" * 64}, "is not known here"),
         ({"catalog": 3}, "a catalog is a Catalog"),
-        ({"prior": "friends"}, "prior must be one of content, collaborative, or None"),
+        ({"advice": "friends"}, "advice must be one of content, collaborative, or None"),
         ({"catalog": Catalog(np.eye(30))}, "needs the topic of every item"),
         ({"reward": "shop", "catalog": Catalog(np.eye(30), np.arange(30))}, "needs the price of every item"),
     ],
@@ -95,8 +95,10 @@ def test_advice_is_that_of_who_knows_the_items_clicked() -> None:
     catalog = Catalog.synthetic(items=80, seed=4)
     vectors = np.random.default_rng(1).normal(size=(80, 3))
     vectors[:5] = 0.0
-    for prior, table in (("content", catalog.features), ("collaborative", vectors)):
-        scenario = Slate(catalog=replace(catalog, vectors=vectors), prior=prior, leaving=(0.0, 0.0), outside=(0.0, 0.0))
+    for advice, table in (("content", catalog.features), ("collaborative", vectors)):
+        scenario = Slate(
+            catalog=replace(catalog, vectors=vectors), advice=advice, leaving=(0.0, 0.0), outside=(0.0, 0.0)
+        )
         check_scenario(replace(scenario, horizon=10), trials=0)
         unit = table / np.where((size := np.linalg.norm(table, axis=1, keepdims=True)) > 0, size, 1.0)
         runner = play(scenario, 40)
@@ -115,7 +117,7 @@ def test_advice_is_that_of_who_knows_the_items_clicked() -> None:
             liked += (clicked[:, None, :] @ unit[item])[:, 0]
         assert (liked != 0.0).any(axis=1).mean() > 0.9
     with pytest.raises(ValueError, match=r"needs the vectors of every item, .*: fit them to a log"):
-        Slate(catalog=catalog, prior="collaborative").layout  # noqa: B018
+        Slate(catalog=catalog, advice="collaborative").layout  # noqa: B018
 
 
 def test_what_real_items_lack_is_off() -> None:

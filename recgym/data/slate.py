@@ -50,7 +50,7 @@ OWN_COLUMNS = ("title", "topic", "group", "price", "length", "burden", "flagged"
 ORIGINS = {
     **dict.fromkeys(("catalog", "beta", "popularity_noise"), "fitted"),
     **dict.fromkeys(("candidates", "places", "horizon", "choice", "reward", "fresh", "alpha", "statistics"), "fixed"),
-    **dict.fromkeys(("weights", "prior"), "fixed"),
+    **dict.fromkeys(("weights", "advice"), "fixed"),
     **dict.fromkeys(("outside", "attention", "satiation", "retention", "sensitivity", "memory", "leaving"), "assumed"),
     **dict.fromkeys(("away", "price_sensitivity", "drift", "redraw", "cold", "hint_noise"), "assumed"),
     **dict.fromkeys(("catalog_size", "width", "topics", "bait", "breadth"), "unused"),

@@ -23,7 +23,7 @@ def vectors_of(adviser: str, catalog: Catalog) -> np.ndarray:
     Raises:
         ValueError: the catalog has no vectors.
     """
-    table = catalog.features if adviser == "content" else catalog.require("vectors", of="prior='collaborative'")
+    table = catalog.features if adviser == "content" else catalog.require("vectors", of="advice='collaborative'")
     length = np.linalg.norm(table, axis=1, keepdims=True)
     return table / np.where(length > 0.0, length, 1.0)
 

@@ -33,7 +33,7 @@ class Inventory(NamedTuple):
 
 
 def inventory_of(
-    catalog: Catalog, *, cold: float, hint_noise: float, popularity_noise: float, prior: str | None
+    catalog: Catalog, *, cold: float, hint_noise: float, popularity_noise: float, advice: str | None
 ) -> Inventory:
     """Columns of a catalog, in float32 and int64, with 0 for what it lacks.
 
@@ -45,10 +45,10 @@ def inventory_of(
         cold: share of the items of which nothing has been logged.
         hint_noise: standard deviation of the hint around the burden.
         popularity_noise: standard deviation of the popularity around the appeal, in logits.
-        prior: whose vectors are wanted, see `recgym.scenarios.slate.advice`.
+        advice: whose vectors are wanted, see `recgym.scenarios.slate.advice`.
 
     Raises:
-        ValueError: the catalog has no topics, or no vectors that the prior needs.
+        ValueError: the catalog has no topics, or no vectors that the advice needs.
     """
     count = catalog.items
     topic = catalog.require("topic", of="Slate")
@@ -75,7 +75,7 @@ def inventory_of(
         member=np.ones((count, 1)) if catalog.group is None else np.eye(catalog.group.max() + 1)[catalog.group],
         flagged=_column(catalog.flagged, count),
         shuffled=rng.permutation(count),
-        vectors=np.zeros((count, 0)) if prior is None else vectors_of(prior, catalog),
+        vectors=np.zeros((count, 0)) if advice is None else vectors_of(advice, catalog),
         tastes=np.zeros((0, catalog.width)) if catalog.tastes is None else catalog.tastes,
     )
     return Inventory(*(_plain(column) for column in columns))

@@ -87,7 +87,7 @@ def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> Slate
         averages=_averages_after(kept.averages, feedback.value, inventory.hint[item], per_click, count, here),
         recent=kept.recent * _column(xp, RECENT, kept.recent)[:, None] + news,
         gone=~offer.present,
-        liked=kept.liked if scenario.prior is None else kept.liked + _sum_of(inventory.vectors[item], clicks),
+        liked=kept.liked if scenario.advice is None else kept.liked + _sum_of(inventory.vectors[item], clicks),
         balance=kept.balance + groups_shown(scenario, seen, action, first),
     )
 
@@ -144,8 +144,8 @@ def slate_layout(scenario: Any) -> Layout:
         Field("hint", -hint, hint, "burden as a log tells it; the mean for cold items"),
         Field("cold", 0.0, 1.0, "1 for an item of which nothing has been logged"),
     ]
-    if scenario.prior is not None:
-        meaning = f"log-probability that a recommender of the kind {scenario.prior} gives the candidate"
+    if scenario.advice is not None:
+        meaning = f"log-probability that a recommender of the kind {scenario.advice} gives the candidate"
         candidate.append(Field("prior", UNLIKELY, 0.0, meaning, role="prior"))
     if scenario.reward == "shop":
         candidate.append(Field("price", 0.0, most, "of the item"))
@@ -196,7 +196,7 @@ def slate_observation(scenario: Any, seen: Seen) -> Array:
     candidate = {"chosen": kept.chosen, "clicked": kept.clicked, "features": features}
     names = ("popularity", "hint", "cold", *(("price",) if scenario.reward == "shop" else ()))
     candidate |= {name: take_rows(getattr(inventory, name), offer.item) for name in names}
-    if scenario.prior is not None:
+    if scenario.advice is not None:
         vectors = take_rows(inventory.vectors, offer.item)
         candidate["prior"] = advice(scenario.beta, vectors, kept.liked, candidate["popularity"])
     if scenario.statistics:

@@ -105,7 +105,7 @@ class Slate(Scenario):
     items neither. `chosen` and `clicked` refer to the rows of the previous observation. `taste` is the state vector's
     moving average of the features clicked less those shown, which points towards u; `match` is its product with each
     candidate. `present` is 0 while the user is away. Without `statistics` the moving averages are left out. With a
-    `prior` each candidate shows the log-probability that a simple recommender gives it after the clicks so far.
+    `advice` each candidate shows the log-probability that a simple recommender gives it after the clicks so far.
 
     ## Rewards
     `value`: the share watched, the price paid, or 1 for a follow (or its weight); 0 without a click. `expected` is its
@@ -176,7 +176,7 @@ class Slate(Scenario):
     popularity_noise: float = param(0.2, 0.0, 10.0, "logits", "standard deviation of the popularity")
     alpha: float = param(0.9, 0.0, 1.0, "share", "weight of the old value in the moving average of taste")
     statistics: bool = param(True, effect="show the moving averages")
-    prior: str | None = param(
+    advice: str | None = param(
         None,
         unit=f"one of {', '.join(ADVISERS)}, or None",
         effect="recommender whose log-probabilities of the candidates are shown: by features, or by `vectors`",
@@ -199,8 +199,8 @@ class Slate(Scenario):
         for name, known in (("choice", CHOICES), ("reward", REWARDS)):
             if getattr(self, name) not in known:
                 refuse(self, name, f"one of {', '.join(known)}")
-        if self.prior is not None and self.prior not in ADVISERS:
-            refuse(self, "prior", f"one of {', '.join(ADVISERS)}, or None")
+        if self.advice is not None and self.advice not in ADVISERS:
+            refuse(self, "advice", f"one of {', '.join(ADVISERS)}, or None")
         if self.satiation[0] == 0.0 < self.satiation[1]:
             refuse(self, "satiation", "two numbers above 0 (it is uniform in the logarithm), or two zeros: off")
         if self.catalog is not None:
@@ -229,7 +229,7 @@ class Slate(Scenario):
     def inventory(self) -> Inventory:
         """Its columns, NumPy."""
         noise = {"hint_noise": self.hint_noise, "popularity_noise": self.popularity_noise}
-        return inventory_of(self.items, cold=self.cold, prior=self.prior, **noise)
+        return inventory_of(self.items, cold=self.cold, advice=self.advice, **noise)
 
     def inventory_like(self, like: Array) -> Inventory:
         """The columns in the array library and on the device of `like`."""
