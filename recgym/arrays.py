@@ -11,6 +11,8 @@ import array_api_compat.numpy
 import numpy as np
 
 __all__ = [
+    "LONG",
+    "NUMPY",
     "Array",
     "Rng",
     "Seed",
@@ -19,6 +21,7 @@ __all__ = [
     "namespace",
     "row_sum",
     "rows_of",
+    "take_at",
     "to_numpy",
     "tree_items",
     "tree_map",
@@ -27,12 +30,15 @@ __all__ = [
 
 Array = Any  # np.ndarray or torch.Tensor: float32, bool or int64
 Seed = int | Sequence[int] | None
+# From 2.1 on NumPy has the array API itself; what wraps it would cost a tenth of a small environment's step.
+NUMPY: Any = np if hasattr(np, "cumulative_sum") else array_api_compat.numpy
+SHORT = 4  # numbers in a row that are better added column by column
 LONG = 4096  # numbers in an array: from here on a pass over it costs more than a call
 
 
 def namespace(array: Array) -> Any:
     """Array API namespace of `array`; a shortcut for NumPy, where a look-up would cost as much as the operation."""
-    return array_api_compat.numpy if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
+    return NUMPY if isinstance(array, np.ndarray) else array_api_compat.array_namespace(array)
 
 
 def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
@@ -101,13 +107,26 @@ def clip(array: Array, low: float | None, high: float | None) -> Array:
 
 
 def row_sum(array: Array) -> Array:
-    """[B] sums of the rows of `array` [B, n]; the array API's own costs three times as much for small arrays."""
+    """[B] sums of the rows of `array` [B, n]; the array API's own costs three times as much for small arrays.
+
+    Many short rows are added up column by column, in NumPy's own order and a third of its time.
+    """
+    if isinstance(array, np.ndarray) and 1 < array.shape[1] <= SHORT and array.size > LONG:
+        total = array[:, 0] + array[:, 1]
+        for column in range(2, array.shape[1]):
+            total += array[:, column]
+        return total
     return array.sum(axis=1)
 
 
 def take_rows(table: Array, index: Array) -> Array:
     """`table[index]` along the first axis, for an index of any shape; NumPy's own take is several times as fast."""
     return table.take(index, axis=0) if isinstance(table, np.ndarray) else table[index]
+
+
+def take_at(table: Array, index: Array) -> Array:
+    """[B, k] numbers of `table` [B, n] at the columns `index` [B, k] of the same row; see `take_rows`."""
+    return take_rows(table.reshape(-1), index + rows_of(table)[:, None] * table.shape[1])
 
 
 def to_numpy(array: Array) -> np.ndarray:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import array_api_compat
-import array_api_compat.numpy
 import numpy as np
 
-from recgym.arrays import Array, Rng, Seed, clip
+from recgym.arrays import NUMPY, Array, Rng, Seed, clip
 
 __all__ = ["START", "STEP", "TASK", "NumpyRng", "TorchRng", "beta", "check_gpu", "make_rng", "seed_of"]
 
@@ -19,7 +18,7 @@ TASK, START, STEP = range(3)  # the streams of one seed: which task, how it star
 class NumpyRng:
     """Philox keyed by (seed, stream, step): re-keying sets its counter, which costs about a microsecond."""
 
-    xp = array_api_compat.numpy
+    xp = NUMPY
     device = "cpu"
 
     def __init__(self, seed: Seed = None) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import array_api_compat.numpy
 import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from recgym.arrays import Array, Seed, batch_size, to_numpy, tree_items, tree_map, where_rows
+from recgym.arrays import NUMPY, Array, Seed, batch_size, to_numpy, tree_items, tree_map, where_rows
 from recgym.rng import START, STEP, TASK
 from recgym.scenario import Scenario, rows_from
 
@@ -235,7 +234,7 @@ class Runner:
             row = int(np.argwhere(wrong)[0][0])
             raise ValueError(f"action {array[row].tolist()} of row {row} is outside the space {self._space}")
         array = numbers
-        return array if self.rng.xp is array_api_compat.numpy else self._to_device(array)
+        return array if self.rng.xp is NUMPY else self._to_device(array)
 
     def make_task(self, task: Any) -> Any:
         """A Task [B, ...] from a Task, a mapping or an `info["task"]`: one task for all rows, or one per row.

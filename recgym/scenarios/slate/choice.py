@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from recgym.arrays import Array, clip, namespace, numbers, row_sum, rows_of
+from recgym.arrays import LONG, Array, clip, namespace, numbers, row_sum, rows_of, take_rows
 
 __all__ = ["CHOICES", "MAX_LOGIT", "attention_by_place", "best_page", "chances", "clicked", "first_places", "logistic"]
 
@@ -35,9 +35,14 @@ def attention_by_place(attention: Array, places: int) -> Array:
 
 def first_places(slate: Array) -> Array:
     """[B, k] bool, where a candidate of `slate` [B, k] stands for the first time: the places that are not empty."""
-    place = numbers(slate.shape[1], slate)
-    same = (slate[:, :, None] == slate[:, None, :]) & (place[:, None] > place)
-    return ~same.any(axis=2)
+    if slate.shape[0] * slate.shape[1] <= LONG:
+        place = numbers(slate.shape[1], slate)
+        return ~((slate[:, :, None] == slate[:, None, :]) & (place[:, None] > place)).any(axis=2)
+    first = slate == slate
+    for place in range(1, slate.shape[1]):
+        for above in range(place):
+            first[:, place] &= slate[:, above] != slate[:, place]
+    return first
 
 
 def chances(model: str, logit: Array, first: Array, weight: Array) -> Array:
@@ -105,25 +110,25 @@ def best_page(
     odds = xp.exp(clip(logit, -MAX_LOGIT, MAX_LOGIT))
     value = outside
     for _ in range(ROUNDS):
-        order, rows, kept = _highest(odds * (worth - value[:, None]), weight)
-        share = odds[rows, order] * kept
-        last, value = value, (outside + row_sum(share * worth[rows, order])) / (1.0 + row_sum(share))
+        order, at, kept = _highest(odds * (worth - value[:, None]), weight)
+        share = take_rows(odds.reshape(-1), at) * kept
+        last, value = value, (outside + row_sum(share * take_rows(worth.reshape(-1), at))) / (1.0 + row_sum(share))
         if isinstance(value, np.ndarray) and (value == last).all():
             break
     return _shortened(order, kept), value
 
 
 def _highest(score: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """The candidates [B, k] of the highest scores, their rows [B, 1], and weights [B, k], 0 where a score is not above.
+    """The candidates [B, k] of the highest scores, where they stand in all scores one after the other, and weights.
 
-    The first place cannot be empty.
+    Weights [B, k] are 0 where a score is not above 0, but for the first place, which cannot be empty.
     """
     xp = namespace(score)
     order = xp.argsort(-score, axis=1)[:, : weight.shape[1]]
-    rows = rows_of(score)[:, None]
-    kept = weight * xp.astype(score[rows, order] > 0.0, weight.dtype)
+    at = order + rows_of(score)[:, None] * score.shape[1]
+    kept = weight * xp.astype(take_rows(score.reshape(-1), at) > 0.0, weight.dtype)
     kept[:, 0] = weight[:, 0]
-    return order, rows, kept
+    return order, at, kept
 
 
 def _shortened(order: Array, kept: Array) -> Array:

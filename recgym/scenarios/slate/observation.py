@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from recgym.arrays import Array, clip, namespace, numbers, one_hot, row_sum, rows_of, take_rows
+from recgym.arrays import Array, clip, namespace, numbers, one_hot, row_sum, rows_of, take_at, take_rows
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.scenario import Seen
 from recgym.scenarios.slate.advice import UNLIKELY, advice
@@ -67,12 +67,11 @@ def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> Slate
     xp = namespace(seen.reward)
     inventory = scenario.inventory_like(seen.reward)
     places = action.shape[1]
-    rows = rows_of(action)
     here = xp.astype(offer.present, xp.float32)
     first = xp.astype(first_places(action), xp.float32) * here[:, None]
     clicks = xp.astype(feedback.click, xp.float32) * first
     count = row_sum(clicks)
-    item = offer.item[rows[:, None], action]
+    item = take_at(offer.item, action)
     fall = 1.0 - numbers(places, action) * (1.0 / places)
     marks = xp.stack([first * xp.astype(fall, xp.float32), clicks], axis=1) @ one_hot(action, kept.chosen.shape[1])
     news = clicks[:, None, :] @ one_hot(take_rows(inventory.topic, item), kept.recent.shape[2])
@@ -202,8 +201,8 @@ def slate_observation(scenario: Any, seen: Seen) -> Array:
     if scenario.statistics:
         context["taste"] = kept.taste
         context |= {name: kept.averages[:, place] for place, name in enumerate(AVERAGES)}
-        rows = rows_of(offer.item)[:, None]
         topic = take_rows(inventory.topic, offer.item)
-        candidate |= {f"topic_{name}": kept.recent[rows, place, topic] for place, name in enumerate(("fast", "slow"))}
+        recent = (kept.recent[:, place] for place in range(len(RECENT)))
+        candidate |= {f"topic_{n}": take_at(each, topic) for n, each in zip(("fast", "slow"), recent, strict=True)}
         candidate["match"] = (features @ kept.taste[:, :, None])[:, :, 0]
     return scenario.layout.join(context, candidate)

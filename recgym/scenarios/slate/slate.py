@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, namespace, one_hot, row_sum, rows_of, take_rows, to_numpy
+from recgym.arrays import Array, Rng, namespace, one_hot, row_sum, take_at, take_rows, to_numpy
 from recgym.catalog import MAX_ITEMS, MAX_WIDTH, Catalog, known_catalog
 from recgym.layout import Layout
 from recgym.panels import Panel
@@ -273,12 +273,11 @@ class Slate(Scenario):
         inventory = self.inventory_like(seen.reward)
         luck = rng.uniform((batch, 2 * places + 2))
         item = draw_pool(rng, inventory.shuffled, (batch, self.candidates)) if self.fresh else offer.item
-        rows = rows_of(action)[:, None]
-        shown = offer.item[rows, action]
+        shown = take_at(offer.item, action)
         weight = attention_by_place(task.attention, places)
-        chance = chances(self.choice, hidden.logit[rows, action], first_places(action), weight)
+        chance = chances(self.choice, take_at(hidden.logit, action), first_places(action), weight)
         chance = chance * xp.astype(offer.present, xp.float32)[:, None]
-        mean = hidden.worth[rows, action] * self.trust(task, hidden)[:, None]
+        mean = take_at(hidden.worth, action) * self.trust(task, hidden)[:, None]
         click = clicked(self.choice, chance, luck[:, :places])
         clicks = xp.astype(click, xp.float32)
         value = clicks * earned(self.reward, mean, inventory.price[shown], luck[:, places : 2 * places])
@@ -299,7 +298,7 @@ class Slate(Scenario):
         """The user before the next page, and what they make of its candidates."""
         inventory = self.inventory_like(taste)
         match = (take_rows(inventory.features, item) @ taste[:, :, None])[:, :, 0]
-        bored = task.satiation[:, None] * interest[rows_of(item)[:, None], take_rows(inventory.topic, item)]
+        bored = task.satiation[:, None] * take_at(interest, take_rows(inventory.topic, item))
         logit = self.beta * match + take_rows(inventory.appeal, item) - bored - task.outside[:, None]
         known = (take_rows(column, item) for column in (inventory.burden, inventory.price))
         columns = *known, task.price_sensitivity[:, None]
@@ -339,7 +338,7 @@ class Slate(Scenario):
         clicks = xp.astype(feedback.click, xp.float32)
         objectives = xp.stack([row_sum(feedback.value), row_sum(clicks)], axis=1)
         shown = xp.astype(first_places(action) & seen.offer.present[:, None], xp.float32)
-        flagged = inventory.flagged[seen.offer.item[rows_of(action)[:, None], action]]
+        flagged = inventory.flagged[take_at(seen.offer.item, action)]
         before, after = seen.kept.balance, seen.kept.balance + groups_shown(self, seen, action, shown)
         none = xp.zeros_like(before)
         excess = row_sum(xp.maximum(after, none) - xp.maximum(before, none))
