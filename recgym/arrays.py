@@ -12,12 +12,14 @@ import numpy as np
 
 __all__ = [
     "LONG",
+    "MAX_LOGIT",
     "NUMPY",
     "Array",
     "Rng",
     "Seed",
     "batch_size",
     "clip",
+    "logistic",
     "namespace",
     "row_sum",
     "rows_of",
@@ -25,6 +27,7 @@ __all__ = [
     "to_numpy",
     "tree_items",
     "tree_map",
+    "unit_rows",
     "where_rows",
 ]
 
@@ -32,6 +35,7 @@ Array = Any  # np.ndarray or torch.Tensor: float32, bool or int64
 Seed = int | Sequence[int] | None
 # From 2.1 on NumPy has the array API itself; what wraps it would cost a tenth of a small environment's step.
 NUMPY: Any = np if hasattr(np, "cumulative_sum") else array_api_compat.numpy
+MAX_LOGIT = 30.0  # e^30 to one is as sure as float32 can tell
 SHORT = 4  # numbers in a row that are better added column by column
 LONG = 4096  # numbers in an array: from here on a pass over it costs more than a call
 
@@ -104,6 +108,17 @@ def clip(array: Array, low: float | None, high: float | None) -> Array:
         return array.clip(low, high)
     array = array if low is None else np.maximum(array, low)
     return array if high is None else np.minimum(array, high)
+
+
+def logistic(logit: Array) -> Array:
+    """1 / (1 + e^-logit), of logits cut at +-`MAX_LOGIT`."""
+    return 1.0 / (1.0 + namespace(logit).exp(-clip(logit, -MAX_LOGIT, MAX_LOGIT)))
+
+
+def unit_rows(table: np.ndarray) -> np.ndarray:
+    """`table` [N, D] with rows of length 1; those that are 0 stay so."""
+    length = np.linalg.norm(table, axis=1, keepdims=True)
+    return table / np.where(length > 0.0, length, 1.0)
 
 
 def row_sum(array: Array) -> Array:

@@ -150,7 +150,7 @@ def test_films_are_encoded_with_title_and_genres(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_list_of_films_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no movies.csv, no u.item and no .item file"):
+    with pytest.raises(FileNotFoundError, match=r"holds none of movies.csv\*, u.item, \*.item: name a table of films"):
         movielens_items(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         movielens_items(tmp_path / "none")

@@ -219,7 +219,7 @@ def extended(folder: Path, row: str) -> None:
 
 REFUSED: list[tuple[Callable[[Path], None], type[Exception], str]] = [
     (lambda folder: without(folder, "ratings.csv"), FileNotFoundError, r"holds none of ratings.csv"),
-    (lambda folder: without(folder, "movies.csv"), FileNotFoundError, r"holds no movies.csv"),
+    (lambda folder: without(folder, "movies.csv"), FileNotFoundError, r"holds none of movies.csv"),
     (lambda folder: extended(folder, "u1,9,3,4"), ValueError, r"1 items are not in .*'9' \(row 182\): add them"),
     (lambda folder: extended(folder, "u1,1,much,4"), ValueError, r"line 182, column 'rating': 'much' is not a number"),
     (lambda folder: extended(folder, "u1,1,3,soon"), ValueError, r"line 182, column 'timestamp': 'soon' is not sec"),

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recgym.arrays import tree_map
+from recgym.arrays import MAX_LOGIT, tree_map
 from recgym.catalog import Catalog
 from recgym.rng import make_rng
 from recgym.runner import Runner
 from recgym.scenarios.slate import Slate
-from recgym.scenarios.slate.choice import MAX_LOGIT
 from recgym.scenarios.slate.users import LIMITS, SlateTask
 from recgym.scenarios.slate.worth import mean_worth
 

@@ -19,10 +19,8 @@ from recgym.live import LiveSession
 from recgym.sb3 import make_vec_env
 
 ID = "RecSlate-v0"
-BESIDE = (
-    "linucb_burden",
-    "myopic",
-)  # starts from nothing; knows the user, not the future
+# starts from nothing; knows the user, not the future
+BESIDE = ("linucb_burden", "myopic")
 TOPIC = 3  # what the user who is played likes
 
 
@@ -43,10 +41,10 @@ def play(agent: MetaPPO) -> None:
     topics = scenario.items.topic
     shares = []
     for _ in range(scenario.horizon):
-        items = rng.choice(len(topics), 20, replace=False)
+        items = rng.choice(len(topics), scenario.candidates, replace=False)
         page = items[session.choose({"item": items, "present": True, "preference": []})[0]]
         liked = topics[page] == TOPIC
-        click = np.zeros(4, dtype=bool)
+        click = np.zeros(scenario.places, dtype=bool)
         if liked.any() and rng.random() < 0.7:
             click[liked.argmax()] = True
         session.learn({"click": click, "value": 0.8 * click})

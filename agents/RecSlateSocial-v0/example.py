@@ -19,10 +19,8 @@ from recgym.live import LiveSession
 from recgym.sb3 import make_vec_env
 
 ID = "RecSlateSocial-v0"
-BESIDE = (
-    "linucb_burden",
-    "myopic",
-)  # starts from nothing; knows the user, not the future
+# starts from nothing; knows the user, not the future
+BESIDE = ("linucb_burden", "myopic")
 
 
 def train(decisions: int) -> MetaPPO:

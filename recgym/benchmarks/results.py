@@ -22,6 +22,7 @@ from recgym.agents.pretrained import agent_file, agent_files, agent_ids
 from recgym.baselines import baselines_for, family_of
 from recgym.evaluation import rl2
 from recgym.evaluation.report import compare, curves_figure
+from recgym.evaluation.statistics import Z95
 from recgym.evaluation.trials import ARGMAX, PRETRAINED
 from recgym.files import write_json
 from recgym.terminal import progress
@@ -48,7 +49,6 @@ SUITE = "rl2"  # the published table
 FORMAT = 1  # of a cell's file
 SEED = 0  # of the held-out tasks
 Z = 4.5  # standard errors: of some hundred comparisons none is further off by chance in 99 of 100 checks
-Z95 = 1.959963984540054
 
 
 class Cell(NamedTuple):

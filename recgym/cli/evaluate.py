@@ -72,7 +72,8 @@ def run_evaluation(options: argparse.Namespace) -> int:
         raise ValueError("--figure shows the regret in one environment: leave it out, or --suite")
     if options.markdown and not options.suite:
         raise ValueError("--markdown writes the tables of a suite: add --suite")
-    options.trials = options.trials or (QUICK_TRIALS if options.quick else TRIALS)
+    if options.trials is None:
+        options.trials = QUICK_TRIALS if options.quick else TRIALS
     policies = (
         read_policies(options.policies) if options.policies or not (options.suite or options.list_policies) else {}
     )

@@ -41,7 +41,8 @@ def run_results(options: argparse.Namespace) -> int:
     """Make or check results as the options say; returns the exit status."""
     from recgym.benchmarks.results import cells
 
-    options.trials = options.trials or (QUICK_TRIALS if options.quick else TRIALS)
+    if options.trials is None:
+        options.trials = QUICK_TRIALS if options.quick else TRIALS
     if options.trials < 2:
         raise ValueError("--trials must be at least 2")
     options.device = choose_device(options.device)

@@ -163,7 +163,8 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         type=named_value,
         action="append",
         metavar="NAME=COLUMN",
-        help="of a log of transactions: what sales, price, product or promotion is called there; promotion=null: none",
+        help="of a log: what its columns (sales, price, user, rating, ...) are called there; promotion=null: none; "
+        "like=4: least rating that is liked",
     )
     add("--missing", choices=("drop",), help="of a log of sales: leave out rows without a number")
     add("--returns", choices=("drop",), help="of a log of sales: leave out rows of negative sales")

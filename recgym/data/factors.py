@@ -14,6 +14,7 @@ Floats = NDArray[Any]
 SEED = 1_000
 FACTORS, RIDGE = 12, 10.0
 CONFIDENCE = 3.0  # per click, where nothing else is tuned
+ROUNDS = 10  # each solves for users, then for items
 KINDS = ("als", "item_knn")
 DIRECTIONS = 32  # of similarities
 
@@ -30,7 +31,7 @@ def similarities(clicks: Floats, shrink: float) -> Floats:
     return cosine
 
 
-def factorise(clicks: Floats, factors: int, confidence: float, ridge: float, rounds: int = 10) -> Floats:
+def factorise(clicks: Floats, factors: int, confidence: float, ridge: float) -> Floats:
     """[N, factors] of the items, by alternating least squares on implicit feedback (Hu, Koren & Volinsky 2008).
 
     What was clicked c times is preferred with confidence 1 + confidence c, all else is not, with confidence 1.
@@ -40,11 +41,10 @@ def factorise(clicks: Floats, factors: int, confidence: float, ridge: float, rou
         factors: of a user and of an item.
         confidence: per click.
         ridge: weight of the squared factors.
-        rounds: each solves for users, then for items.
     """
     rng = np.random.default_rng(SEED)
     items: Floats = 0.1 * rng.standard_normal((clicks.shape[1], factors))
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         users = _solved(clicks, items, confidence, ridge)
         items = _solved(clicks.T, users, confidence, ridge)
     return items
@@ -60,6 +60,9 @@ def item_vectors(clicks: Floats, kind: str = "als") -> NDArray[np.float32]:
 
     Returns:
         [N, F] float32, for `Catalog.vectors`.
+
+    Raises:
+        ValueError: there is no such kind.
     """
     if kind not in KINDS:
         raise ValueError(f"item_vectors: kind must be one of {', '.join(KINDS)}, got {kind!r}")

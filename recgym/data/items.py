@@ -15,7 +15,7 @@ import numpy as np
 
 from recgym.catalog import Catalog
 from recgym.data.reading import Column, number, read_columns
-from recgym.data.sources import MAX_LINE, label_of, shortened
+from recgym.data.sources import MAX_LINE, find_file, label_of, shortened
 from recgym.encoders import Encoder
 
 __all__ = ["item_table", "movielens_items"]
@@ -30,6 +30,7 @@ GENRES = (
     *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
 FLAGS_FROM = 5
+PATTERNS = ("movies.csv*", "u.item", "*.item")
 
 
 # --- any table -------------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def movielens_items(
         FileNotFoundError: no such file, or a folder without one.
         ValueError: what is wrong, with file and line.
     """
-    path = _find_items(Path(path))
+    path = find_file(Path(path), PATTERNS, "a table of films")
     reader = _old_layout if path.name == "u.item" else _recbole if path.suffix == ".item" else _new_layout
     movies = list(reader(path))
     if not movies:
@@ -223,20 +224,6 @@ def movielens_items(
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _find_items(path: Path) -> Path:
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    for pattern in ("movies.csv*", "u.item", "*.item"):
-        found = sorted(path.glob(pattern))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ValueError(f"{path} holds {len(found)} files {pattern}: name the one to read")
-    raise FileNotFoundError(f"{path} holds no movies.csv, no u.item and no .item file: name the file")
 
 
 def _year(title: str) -> float:

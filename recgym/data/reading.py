@@ -16,6 +16,7 @@ from recgym.data.sources import label_of, shortened, table_rows
 __all__ = ["Column", "moment", "number", "read_columns", "seconds", "spellings", "whole"]
 
 MOST_NAMED = 12  # columns of a header that an error lists
+MOST_EXACT = 2**53  # whole number in a float
 BLOCK = 8192  # rows converted at a time: 44 columns as strings take about 20 MB
 
 
@@ -33,8 +34,11 @@ class Column(NamedTuple):
 
 def whole(text: str) -> int:
     """A whole number as people and pandas write it: 7, 7.0."""
-    value = float(text)
-    if not value.is_integer():
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)
+    if not value.is_integer() or abs(value) > MOST_EXACT:  # two neighbours may be one float beyond
         raise ValueError(text)
     return int(value)
 

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from recgym.arrays import unit_rows
 from recgym.catalog import Catalog, known_catalog
 from recgym.data.factors import item_vectors
 from recgym.data.items import item_table, movielens_items
 from recgym.data.reading import Column, moment, number, read_columns, spellings
-from recgym.data.sources import shortened, table_rows
+from recgym.data.sources import find_file, shortened, table_rows
 from recgym.data.tastes import Likes, LikeScores, TasteFit, compare_models, fit_tastes, unseen_items
 from recgym.encoders import Encoder, encoder_named
 
@@ -104,8 +105,7 @@ class RatingLog:
     @cached_property
     def features(self) -> np.ndarray:
         """[N, D] float64 features of the items, of length 1 as the scenario has them."""
-        length = np.linalg.norm(self.items.features, axis=1, keepdims=True)
-        return (self.items.features / np.where(length > 0.0, length, 1.0)).astype(np.float64)
+        return unit_rows(self.items.features).astype(np.float64)
 
     @cached_property
     def fit(self) -> TasteFit:
@@ -114,7 +114,7 @@ class RatingLog:
 
     @cached_property
     def held_out(self) -> dict[str, LikeScores]:
-        """LikeScores on the last `HELD_OUT` of each user's rows, of models that have seen the others."""
+        """Score models that have seen the other rows on the last `HELD_OUT` of each user's."""
         rows = self.likes
         order = np.random.default_rng(SEED).permutation(len(rows.user)).astype(np.float64)
         if self.time is not None and self.rating is not None:
@@ -128,7 +128,7 @@ class RatingLog:
 
     @cached_property
     def cold_start(self) -> LikeScores:
-        """LikeScores of the model on `HELD_OUT` of the items, of which it has seen nothing but the features."""
+        """Score the model on `HELD_OUT` of the items, of which it has seen nothing but the features."""
         return unseen_items(self.likes, self.features, self.users, HELD_OUT)
 
     @cached_property
@@ -243,7 +243,7 @@ def ratings(
         ValueError: what is wrong, with file, line and column.
         ImportError: the encoder that is asked for is missing.
     """
-    source = _find(Path(path))
+    source = find_file(Path(path), PATTERNS, "a file of ratings or clicks")
     chosen = encoder_named(encoder) if isinstance(encoder, str) else encoder
     given = {"user": user, "item": item, "rating": rating, "time": time}
     names = spellings("ratings", given)
@@ -279,21 +279,6 @@ def _last_of_each(user: np.ndarray, item: np.ndarray, time: np.ndarray | None) -
     key = (user * (item.max() + 1) + item)[order]
     _, last = np.unique(key[::-1], return_index=True)
     return np.sort(order[len(key) - 1 - last])
-
-
-def _find(path: Path) -> Path:
-    """The file of ratings that a path means."""
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    for pattern in PATTERNS:
-        found = sorted(path.glob(pattern))
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ValueError(f"{path} holds {len(found)} files {pattern}: name the one to read")
-    raise FileNotFoundError(f"{path} holds none of {', '.join(PATTERNS)}: name the file of ratings or clicks")
 
 
 def _items_beside(source: Path, encoder: Encoder | None, **options: Any) -> Catalog:

@@ -10,14 +10,15 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import zipfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ENDINGS", "MAX_LINE", "label_of", "shortened", "table_rows"]
+__all__ = ["ENDINGS", "MAX_LINE", "find_file", "label_of", "shortened", "table_rows"]
 
 ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".csv.xz", ".csv.bz2", ".csv.zip", ".parquet")
 MAX_LINE = 1 << 20  # bytes of a line: one that never ends would fill the memory
@@ -25,6 +26,7 @@ MAX_SHOWN = 60  # characters of a value that an error quotes
 SEPARATORS = (",", ";", "\t", "|")
 PACKED = (gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile, EOFError, zlib.error)
 HEAD = 16  # bytes that tell what a file is
+QUOTED = re.compile(r'"[^"]*"')  # in which a separator separates nothing
 MARK = b"\xef\xbb\xbf"  # the byte order mark that some spreadsheets write
 
 
@@ -36,6 +38,31 @@ def shortened(text: str) -> str:
 def label_of(source: Any) -> str:
     """What to call a source in errors."""
     return str(source) if isinstance(source, str | Path) else type(source).__name__
+
+
+def find_file(path: Path, patterns: Sequence[str], what: str) -> Path:
+    """Return the file that a path means: itself, or the one in a folder that fits the first pattern any file fits.
+
+    Args:
+        path: of a file or a folder.
+        patterns: of names, in order.
+        what: is sought, for errors.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: there are several.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    for pattern in patterns:
+        found = sorted(path.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(f"{path} holds {len(found)} files {pattern}: name the one to read")
+    raise FileNotFoundError(f"{path} holds none of {', '.join(patterns)}: name {what}")
 
 
 def table_rows(source: Any) -> Generator[tuple[int, list[str]]]:
@@ -64,7 +91,7 @@ def table_rows(source: Any) -> Generator[tuple[int, list[str]]]:
             first = stream.readline(MAX_LINE + 1)
             _check_text(path, first)
             text = _decoded(path, 1, first.removeprefix(MARK))
-            separator = max(SEPARATORS, key=text.count)
+            separator = max(SEPARATORS, key=QUOTED.sub("", text).count)
             reader = csv.reader(_lines(path, stream, text), delimiter=separator, strict=True)
             for row in reader:
                 line = reader.line_num
@@ -145,5 +172,6 @@ def _frame_rows(frame: Any) -> Generator[tuple[int, list[str]]]:
     if not hasattr(frame, "itertuples"):
         raise ValueError(f"a table is a path or a pandas DataFrame, not a {type(frame).__name__}")
     yield 1, [str(name) for name in frame.columns]
-    for line, row in enumerate(frame.itertuples(index=False, name=None), 2):
-        yield line, ["" if value is None or value != value else str(value) for value in row]
+    known = frame.astype(object).where(frame.notna(), None)  # whatever a column has for a missing entry
+    for line, row in enumerate(known.itertuples(index=False, name=None), 2):
+        yield line, ["" if value is None else str(value) for value in row]

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recgym.arrays import logistic
+
 __all__ = ["LikeScores", "Likes", "TasteFit", "compare_models", "fit_tastes", "newton_steps", "unseen_items"]
 
 Floats = NDArray[Any]
@@ -73,10 +75,6 @@ def _with_one(features: Floats) -> Floats:
     return np.concatenate([features, np.ones((len(features), 1))], axis=1)
 
 
-def _chance(logit: Floats) -> Floats:
-    return 1.0 / (1.0 + np.exp(-np.clip(logit, -30.0, 30.0)))
-
-
 def newton_steps(
     owner: Ints, x: Floats, liked: Floats, offset: Floats, start: Floats, mean: Floats, precision: Floats
 ) -> tuple[Floats, Floats]:
@@ -100,7 +98,7 @@ def newton_steps(
     for low in range(0, len(owner), CHUNK):
         part = slice(low, low + CHUNK)
         rows, mine = x[part], owner[part]
-        chance = _chance((start[mine] * rows).sum(axis=1) + offset[part])
+        chance = logistic((start[mine] * rows).sum(axis=1) + offset[part])
         first = np.flatnonzero(np.diff(mine, prepend=-1))
         gradient[mine[first]] += np.add.reduceat((liked[part] - chance)[:, None] * rows, first, axis=0)
         outer = (chance * (1.0 - chance))[:, None, None] * (rows[:, :, None] * rows[:, None, :])
@@ -146,7 +144,7 @@ def fit_tastes(user: Ints, item: Ints, liked: Floats, features: Floats, users: i
 
 # --- what it is worth ------------------------------------------------------------------------------------------------
 def compare_models(train: Likes, test: Likes, features: Floats, users: int) -> dict[str, LikeScores]:
-    """LikeScores of the model and of what it has to be better than, on rows that none of them has seen.
+    """Score the model and what it has to be better than, on rows that none of them has seen.
 
     By name: "constant", the share liked; "popularity", by how often an item occurs; "item mean", by the user's mean and
     the item's; "collaborative", the same with free factors of users and items (logistic matrix factorisation, Johnson
@@ -174,7 +172,7 @@ def compare_models(train: Likes, test: Likes, features: Floats, users: int) -> d
 
 
 def unseen_items(rows: Likes, features: Floats, users: int, share: float) -> LikeScores:
-    """LikeScores of the model on items that it has not seen, which have nothing but their features.
+    """Score the model on items that it has not seen, of which it has the features alone.
 
     Args:
         rows: of all items.
@@ -216,7 +214,7 @@ def _factorised(train: Likes, test: Likes, means: TasteFit) -> Floats:
 
 
 def _scored(rows: Likes, logit: Floats) -> LikeScores:
-    chance = np.clip(_chance(logit), LEAST, 1.0 - LEAST)
+    chance = np.clip(logistic(logit), LEAST, 1.0 - LEAST)
     loss = -np.where(rows.liked > 0.0, np.log(chance), np.log(1.0 - chance))
     auc = _auc_by_user(rows, logit)
     return LikeScores(

@@ -14,7 +14,7 @@ from recgym.baselines import baselines_for
 from recgym.evaluation.comparison import Comparison, evaluate
 from recgym.evaluation.drawing import new_figure
 from recgym.evaluation.groups import cut_json, print_cut
-from recgym.evaluation.statistics import ratio
+from recgym.evaluation.statistics import Z95, ratio
 from recgym.evaluation.summary import Summary
 from recgym.evaluation.trials import ARGMAX, CHUNK, TEST_SEED, Trials, action_shares
 from recgym.scenario import Scenario
@@ -40,7 +40,6 @@ __all__ = [
 
 KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed": "the task", "agent": "its training"}
 SIGNS = {1: "+", 0: " ", -1: "-"}
-Z95 = 1.959963984540054
 MAX_INSIDE = 12  # curves whose legend fits into the figure
 LINE = 120  # characters, of what is no terminal
 MOST_PRODUCTS = 30  # that a table lists

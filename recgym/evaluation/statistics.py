@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Interval", "interval", "ratio"]
+__all__ = ["Z95", "Interval", "interval", "ratio"]
 
+Z95 = 1.959963984540054  # of a normal distribution: 95 % lie within so many standard errors
 RESAMPLES = 1000  # of the bootstrap
 BLOCK = 50  # of them at a time
 BOOTSTRAP_SEED = 20_240_131

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, clip, namespace, rows_of, take_rows
+from recgym.arrays import Array, Rng, clip, logistic, namespace, rows_of, take_rows
 from recgym.catalog import known_catalog
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.parameters import numbers, param, refuse
@@ -155,8 +155,7 @@ class ContextualBandit(ClickScenario):
             row = xp.astype(rng.uniform((batch, self.arms)) * self.table.shape[0], xp.int64)
             features = take_rows(self._table_on(xp, rng.device), row)
         logit = self.bias + xp.sum(features * task.theta[:, None, :], axis=-1)
-        rates = 1.0 / (1.0 + xp.exp(-clip(logit, -30.0, 30.0)))
-        return ContextualHidden(rates), ContextualOffer(features)
+        return ContextualHidden(logistic(logit)), ContextualOffer(features)
 
     # --- the bookkeeping ---
     def open(self, offer: ContextualOffer) -> ContextualKept:

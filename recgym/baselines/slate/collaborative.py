@@ -27,12 +27,12 @@ MAX_ITEMS = 10_000  # of whose similarities there is a matrix
 
 
 @lru_cache(maxsize=4)
-def logged_clicks(scenario: Any, users: int = USERS, seed: int = SEED) -> Floats:
-    """[users, N] clicks of users of training seeds on items of the catalog, on uniform pages of one trial each."""
-    runner = Runner(scenario, users, make_rng("cpu", seed))
+def logged_clicks(scenario: Any) -> Floats:
+    """[`USERS`, N] clicks of users of training seeds on items of the catalog, on uniform pages of one trial each."""
+    runner = Runner(scenario, USERS, make_rng("cpu", SEED))
     policy = RandomPolicy(scenario)
-    policy.reseed(seed)
-    counts = np.zeros((users, scenario.items.items))
+    policy.reseed(SEED)
+    counts = np.zeros((USERS, scenario.items.items))
     observation = runner.reset()
     for _ in range(scenario.horizon):
         item = runner.state.seen.offer.item

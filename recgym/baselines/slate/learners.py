@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from recgym.arrays import logistic
 from recgym.baselines.policy import Floats, IndexPolicy, Reading
 from recgym.baselines.regression import (
     Gaussian,
@@ -23,7 +24,6 @@ from recgym.baselines.regression import (
     spread,
 )
 from recgym.baselines.slate.pages import clicks_by_place, seen_of, shown_by_place
-from recgym.scenarios.slate.choice import logistic
 
 __all__ = ["content", "glm_ts", "lints", "linucb", "rotation", "width_of"]
 

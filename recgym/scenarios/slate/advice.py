@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recgym.arrays import Array, namespace, row_sum
+from recgym.arrays import Array, namespace, row_sum, unit_rows
 from recgym.catalog import Catalog
 
 __all__ = ["ADVISERS", "UNLIKELY", "advice", "vectors_of"]
@@ -24,8 +24,7 @@ def vectors_of(adviser: str, catalog: Catalog) -> np.ndarray:
         ValueError: the catalog has no vectors.
     """
     table = catalog.features if adviser == "content" else catalog.require("vectors", of="advice='collaborative'")
-    length = np.linalg.norm(table, axis=1, keepdims=True)
-    return table / np.where(length > 0.0, length, 1.0)
+    return unit_rows(table)
 
 
 def advice(strength: float, vectors: Array, liked: Array, popularity: Array) -> Array:

@@ -14,18 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from recgym.arrays import LONG, Array, clip, namespace, numbers, row_sum, rows_of, take_rows
+from recgym.arrays import LONG, MAX_LOGIT, Array, clip, logistic, namespace, numbers, row_sum, rows_of, take_rows
 
-__all__ = ["CHOICES", "MAX_LOGIT", "attention_by_place", "best_page", "chances", "clicked", "first_places", "logistic"]
+__all__ = ["CHOICES", "attention_by_place", "best_page", "chances", "clicked", "first_places"]
 
 CHOICES = ("mnl", "position", "cascade")
-MAX_LOGIT = 30.0  # e^30 clicks as surely as float32 can tell
 ROUNDS = 5  # of Dinkelbach's iteration, which gains digits as Newton's method does
-
-
-def logistic(logit: Array) -> Array:
-    """1 / (1 + e^-logit), of logits cut at +-`MAX_LOGIT`."""
-    return 1.0 / (1.0 + namespace(logit).exp(-clip(logit, -MAX_LOGIT, MAX_LOGIT)))
 
 
 def attention_by_place(attention: Array, places: int) -> Array:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.arrays import Array, numbers, take_rows
+from recgym.arrays import Array, numbers, take_rows, unit_rows
 from recgym.catalog import Catalog
 from recgym.scenarios.slate.advice import vectors_of
 
@@ -52,16 +52,16 @@ def inventory_of(
     """
     count = catalog.items
     topic = catalog.require("topic", of="Slate")
-    length = np.linalg.norm(catalog.features, axis=1, keepdims=True)
-    features = catalog.features / np.where(length > 0.0, length, 1.0)
+    features = unit_rows(catalog.features)
     rng = np.random.default_rng([int(catalog.digest[:16], 16), 0])
     burden, appeal = (_column(value, count) for value in (catalog.burden, catalog.appeal))
     unseen = rng.permutation(count) < round(cold * count)
     hint = burden + hint_noise * rng.standard_normal(count) * (catalog.burden is not None)
     popularity = appeal + popularity_noise * rng.standard_normal(count) * (catalog.appeal is not None)
     centroids = catalog.centroids
-    if centroids is None:
-        centroids = np.stack([features[topic == z].mean(axis=0) for z in np.unique(topic)])
+    if centroids is None:  # topics may have any numbers
+        known, topic = np.unique(topic, return_inverse=True)
+        centroids = np.stack([features[topic == z].mean(axis=0) for z in range(len(known))])
     columns = Inventory(
         features=features,
         centroids=centroids,

@@ -21,6 +21,14 @@ def titles(catalog: Catalog, item: np.ndarray) -> list[tuple[str, ...]]:
     return [tuple(catalog.title[number] for number in row) for row in item]
 
 
+def _topics(catalog: Catalog) -> tuple[str, ...]:
+    """Names of the topics, in the order of the inventory's centroids."""
+    topic = catalog.require("topic", of="the picture of satiation")
+    numbers = np.unique(topic) if catalog.centroids is None else np.arange(len(catalog.centroids))
+    names = catalog.topic_names
+    return tuple(f"topic {z}" if names is None or z >= len(names) else names[z] for z in numbers.tolist())
+
+
 def panels_of(scenario: Any) -> tuple[Panel, ...]:
     """What `trace` says, less what the parameters leave without a meaning."""
     user = []
@@ -30,8 +38,7 @@ def panels_of(scenario: Any) -> tuple[Panel, ...]:
     if scenario.leaving[1] > 0.0:
         user.append(Series("away", "away", "band"))
     consumed = (Series("burden", "average of what was clicked", "area"),)
-    names = scenario.items.topic_names or tuple(f"topic {z}" for z in range(len(scenario.inventory.centroids)))
-    bored = (Series("satiation", "topic", "map", names),)
+    bored = (Series("satiation", "topic", "map", _topics(scenario.items)),)
     panels = [
         *([Panel("user", tuple(user))] if user else []),
         *([Panel("burden", consumed)] if trusting else []),

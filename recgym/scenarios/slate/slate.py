@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, namespace, one_hot, row_sum, take_at, take_rows, to_numpy
+from recgym.arrays import Array, Rng, logistic, namespace, one_hot, row_sum, take_at, take_rows, to_numpy
 from recgym.catalog import MAX_ITEMS, MAX_WIDTH, Catalog, known_catalog
 from recgym.layout import Layout
 from recgym.panels import Panel
@@ -31,7 +31,6 @@ from recgym.scenarios.slate.choice import (
     chances,
     clicked,
     first_places,
-    logistic,
 )
 from recgym.scenarios.slate.foresight import Foresight, foresighted_page, plan_of
 from recgym.scenarios.slate.inventory import Inventory, draw_pool, inventory_of
@@ -327,7 +326,7 @@ class Slate(Scenario):
             taste=none(self.items.width),
             averages=none(len(AVERAGES)),
             recent=none(2, topics),
-            gone=~offer.present & False,
+            gone=xp.zeros_like(offer.present),
             liked=none(self.inventory.vectors.shape[1]),
             balance=none(self.groups),
         )

@@ -36,8 +36,8 @@ class SlateTask(NamedTuple):
     satiation: Array  # [B] phi, logits lost per recent click on the topic
     retention: Array  # [B] rho, of satiation from one step to the next
     sensitivity: Array  # [B] sigma, of trust to the burden consumed
-    memory: Array  # [B] mem, weight of the old in the average burden consumed
-    leaving: Array  # [B] ell, probability to leave after a page without a click
+    memory: Array  # [B] mu, weight of the old in the average burden consumed
+    leaving: Array  # [B] probability to leave after a page without a click
     price_sensitivity: Array  # [B] logits per unit of price
     preference: Array  # [B, P] weights that are drawn
 

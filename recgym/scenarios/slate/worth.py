@@ -5,8 +5,7 @@ The constants were searched so that looking ahead pays.
 
 from __future__ import annotations
 
-from recgym.arrays import Array, namespace
-from recgym.scenarios.slate.choice import logistic
+from recgym.arrays import Array, logistic, namespace
 
 __all__ = ["REWARDS", "earned", "mean_worth"]
 
