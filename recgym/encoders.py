@@ -338,8 +338,8 @@ def encoder_named(name: str) -> Encoder | None:
     """The encoder that a name means.
 
     Args:
-        name: "minilm"; "wordllama"; "none", for none; "auto", for MiniLM where the extra `text` is installed and none elsewhere; or
-            a model of sentence-transformers, by folder or name.
+        name: "minilm"; "wordllama"; "none", for none; "auto", for MiniLM where the extra `text` is installed and none
+            elsewhere; or a model of sentence-transformers, by folder or name.
 
     Raises:
         ImportError: it is missing (names the extra).

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
 
 import gymnasium
@@ -13,11 +15,12 @@ from gymnasium.vector.utils import batch_space
 
 import recgym
 from recgym.arrays import Array, Seed, namespace, tree_items, where_rows
+from recgym.catalog import Catalog
 from recgym.render import Recorder
 from recgym.rng import make_rng
 from recgym.runner import Runner
 
-__all__ = ["RecEnv", "RecVectorEnv"]
+__all__ = ["RecEnv", "RecVectorEnv", "kept_spec"]
 
 RENDER_MODES = ["rgb_array", "ansi"]
 RENDERED_ROWS = 4  # a batch shows its first rows only
@@ -52,6 +55,27 @@ def one_seed(seed: Seed) -> int | None:
         raise ValueError(f"seed must be {wanted}, which are one seed of the whole batch; got {seed!r}") from error
 
 
+def kept_spec(spec: Any, scenario: Any) -> Any:
+    """A copy of Gymnasium's EnvSpec whose arguments `to_json` can hold, where there is a way to.
+
+    A catalog becomes the digest under which the scenario has it, which whoever reads the JSON has to know
+    (`recgym.catalog.known_catalog`); a path its text; an array what the scenario keeps of it; an enum its value.
+    """
+    if spec is None:
+        return None
+    spec = copy.copy(spec)
+    spec.kwargs = {name: _kept(name, value, scenario) for name, value in spec.kwargs.items()}
+    return spec
+
+
+def _kept(name: str, value: Any, scenario: Any) -> Any:
+    if isinstance(value, Catalog | np.ndarray | np.generic):
+        return getattr(scenario, name, value)
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.value if isinstance(value, Enum) else value
+
+
 class RecEnv(gymnasium.Env):
     """One trial at a time of a scenario: a batch of one, seen through `gymnasium.Env`.
 
@@ -82,15 +106,15 @@ class RecEnv(gymnasium.Env):
 
     @property
     def spec(self) -> Any:
-        """Gymnasium's EnvSpec, with the `max_episode_steps` that some wrappers read: one more than the horizon.
+        """Gymnasium's EnvSpec, as `kept_spec` has it, with the `max_episode_steps` that some wrappers read.
 
-        So a TimeLimit made of it truncates nothing: a trial ends of itself.
+        One more than the horizon, so that a TimeLimit made of it truncates nothing: a trial ends of itself.
         """
         return self._spec
 
     @spec.setter
     def spec(self, spec: Any) -> None:
-        self._spec = copy.copy(spec)
+        self._spec = kept_spec(spec, self.scenario)
         if self._spec is not None and self._spec.max_episode_steps is None:
             self._spec.max_episode_steps = self.scenario.horizon + 1
 
@@ -173,6 +197,7 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
                 f"max_episode_steps={max_episode_steps} would cut trials of {self.scenario.horizon} decisions short, "
                 "and observations say how many are left: give horizon instead"
             )
+        self.spec = None
         self.render_mode = check_render_mode(render_mode)
         self.runner = Runner(self.scenario, num_envs, make_rng(device), autoreset_mode=autoreset_mode)
         self.num_envs = num_envs
@@ -183,6 +208,15 @@ class RecVectorEnv(gymnasium.vector.VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._recorder = Recorder(min(num_envs, RENDERED_ROWS))
+
+    @property
+    def spec(self) -> Any:
+        """Gymnasium's EnvSpec, as `kept_spec` has it; None where the environment was made without one."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: Any) -> None:
+        self._spec = kept_spec(spec, self.scenario)
 
     @property
     def layout(self) -> Any:

@@ -12,9 +12,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
 
 from recgym import make_scenario
-from recgym.catalog import Catalog
+from recgym.catalog import Catalog, known_catalog
 
 TABLE = [[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]
 FULL: dict[str, Any] = {
@@ -249,3 +251,41 @@ def test_the_items_of_a_catalog_are_those_of_the_contextual_bandit(tmp_path: Pat
     assert all((row == one.table).all(axis=1).any() for row in offered)
     with pytest.raises(ValueError, match="features must be a number where a catalog"):
         make_scenario("RecBanditContextual-v0", catalog=catalog, features=[[1.0], [2.0]])
+
+
+# --- the spec of an environment --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("id", ["RecSlate-v0", "RecBanditContextual-v0"])
+@pytest.mark.parametrize("form", ["text", "path", "object", "digest"])
+def test_an_environment_of_a_catalog_is_made_again_from_its_spec(id: str, form: str, tmp_path: Path) -> None:
+    """From the spec and from its JSON, alone and in a batch, whatever names the catalog."""
+    pytest.importorskip("safetensors", reason="the extra text")
+    catalog = Catalog.synthetic(items=40, seed=8)
+    path = catalog.save(tmp_path / "items.safetensors")
+    given = {"text": str(path), "path": path, "object": catalog, "digest": known_catalog(catalog).digest}[form]
+    named = str(path) if form in ("text", "path") else catalog.digest
+    for env in (gym.make(id, catalog=given, horizon=3), gym.make_vec(id, 2, catalog=given, horizon=3)):
+        make: Any = gym.make_vec if isinstance(env, gym.vector.VectorEnv) else gym.make
+        assert env.spec.kwargs["catalog"] == named
+        read = EnvSpec.from_json(env.spec.to_json())
+        assert read.kwargs["catalog"] == named
+        for again in (make(env.spec), make(read)):
+            assert again.unwrapped.scenario == env.unwrapped.scenario
+            np.testing.assert_array_equal(again.reset(seed=4)[0], env.reset(seed=4)[0])
+
+
+def test_the_spec_of_a_catalog_that_is_not_there_says_what_to_do() -> None:
+    """As where another process reads the JSON: a digest is no catalog."""
+    catalog = Catalog.synthetic(items=40, seed=9)
+    text = gym.make("RecSlate-v0", catalog=catalog).spec.to_json()  # type: ignore[union-attr]
+    unknown = EnvSpec.from_json(text.replace(catalog.digest, "0" * 64))
+    with pytest.raises(ValueError, match=r"digest 0{64} is not known here: give it first, as .*known_catalog\(PATH\)"):
+        gym.make(unknown)
+
+
+def test_arrays_in_a_spec_are_what_the_scenario_keeps_of_them() -> None:
+    env = gym.make("RecBanditContextual-v0", features=np.eye(3), taste=np.float64(0.5))
+    again = gym.make(EnvSpec.from_json(env.spec.to_json()))  # type: ignore[union-attr]
+    assert again.unwrapped.scenario == env.unwrapped.scenario and again.unwrapped.scenario.width == 3
+    batch = gym.make_vec("RecBandit-v0", 2, autoreset_mode=AutoresetMode.SAME_STEP)
+    other = gym.make_vec(EnvSpec.from_json(batch.spec.to_json()))  # type: ignore[union-attr]
+    assert other.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
