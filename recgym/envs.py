@@ -58,8 +58,8 @@ def one_seed(seed: Seed) -> int | None:
 def kept_spec(spec: Any, scenario: Any) -> Any:
     """A copy of Gymnasium's EnvSpec whose arguments `to_json` can hold, where there is a way to.
 
-    A catalog becomes the digest under which the scenario has it, which whoever reads the JSON has to know
-    (`recgym.catalog.known_catalog`); a path its text; an array what the scenario keeps of it; an enum its value.
+    A catalog becomes the digest under which the scenario has it, which whoever reads the JSON must have been given
+    before (`recgym.catalog.known_catalog`); a path its text; an array what the scenario keeps of it; an enum its value.
     """
     if spec is None:
         return None
