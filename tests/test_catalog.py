@@ -278,7 +278,7 @@ def test_the_spec_of_a_catalog_that_is_not_there_says_what_to_do() -> None:
     catalog = Catalog.synthetic(items=40, seed=9)
     text = gym.make("RecSlate-v0", catalog=catalog).spec.to_json()  # type: ignore[union-attr]
     unknown = EnvSpec.from_json(text.replace(catalog.digest, "0" * 64))
-    with pytest.raises(ValueError, match="digest 0{64} is not known here: give its file, as catalog=PATH"):
+    with pytest.raises(ValueError, match=r"digest 0{64} is not known here: give its file, as catalog=PATH"):
         gym.make(unknown)
 
 

@@ -43,7 +43,7 @@ MISSING = ("", "na", "n/a", "nan", "null", "none")  # how people and programs wr
 WAYS = {"missing": ("drop",), "returns": ("drop",), "few_rows": ("drop", "pool")}  # beside refusing, which is None
 POOLING_STEPS = 25  # the effect of price in the levels shrinks by more than half in each
 MOST_NAMED = 5  # products that a message lists
-ADVICE = "correct it or remove the row; {} leaves such rows out"
+ADVICE = "correct it or remove the row; {}"
 COLUMNS = {  # their names are arguments of `transactions`
     "sales": Column((), number, np.float64, lambda x: np.isfinite(x) & (x >= 0), "a number of at least 0"),
     "price": Column((), number, np.float64, lambda x: np.isfinite(x) & (x > 0), "a number above 0"),
@@ -351,9 +351,9 @@ def _lenient(column: Column, *, missing: str | None, returns: str | None) -> Col
     """
     ways = []
     if missing is None:
-        ways.append("missing='drop' (--missing drop)")
+        ways.append("missing='drop' (--missing drop) leaves out rows without a number")
     if returns is None:
-        ways.append("returns='drop' (--returns drop)")
+        ways.append("returns='drop' (--returns drop) those below 0")
 
     def convert(text: str) -> float:
         if missing == "drop" and text.strip().lower() in MISSING:
@@ -364,7 +364,7 @@ def _lenient(column: Column, *, missing: str | None, returns: str | None) -> Col
         kept = column.valid(x) | np.isnan(x) if missing == "drop" else column.valid(x)
         return kept | (np.isfinite(x) & (x < 0)) if returns == "drop" else kept
 
-    advice = ADVICE.format(" or ".join(ways)) if ways else column.advice
+    advice = ADVICE.format(", ".join(ways)) if ways else column.advice
     return column._replace(convert=convert, valid=valid, advice=advice)
 
 
