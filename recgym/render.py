@@ -251,8 +251,12 @@ class _Timeline(_View):
         if self.page is None:
             self._draw_candidates(figure.add_subplot(grid[:, 1]))
         else:
-            self._draw_page(figure.add_subplot(grid[0, 1]))
-            self._draw_candidates(figure.add_subplot(grid[1:, 1]))
+            shown, candidates = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1:, 1])
+            self._draw_page(shown)
+            self._draw_candidates(candidates)
+            most = max(shown.get_xlim()[1], candidates.get_xlim()[1]) if self.page.names else candidates.get_xlim()[1]
+            for axes in (shown, candidates):
+                axes.set_xlim(candidates.get_xlim()[0], most)  # bars are of one scale
         figure.suptitle(f"{self.title}   reward so far {path['total'][-1]:.2f}", y=1 - 0.1 / height, va="top")
         return _pixels(canvas)
 

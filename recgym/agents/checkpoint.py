@@ -14,6 +14,7 @@ import torch
 
 from recgym.agents import archive
 from recgym.agents.algorithms import ALGORITHMS, algorithm, name_of
+from recgym.agents.folders import checkpoint_of
 from recgym.agents.model_file import load_model, save_model
 
 __all__ = ["export", "load", "read", "save"]
@@ -76,7 +77,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         FileNotFoundError: there is no such file.
         ValueError: the file is no checkpoint, is damaged, or was written by a newer version (says which).
     """
-    header, tensors = archive.read_archive(path)
+    header, tensors = archive.read_archive(checkpoint_of(Path(path)))
     if header["algo"] not in ALGORITHMS:
         allowed = ", ".join(ALGORITHMS)
         raise ValueError(
@@ -89,7 +90,7 @@ def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: boo
     """Load the algorithm of a checkpoint, ready to `predict` or, with `resume`, to go on learning where it stopped.
 
     Args:
-        path: of the file; as `save` was given it will do.
+        path: of the file, as `save` was given it will do; of the folder of a run, or `latest` in a folder of runs.
         env: what to act in: a `VecEnv`, or a Gymnasium environment, which is wrapped as SB3 does; None makes the
             environment that the file names.
         device: "auto", "cpu" or "cuda".
@@ -101,6 +102,7 @@ def load(path: str | Path, *, env: Any = None, device: str = "auto", resume: boo
         ValueError: see `read`; or weights, arguments, layout, spaces, environment or training state do not fit (says
             what differs).
     """
+    path = checkpoint_of(Path(path))
     header, tensors = read(path)
     kind = algorithm(header["algo"])
     return load_model(path, kind, header, tensors, env=env, device=device, resume=resume, **arguments)
