@@ -253,6 +253,7 @@ def check_public(scenario: Scenario, seed: int) -> None:
         observation = scenario.observe(seen)
         equal(observation, scenario.observe(moment.state.seen), f"decision {t + 1}: a task reaches the observation")
         feedback, offer = tree_map(np.copy, moment.response.feedback), tree_map(np.copy, moment.response.offer)
+        assert not (why := scenario.impossible(seen, moment.action, feedback)), f"decision {t + 1}: {why}"
         seen, _ = scenario.learn(seen, moment.action, feedback, offer)
 
 

@@ -176,6 +176,8 @@ def test_feedback_that_cannot_follow_a_choice_changes_nothing() -> None:
     stock = state.seen.offer.supply
     with pytest.raises(ValueError, match=r"cannot follow this choice: it leads to stock from -"):
         session.learn({"sold": stock + 1, "short": True})
+    with pytest.raises(ValueError, match="row 0 ran short with stock left"):
+        session.learn({"sold": stock - 1, "short": True})
     assert session.to_bytes() == before
     session.learn({"sold": stock, "short": True})
 

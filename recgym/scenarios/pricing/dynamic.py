@@ -351,6 +351,10 @@ class DynamicPricing(Market):
         paid = self.ladder_like(seen.reward).paid[action]
         return PricingKept(seen.kept.stock - feedback.sold, chosen, average, counts, exposure, paid, sales)
 
+    def impossible(self, seen: Seen, action: Array, feedback: Sales) -> str:
+        left = feedback.short & (feedback.sold < seen.kept.stock)
+        return f"row {int(left.argmax())} ran short with stock left" if left.any() else ""
+
     def observe(self, seen: Seen) -> Array:
         return pricing_observation(self, seen)
 
