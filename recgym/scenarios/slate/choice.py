@@ -118,7 +118,7 @@ def _highest(score: Array, weight: Array) -> tuple[Array, Array, Array]:
     Weights [B, k] are 0 where a score is not above 0, but for the first place, which cannot be empty.
     """
     xp = namespace(score)
-    order = xp.argsort(-score, axis=1)[:, : weight.shape[1]]
+    order = xp.argsort(-score, axis=1, stable=False)[:, : weight.shape[1]]
     at = order + rows_of(score)[:, None] * score.shape[1]
     kept = weight * xp.astype(take_rows(score.reshape(-1), at) > 0.0, weight.dtype)
     kept[:, 0] = weight[:, 0]
