@@ -19,7 +19,7 @@ import recgym
 from recgym.catalog import Catalog, known_catalog
 from recgym.data import ratings
 from recgym.data.slate import HELD_OUT, ORIGINS
-from recgym.data.tastes import Likes, TasteFit, _auc_by_user, compare_models, fit_tastes, newton_steps, unseen_items
+from recgym.data.tastes import Likes, TasteFit, auc_by_user, compare_models, fit_tastes, newton_steps, unseen_items
 from recgym.rng import make_rng
 from recgym.scenarios.slate import Slate
 
@@ -112,7 +112,8 @@ def test_the_area_under_the_curve_counts_pairs() -> None:
     user = np.array([0, 0, 0, 1, 1, 2])
     liked = np.array([1.0, 0.0, 0.0, 1.0, 0.0, 1.0])
     score = np.array([2.0, 1.0, 2.0, 0.0, 1.0, 5.0])
-    found = _auc_by_user(Likes(user, np.zeros(6, dtype=np.int64), liked), score)
+    users, found = auc_by_user(Likes(user, np.zeros(6, dtype=np.int64), liked), score)
+    assert users.tolist() == [0, 1]
     np.testing.assert_allclose(found, [0.75, 0.0])  # one pair won and one even; one lost; the third user has no pair
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recgym.data.adaptation import AdaptationGain, adapt, adaptation_gain
 from recgym.data.bandit import OpenBanditLog, fit_beta, open_bandit
 from recgym.data.factors import item_vectors
 from recgym.data.items import item_table, movielens_items
@@ -9,11 +10,14 @@ from recgym.data.pricing import HeldOut, ProductFit, TransactionLog, transaction
 from recgym.data.slate import RatingLog, ratings
 
 __all__ = [
+    "AdaptationGain",
     "HeldOut",
     "OpenBanditLog",
     "ProductFit",
     "RatingLog",
     "TransactionLog",
+    "adapt",
+    "adaptation_gain",
     "fit_beta",
     "item_table",
     "item_vectors",

@@ -15,6 +15,7 @@ SEED = 1_000
 FACTORS, RIDGE = 12, 10.0
 CONFIDENCE = 3.0  # per click, where nothing else is tuned
 ROUNDS = 10  # each solves for users, then for items
+MAX_CELLS = 50_000_000  # of the table of users and items that factors are found from
 KINDS = ("als", "item_knn")
 DIRECTIONS = 32  # of similarities
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from recgym.arrays import unit_rows
 from recgym.catalog import Catalog, known_catalog
-from recgym.data.factors import item_vectors
+from recgym.data.factors import MAX_CELLS, item_vectors
 from recgym.data.items import item_table, movielens_items
 from recgym.data.reading import Column, moment, number, read_columns, spellings
 from recgym.data.sources import find_file, shortened, table_rows
@@ -31,7 +31,6 @@ __all__ = ["RatingLog", "ratings"]
 
 HELD_OUT = 0.2  # of the rows of each user: the last, or where there is no time any
 SEED = 0
-MAX_CELLS = 50_000_000  # of the table of users and items that vectors are found from
 MIN_ROWS = 100  # fewer say nothing of how users differ
 SIGNIFICANT = 5  # digits of what is printed and used
 COLUMNS = {  # their names are arguments of `ratings`

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from recgym.arrays import logistic
 
-__all__ = ["LikeScores", "Likes", "TasteFit", "compare_models", "fit_tastes", "newton_steps", "unseen_items"]
+__all__ = [
+    "LikeScores",
+    "Likes",
+    "TasteFit",
+    "auc_by_user",
+    "compare_models",
+    "fit_tastes",
+    "newton_steps",
+    "unseen_items",
+]
 
 Floats = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -216,7 +225,7 @@ def _factorised(train: Likes, test: Likes, means: TasteFit) -> Floats:
 def _scored(rows: Likes, logit: Floats) -> LikeScores:
     chance = np.clip(logistic(logit), LEAST, 1.0 - LEAST)
     loss = -np.where(rows.liked > 0.0, np.log(chance), np.log(1.0 - chance))
-    auc = _auc_by_user(rows, logit)
+    _, auc = auc_by_user(rows, logit)
     return LikeScores(
         float(loss.mean()),
         float(loss.std(ddof=1) / np.sqrt(len(loss))),
@@ -225,13 +234,17 @@ def _scored(rows: Likes, logit: Floats) -> LikeScores:
     )
 
 
-def _auc_by_user(rows: Likes, score: Floats) -> Floats:
-    """Of each user with rows of both kinds; equal scores count half (Mann & Whitney 1947)."""
+def auc_by_user(rows: Likes, score: Floats) -> tuple[Ints, Floats]:
+    """Users with rows of both kinds, ascending, and the chance that what each liked is scored above what they did not.
+
+    Equal scores count half (Mann & Whitney 1947).
+    """
     order = np.argsort(rows.user, kind="stable")
-    found = []
+    users, found = [], []
     for mine in np.split(order, np.flatnonzero(np.diff(rows.user[order])) + 1):
         good, bad = score[mine][rows.liked[mine] > 0.0], score[mine][rows.liked[mine] == 0.0]
         if len(good) and len(bad):
             gap = good[:, None] - bad
+            users.append(rows.user[mine[0]])
             found.append(((gap > 0.0) + 0.5 * (gap == 0.0)).mean())
-    return np.array(found)
+    return np.array(users, dtype=np.int64), np.array(found)
