@@ -21,6 +21,8 @@ ROWS = [
     "RecBandit-v0 single env, without sampling",
     "DynamicPricing-v0 single env",
     "DynamicPricing-v0 batch, torch CPU",
+    *("RecSlate-v0 single env", "RecSlate-v0 single env, without sampling", "RecSlate-v0 batch, torch CPU"),
+    "RecSlate-v0 / RecBanditContextual-v0 batch",
     *BATCHES,
     "RecBandit-v0 batch, torch CPU",
     "RecBandit-v0 batch, torch GPU",
