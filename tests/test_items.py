@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from recgym.catalog import Catalog
-from recgym.data import item_table, movielens_items
+from recgym.data import clothing_items, item_table, movielens_items
 
 TABLE = """sku,name,kind,weight,eur,shop,bad
 a1,Green tea,Tea|Leaf,100,4.5,Ann,0
@@ -185,3 +187,121 @@ def test_the_published_films_have_neighbours_of_their_kind() -> None:
     near = np.argsort(np.linalg.norm(catalog.features - catalog.features[titles["Star Wars"]], axis=1))
     nearest = {catalog.title[i] for i in near[1:11]}  # type: ignore[index]
     assert {"Empire Strikes Back, The", "Return of the Jedi"} & nearest, nearest
+
+
+# --- reviews of clothes ----------------------------------------------------------------------------------------------
+HEAD = ",Clothing ID,Age,Title,Review Text,Rating,Recommended IND,Positive Feedback Count,"
+HEAD += "Division Name,Department Name,Class Name"
+REVIEWS = f"""{HEAD}
+0,767,33,,Silky and soft,4,1,0,Initmates,Intimate,Intimates
+1,1080,34,,"Love it, and
+the pocket",5,1,4,General,Dresses,Dresses
+2,1077,60,Design flaws,Too small,3,0,0,General,Dresses,Dresses
+3,1080,50,Fun,"So ""pretty"" it",5,1,9,General Petite,Dresses,Dresses
+4,1080,47,,,5,1,6,General,Tops,Dresses
+5,9,47,Odd,Thing,5,1,6,,,
+"""
+FITS = [
+    {"item_id": "123", "category": "gown", "rented for": "wedding", "review_summary": "Wow", "review_text": "Nice."},
+    {"item_id": 9, "category": "dress", "rented for": "party: cocktail", "rating": "10", "review_text": None},
+    {"item_id": "123", "category": "gown", "rented for": "gala", "fit": "small", "review_text": "Tight"},
+    {"item_id": "123", "category": "dress", "rented for": "gala"},
+]
+
+
+class Asked:
+    """An encoder that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, texts: list[str]) -> list[list[float]]:
+        self.texts += texts
+        return letters(texts)
+
+
+def test_reviews_of_clothes_become_a_catalog_of_items(tmp_path: Path) -> None:
+    path = tmp_path / "Womens Clothing E-Commerce Reviews.csv"
+    path.write_text(REVIEWS)
+    catalog = clothing_items(path)
+    assert catalog.ids == ("767", "1080", "1077", "9")
+    assert catalog.title == ("Intimates 767", "Dresses 1080", "Dresses 1077", "Item 9")
+    assert catalog.topic_names == ("Dresses", "Intimate", "unknown")
+    assert catalog.topic.tolist() == [1, 0, 0, 2]  # type: ignore[union-attr] # of 1080: Dresses twice, Tops once
+    assert catalog.projection is not None and catalog.projection.names == ("division", "department", "class")
+    assert catalog.projection.widths == (3, 3, 2)
+    assert catalog.missing.tolist() == [[0, 0, 0]] * 3 + [[1, 1, 1]]  # type: ignore[union-attr]
+    general_and_petite, tops_and_dresses = [1, 1, 0], [1, 0, 1]  # General, General Petite, ...; Dresses, ..., Tops
+    given = {"division": [general_and_petite], "department": [tops_and_dresses], "class": [[1, 0]]}
+    np.testing.assert_allclose(catalog.projection(given)[0][0], catalog.features[1], atol=1e-6)
+    assert catalog.appeal is None and catalog.price is None
+    assert clothing_items(tmp_path) == catalog
+
+
+def test_what_reviews_say_is_joined_the_most_helpful_first(tmp_path: Path) -> None:
+    (tmp_path / "reviews.csv").write_text(REVIEWS)
+    asked = Asked()
+    catalog = clothing_items(tmp_path / "reviews.csv", encoder=asked, weights={"text": 2.0}, width=5)
+    told = ["Silky and soft", 'Fun. So "pretty" it Love it, and\nthe pocket', "Design flaws. Too small", "Odd. Thing"]
+    assert asked.texts == told
+    assert catalog.projection is not None and catalog.projection.names == ("text", "division", "department", "class")
+
+
+def test_a_data_frame_of_reviews_is_the_same(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    (tmp_path / "reviews.csv").write_text(REVIEWS)
+    assert clothing_items(pandas.read_csv(tmp_path / "reviews.csv")) == clothing_items(tmp_path / "reviews.csv")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_reviews_with_an_object_per_line(packed: bool, tmp_path: Path) -> None:
+    text = "\n".join(json.dumps(row) for row in FITS) + "\n\n"
+    path = tmp_path / ("renttherunway_final_data.json.gz" if packed else "renttherunway_final_data.json")
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    asked = Asked()
+    catalog = clothing_items(tmp_path, encoder=asked)
+    assert catalog.ids == ("123", "9") and catalog.title == ("gown 123", "dress 9")
+    assert asked.texts == ["Wow. Nice. Tight", ""]
+    assert catalog.topic_names == ("dress", "gown") and catalog.topic.tolist() == [1, 0]  # type: ignore[union-attr]
+    assert catalog.projection is not None and catalog.projection.names == ("text", "category", "occasion")
+    assert catalog.missing.tolist() == [[0, 0, 0], [1, 0, 0]]  # type: ignore[union-attr]
+    if packed:
+        path.write_bytes(path.read_bytes()[:-12])
+        with pytest.raises(ValueError, match=r"renttherunway.*: not a whole compressed file"):
+            clothing_items(path)
+
+
+def test_an_object_per_line_may_know_categories_alone(tmp_path: Path) -> None:
+    path = tmp_path / "modcloth_final_data.json"
+    path.write_text("\n".join(json.dumps({"item_id": i, "category": "tops" if i else "new|sale"}) for i in range(3)))
+    catalog = clothing_items(path)
+    assert catalog.topic_names == ("new/sale", "tops")  # a mark that separates elsewhere
+    assert catalog.projection is not None and catalog.projection.names == ("category",)
+
+
+WRONG_REVIEWS = [
+    (REVIEWS.replace("Class Name", "Class"), r"line 1: no column 'Class Name'"),
+    (REVIEWS.replace("1077,60", ",60"), r"line 5, column 'Clothing ID': '' is not the number of an item"),
+    (REVIEWS.replace("3,0,0", "3,0,many"), r"line 5, column 'Positive Feedback Count': 'many' is not a number"),
+    (HEAD + "\n", r"line 2: a header but no rows"),
+    ("", r"the file is empty"),
+    (REVIEWS[: REVIEWS.index("1,1080")], r"reviews.csv: fuse: the 1 items do not differ in division, department"),
+    ('{"item_id": "1"}\n{"item_id": \n', r"line 2: not JSON \(.*\): one object per line is wanted"),
+    ('{"item_id": "1"}\n[1]\n', r"line 2: not an object of JSON"),
+    ('{"category": "gown"}\n', r"line 1: no 'item_id' \(it has: category\)"),
+    ('{"item_id": "1", "category": ["gown"]}\n', r"line 1, 'category': \"\['gown'\]\" is no text"),
+    ('{"item_id": "1"}\n', r"reviews.csv: fuse: no modality"),
+]
+
+
+@pytest.mark.parametrize("text, message", WRONG_REVIEWS)
+def test_what_is_wrong_with_reviews_is_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        clothing_items(path)
+
+
+def test_a_folder_without_reviews_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds none of .*modcloth\*.json\*.*: name a file of reviews"):
+        clothing_items(tmp_path)

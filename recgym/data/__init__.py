@@ -5,7 +5,7 @@ from __future__ import annotations
 from recgym.data.adaptation import AdaptationGain, adapt, adaptation_gain
 from recgym.data.bandit import OpenBanditLog, fit_beta, open_bandit
 from recgym.data.factors import item_vectors
-from recgym.data.items import item_table, movielens_items
+from recgym.data.items import clothing_items, item_table, movielens_items
 from recgym.data.pricing import HeldOut, ProductFit, TransactionLog, transactions
 from recgym.data.slate import RatingLog, ratings
 
@@ -18,6 +18,7 @@ __all__ = [
     "TransactionLog",
     "adapt",
     "adaptation_gain",
+    "clothing_items",
     "fit_beta",
     "item_table",
     "item_vectors",

@@ -1,12 +1,15 @@
-"""Catalogs from tables: any table of items by the names of its columns, and the layouts of MovieLens.
+"""Catalogs from tables: any table of items by the names of its columns, films of MovieLens, reviews of clothes.
 
-The layouts are those of GroupLens' README files (Harper & Konstan 2015, doi:10.1145/2827872): `movies.csv`, the older
-`u.item`, and the `.item` file into which RecBole turns them.
+The layouts of films are those of GroupLens' README files (Harper & Konstan 2015, doi:10.1145/2827872): `movies.csv`,
+the older `u.item`, and the `.item` file into which RecBole turns them. Those of clothes are the public Women's
+E-Commerce Clothing Reviews, and ModCloth's and RentTheRunway's (Misra, Wan & McAuley 2018, "Decomposing fit semantics
+for product size recommendation in metric spaces").
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +18,10 @@ import numpy as np
 
 from recgym.catalog import Catalog
 from recgym.data.reading import Column, number, read_columns
-from recgym.data.sources import MAX_LINE, find_file, label_of, shortened
+from recgym.data.sources import MAX_LINE, find_file, is_json_lines, json_lines, label_of, shortened
 from recgym.encoders import Encoder
 
-__all__ = ["item_table", "movielens_items"]
+__all__ = ["clothing_items", "item_table", "movielens_items"]
 
 MAX_CATEGORIES = 1_000  # of a column: more are names rather than categories
 UNKNOWN = "unknown"  # the topic or provider of an item without one
@@ -31,6 +34,10 @@ GENRES = (
 )
 FLAGS_FROM = 5
 PATTERNS = ("movies.csv*", "u.item", "*.item")
+CLOTHES = ("*lothing*eviews.csv*", "modcloth*.json*", "renttherunway*.json*")
+REVIEW_COLUMNS = {"division": "Division Name", "department": "Department Name", "class": "Class Name"}
+REVIEW_FIELDS = {"category": "category", "occasion": "rented for"}  # of the layouts of an object per line
+REVIEW_TEXTS = ("review_summary", "review_text")
 
 
 # --- any table -------------------------------------------------------------------------------------------------------
@@ -106,16 +113,27 @@ def item_table(
         columns["topic"], columns["topic_names"] = _numbered(read["topic"])
     if "group" in read:
         columns["group"], _ = _numbered(read["group"])
+    joined = [". ".join(filter(None, row)) for row in zip(*(read[f"text {name}"] for name in texts), strict=True)]
+    options = {"cache": cache, "width": width, "weights": weights}
+    return _made(label_of(source), joined, encoder if texts else None, modalities, columns, options)
+
+
+def _made(
+    label: str,
+    texts: list[str],
+    encoder: Encoder | None,
+    modalities: Mapping[str, Any],
+    columns: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Catalog:
+    """The catalog of what was read, with the texts where there is an encoder."""
     try:
-        if not texts:
-            return Catalog.from_modalities(modalities, width=width, weights=weights, **columns)
-        assert encoder is not None
-        joined = [". ".join(filter(None, row)) for row in zip(*(read[f"text {name}"] for name in texts), strict=True)]
-        return Catalog.from_texts(
-            joined, encoder, cache=cache, modalities=modalities, width=width, weights=weights, **columns
-        )
+        if encoder is None:
+            kept = {name: value for name, value in options.items() if name != "cache"}
+            return Catalog.from_modalities(modalities, **kept, **columns)
+        return Catalog.from_texts(texts, encoder, modalities=modalities, **options, **columns)
     except ValueError as error:
-        raise ValueError(f"{label_of(source)}: {error}") from error
+        raise ValueError(f"{label}: {error}") from error
 
 
 def _names(key: str, value: str | Sequence[str]) -> tuple[str, ...]:
@@ -215,15 +233,9 @@ def movielens_items(
         "title": [movie.title for movie in movies],
         "ids": [movie.id for movie in movies],
     }
-    try:
-        if encoder is None:
-            return Catalog.from_modalities(modalities, width=width, weights=weights, **columns)
-        texts = [f"{movie.title} ({', '.join(movie.genres)})" if movie.genres else movie.title for movie in movies]
-        return Catalog.from_texts(
-            texts, encoder, cache=cache, modalities=modalities, width=width, weights=weights, **columns
-        )
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    texts = [f"{movie.title} ({', '.join(movie.genres)})" if movie.genres else movie.title for movie in movies]
+    options = {"cache": cache, "width": width, "weights": weights}
+    return _made(str(path), texts, encoder, modalities, columns, options)
 
 
 def _year(title: str) -> float:
@@ -282,3 +294,87 @@ def _split_lines(path: Path, separator: str, encoding: str) -> Iterator[tuple[in
                 raise ValueError(f"{path}, line {line}: not {encoding} text ({error.reason}): save it so") from error
             if text:
                 yield line, [part.strip() for part in text.split(separator)]
+
+
+# --- reviews of clothes ----------------------------------------------------------------------------------------------
+class _Review(NamedTuple):
+    item: str
+    text: str
+    helpful: float  # how many customers found it so
+    categories: tuple[str, ...]  # "" where unknown
+
+
+def clothing_items(
+    source: Any,
+    *,
+    encoder: Encoder | None = None,
+    cache: str | Path | None = None,
+    width: int = 16,
+    weights: Mapping[str, float] | None = None,
+) -> Catalog:
+    """Make a catalog from reviews of clothes, one row per item: categories and, with an encoder, what reviews say.
+
+    Topics are departments, or categories where there are none: the most frequent of an item's reviews. An item has no
+    name here and is called by its class and number. The reviews of an item are joined, those that most customers found
+    helpful first, since encoders may read the beginning alone. Ratings are left out, and with them appeal: it is what
+    an item has beyond its features, and fitted to logs (`recgym.data.ratings`).
+
+    Args:
+        source: the CSV of the Women's E-Commerce Clothing Reviews or a DataFrame of it, `modcloth_final_data.json` or
+            `renttherunway_final_data.json`, compressed or not, or a folder with one of them.
+        encoder: see `recgym.encoders`; without one, features are of categories alone.
+        cache: folder that keeps the encoded texts.
+        width: number of features at most.
+        weights: share of variance by modality (`text`, and `division`, `department` and `class`, or `category` and
+            `occasion`), relative to 1.
+
+    Raises:
+        FileNotFoundError: no such file, or a folder without one.
+        ValueError: what is wrong, with file, line and column.
+    """
+    if isinstance(source, str | Path):
+        source = find_file(Path(source), CLOTHES, "a file of reviews")
+    one_per_line = is_json_lines(source)
+    reviews = _reviews_per_line(source) if one_per_line else _reviews_of_table(source)
+    by_item: dict[str, list[_Review]] = {}
+    for review in reviews:
+        by_item.setdefault(review.item, []).append(review)
+    kinds = tuple(REVIEW_FIELDS if one_per_line else REVIEW_COLUMNS)
+    entries = {kind: [_most_frequent(mine, at) for mine in by_item.values()] for at, kind in enumerate(kinds)}
+    label, topic, called = label_of(source), *(("category", "category") if one_per_line else ("department", "class"))
+    modalities = {kind: _one_hot(label, kind, entry) for kind, entry in entries.items() if any(entry)}
+    columns = dict(zip(("topic", "topic_names"), _numbered(entries[topic]), strict=True))
+    names = [next(iter(_categories(entry)), "Item") for entry in entries[called]]
+    columns |= {"title": [f"{n} {i}" for n, i in zip(names, by_item, strict=True)], "ids": list(by_item)}
+    first = [sorted(mine, key=lambda review: -review.helpful) for mine in by_item.values()]
+    texts = [" ".join(review.text for review in mine if review.text) for mine in first]
+    return _made(label, texts, encoder, modalities, columns, {"cache": cache, "width": width, "weights": weights})
+
+
+def _most_frequent(reviews: list[_Review], at: int) -> str:
+    """The categories that reviews of an item name, the most frequent first."""
+    counts = Counter(name for review in reviews if (name := review.categories[at].replace("|", "/")))
+    return "|".join(sorted(counts, key=lambda name: (-counts[name], name)))
+
+
+def _reviews_of_table(source: Any) -> Iterator[_Review]:
+    words = {name: _word(name) for name in ("Title", "Review Text", *REVIEW_COLUMNS.values())}
+    key = Column(("Clothing ID",), str.strip, np.object_, lambda x: x != "", "the number of an item")
+    helpful = _number("Positive Feedback Count")
+    read = read_columns(source, {"key": key, "helpful": helpful, **words}, record="review")
+    for item, count, title, text, *categories in zip(*read.values(), strict=True):
+        yield _Review(item, ". ".join(filter(None, (title, text))), count, tuple(categories))
+
+
+def _reviews_per_line(path: Path) -> Iterator[_Review]:
+    for line, row in json_lines(path):
+        found = {}
+        for name in ("item_id", *REVIEW_TEXTS, *REVIEW_FIELDS.values()):
+            value = row.get(name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+                raise ValueError(f"{path}, line {line}, {name!r}: {shortened(str(value))} is no text: mend this line")
+            found[name] = "" if value is None else str(value).strip()
+        if not found["item_id"]:
+            raise ValueError(f"{path}, line {line}: no 'item_id' (it has: {', '.join(list(row)[:12])}): add it")
+        text = ". ".join(filter(None, (found[name] for name in REVIEW_TEXTS)))
+        yield _Review(found["item_id"], text, 0.0, tuple(found[name] for name in REVIEW_FIELDS.values()))

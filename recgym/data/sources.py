@@ -9,6 +9,7 @@ import bz2
 import csv
 import gzip
 import io
+import json
 import lzma
 import re
 import zipfile
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ENDINGS", "MAX_LINE", "find_file", "label_of", "shortened", "table_rows"]
+__all__ = ["ENDINGS", "MAX_LINE", "find_file", "is_json_lines", "json_lines", "label_of", "shortened", "table_rows"]
 
 ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".csv.xz", ".csv.bz2", ".csv.zip", ".parquet")
 MAX_LINE = 1 << 20  # bytes of a line: one that never ends would fill the memory
@@ -104,6 +105,52 @@ def table_rows(source: Any) -> Generator[tuple[int, list[str]]]:
         raise ValueError(f"{path}, line {line + 1}: not valid CSV ({error}): quote or mend this line") from error
     except PACKED as error:
         raise ValueError(f"{path}, after line {line}: not a whole compressed file ({error}): fetch it again") from error
+
+
+def is_json_lines(source: Any) -> bool:
+    """Whether a source is a file, compressed or not, that begins with an object of JSON; a damaged one is not."""
+    if not isinstance(source, str | Path):
+        return False
+    try:
+        with _unpacked(Path(source)) as stream:
+            return bool(stream.peek(1)[:1] == b"{")
+    except PACKED:
+        return False
+
+
+def json_lines(path: Path) -> Generator[tuple[int, dict[str, Any]]]:
+    """Line number and content of each line that is not blank: an object of JSON, with names as it has them.
+
+    Raises:
+        ValueError: what is wrong, with file and line.
+    """
+    line = 0
+    try:
+        with _unpacked(path) as stream:
+            while raw := stream.readline(MAX_LINE + 1):
+                line += 1
+                text = _decoded(path, line, raw)
+                if not text.strip():
+                    continue
+                try:
+                    row = json.loads(text)
+                except (ValueError, RecursionError) as error:
+                    raise ValueError(
+                        f"{path}, line {line}: not JSON ({error}): one object per line is wanted"
+                    ) from None
+                if not isinstance(row, dict):
+                    raise ValueError(f"{path}, line {line}: not an object of JSON: one per line is wanted")
+                yield line, row
+    except PACKED as error:
+        raise ValueError(f"{path}, after line {line}: not a whole compressed file ({error}): fetch it again") from error
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    with _opened(path, head) as stream:
+        yield stream
 
 
 @contextmanager
