@@ -46,6 +46,22 @@ def test_directions_are_those_of_the_singular_value_decomposition() -> None:
     np.testing.assert_allclose(np.abs(features), np.abs(expected), atol=1e-4)
 
 
+def test_features_are_those_of_scikit_learns_pca() -> None:
+    """Of several modalities with weights and gaps, standardised and filled as `fuse` says."""
+    decomposition = pytest.importorskip("sklearn.decomposition", reason="scikit-learn, which recgym does not need")
+    rng = np.random.default_rng(5)
+    text, price = rng.normal(size=(200, 8)) @ rng.normal(size=(8, 8)), rng.normal(size=200)
+    text[3], price[7] = NAN, NAN
+    features, _, _ = fuse({"text": text, "price": price}, width=4, weights={"text": 3.0})
+    columns = np.column_stack([text, price])
+    standard = np.nan_to_num((columns - np.nanmean(columns, axis=0)) / np.nanstd(columns, axis=0))
+    standard *= np.sqrt([3.0 / 8] * 8 + [1.0])
+    expected = decomposition.PCA(n_components=4, svd_solver="full").fit_transform(standard)
+    expected /= np.sqrt((expected**2).sum(axis=1).mean())
+    expected *= np.sign((expected * features).sum(axis=0))  # a direction has no sign of its own
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+
+
 def test_what_is_missing_is_marked_and_filled_with_the_mean() -> None:
     features, missing, projection = fuse({"a": [1.0, 3.0, NAN], "b": [[0.0, 1.0], [1.0, 0.0], [1.0, NAN]]})
     np.testing.assert_array_equal(missing, [[False, False], [False, False], [True, True]])
