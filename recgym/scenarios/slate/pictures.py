@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from recgym.arrays import Array, namespace
+from recgym.arrays import Array, logistic, namespace, row_sum, take_rows
 from recgym.catalog import Catalog
 from recgym.panels import Panel, Series
-from recgym.scenario import State
+from recgym.scenario import Seen, State
+from recgym.scenarios.slate.observation import AVERAGES
 
-__all__ = ["panels_of", "titles", "trace"]
+__all__ = ["panels_of", "predicted", "titles", "trace"]
 
 
 def titles(catalog: Catalog, item: np.ndarray) -> list[tuple[str, ...]]:
@@ -45,6 +46,23 @@ def panels_of(scenario: Any) -> tuple[Panel, ...]:
         *([Panel("satiation (logits)", bored)] if scenario.satiation[1] > 0.0 else []),
     ]
     return tuple(panels)
+
+
+def predicted(scenario: Any, seen: Seen) -> Array:
+    """[B, C] reward of each candidate alone, as what is kept of the trial has it.
+
+    Its chance of a click, by the cosine with the moving average of taste, the popularity and the mean user's `outside`,
+    times the moving average of the reward per click.
+    """
+    xp = namespace(seen.reward)
+    inventory = scenario.inventory_like(seen.reward)
+    taste = seen.kept.taste
+    length = xp.sqrt(row_sum(taste * taste))[:, None] + 1e-9
+    match = (take_rows(inventory.features, seen.offer.item) @ (taste / length)[:, :, None])[:, :, 0]
+    outside = 0.5 * (scenario.outside[0] + scenario.outside[1])
+    logit = scenario.beta * match + take_rows(inventory.popularity, seen.offer.item) - outside
+    per_click = seen.kept.averages[:, list(AVERAGES).index("worth_slow")]
+    return logistic(logit) * per_click[:, None]
 
 
 def trace(scenario: Any, state: State) -> dict[str, Array]:

@@ -389,7 +389,7 @@ class Slate(Scenario):
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         task, hidden, _ = state
         alone = logistic(hidden.logit) * hidden.worth * self.trust(task, hidden)[:, None]
-        return self.valued(alone, task.preference), None
+        return self.valued(alone, task.preference), self.valued(pictures.predicted(self, state.seen), task.preference)
 
     def valued(self, value: Array, preference: Array) -> Array:
         """Reward of so much `value` [B, ...], where nothing else is weighed."""
