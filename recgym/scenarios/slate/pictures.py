@@ -41,7 +41,7 @@ def panels_of(scenario: Any) -> tuple[Panel, ...]:
     consumed = (Series("burden", "average of what was clicked", "area"),)
     bored = (Series("satiation", "topic", "map", _topics(scenario.items)),)
     panels = [
-        *([Panel("user", tuple(user))] if user else []),
+        *([Panel("user" if trusting else "away", tuple(user))] if user else []),
         *([Panel("burden", consumed)] if trusting else []),
         *([Panel("satiation (logits)", bored)] if scenario.satiation[1] > 0.0 else []),
     ]
