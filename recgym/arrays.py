@@ -34,12 +34,14 @@ __all__ = [
 
 Array = Any  # np.ndarray or torch.Tensor: float32, bool or int64
 Seed = int | Sequence[int] | None
-OWN = (  # what NumPy has as the array API wants it, from 2.1 on; wrappers of these cost a tenth of a small step
+OWN: tuple[
+    str, ...
+] = (  # what NumPy has as the array API wants it, from 2.1 on; wrappers of these cost a tenth of a small step
     *("arange", "astype", "cumulative_sum", "empty", "full", "full_like", "ones", "ones_like", "reshape", "sum"),
     *("zeros", "zeros_like"),
 )
-WHOLE = hasattr(np, "cumulative_sum")
-NUMPY: Any = SimpleNamespace(**vars(array_api_compat.numpy) | {name: getattr(np, name) for name in OWN if WHOLE})
+OWN = OWN if hasattr(np, "cumulative_sum") else ()
+NUMPY: Any = SimpleNamespace(**vars(array_api_compat.numpy) | {name: getattr(np, name) for name in OWN})
 MAX_LOGIT = 30.0  # e^30 to one is as sure as float32 can tell
 SHORT = 4  # numbers in a row that are better added column by column
 LONG = 4096  # numbers in an array: from here on a pass over it costs more than a call

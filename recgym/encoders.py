@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from recgym.array_file import safetensors_numpy
+from recgym.arrays import unit_rows
 from recgym.files import write_atomically
 
 __all__ = ["Encoder", "MiniLM", "SentenceModel", "WordLlama", "encode", "encoder_named"]
@@ -267,8 +268,7 @@ class WordLlama:
             for row, each in enumerate(tokens, start):
                 if each.ids:
                     result[row] = table[each.ids].mean(axis=0)
-        length = np.linalg.norm(result, axis=1, keepdims=True)
-        return result / np.where(length > 0.0, length, 1.0)
+        return unit_rows(result)
 
 
 def _check_batch(owner: str, batch: Any) -> None:

@@ -198,7 +198,7 @@ class Scenario:
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         """For pictures: expected reward [B, K] of each candidate, true and as the running statistics estimate it.
 
-        Without an estimate none is marked as shown last: candidates do not outlast a decision there.
+        None is marked as shown last where there is no estimate, or where `names_of` gives pictures of pages.
         """
         raise NotImplementedError
 

@@ -208,6 +208,14 @@ def test_clicks_are_told_from_items_not_touched(tmp_path: Path) -> None:
     assert len(added) == sum(~everything[log.user])
 
 
+def test_who_has_everything_tells_nothing_apart(tmp_path: Path) -> None:
+    new_layout(tmp_path)
+    rows = [f"{u},{i}" for u, i, *_ in rated()]
+    (tmp_path / "ratings.csv").write_text("user,item\n" + "\n".join(rows) + "\n")
+    with pytest.raises(ValueError, match="every user has every item, so that nothing tells them apart: give ratings"):
+        ratings(tmp_path, encoder="none").likes  # noqa: B018
+
+
 # --- what is refused -------------------------------------------------------------------------------------------------
 def without(folder: Path, name: str) -> None:
     (folder / name).unlink()
@@ -324,7 +332,7 @@ def test_log_of_ratings_trains_and_reports(command: Any, tmp_path: Path) -> None
     ]
     printed = command("train", *small)
     for expected in (
-        "50 users and 40 items",
+        "fitting 50 users and 40 items to ",
         "taste, items not seen",
         "fitted: catalog",
         "assumed: outside",

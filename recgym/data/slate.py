@@ -46,7 +46,7 @@ ITEM_NAMES = ("item", "item_id", "movieId")
 OWN_COLUMNS = ("title", "topic", "group", "price", "length", "burden", "flagged")  # of it, as `Catalog` has them
 
 # Where each parameter of the scenario comes from. fitted: estimated from the log. fixed: a choice of how the problem is
-# posed. assumed: a fact about users that such a log does not hold.
+# posed. assumed: a fact about users that such a log does not hold. unused: of what the catalog takes the place of.
 ORIGINS = {
     **dict.fromkeys(("catalog", "beta", "popularity_noise"), "fitted"),
     **dict.fromkeys(("candidates", "places", "horizon", "choice", "reward", "fresh", "alpha", "statistics"), "fixed"),
@@ -93,6 +93,10 @@ class RatingLog:
             raise ValueError(f"{self.path}: {len(self.user)} rows, at least {MIN_ROWS} are needed: bring more")
         if self.rating is None:
             user, item = _untouched(self.user, self.item, self.items.items)
+            if not len(user):
+                raise ValueError(
+                    f"{self.path}: every user has every item, so that nothing tells them apart: give ratings"
+                )
             liked = np.concatenate([np.ones(len(self.user)), np.zeros(len(user))])
             return Likes(np.concatenate([self.user, user]), np.concatenate([self.item, item]), liked)
         liked = (self.rating >= self.threshold).astype(np.float64)
@@ -189,7 +193,7 @@ def _untouched(user: np.ndarray, item: np.ndarray, items: int) -> tuple[np.ndarr
     rng = np.random.default_rng(SEED)
     theirs = np.unique(user * items + item)
     pending = user[np.bincount(user)[user] < items]  # who touched everything has none
-    users, found = [], []
+    users, found = [pending[:0]], [pending[:0]]
     while len(pending):
         drawn = rng.integers(items, size=len(pending))
         key = pending * items + drawn

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recgym.arrays import logistic
+from recgym.data.factors import Floats
 
 __all__ = [
     "LikeScores",
@@ -26,7 +27,6 @@ __all__ = [
     "unseen_items",
 ]
 
-Floats = NDArray[Any]
 Ints = NDArray[np.int64]
 
 ROUNDS = 20  # of expectation maximisation

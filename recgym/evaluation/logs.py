@@ -53,6 +53,7 @@ def begin_pricing(log: TransactionLog, env: str, parameters: Mapping[str, Any]) 
 
 def begin_slate(log: RatingLog, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Take users and items of a log of ratings, and print what they rest on; `parameters` come on top."""
+    say(f"{log.path}: fitting {log.users:,} users and {log.items.items:,} items to {len(log.user):,} rows")
     everything = log.parameters_beside(parameters)
     scenario: Any = recgym.make_scenario(env, **everything)
     print_ratings(log, asdict(scenario), {**log.origins, **dict.fromkeys(parameters, "given")})

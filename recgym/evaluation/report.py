@@ -279,7 +279,6 @@ def print_ratings(log: RatingLog, parameters: Mapping[str, Any], origins: Mappin
         parameters: of the scenario, all of them.
         origins: where each of them comes from; see `RatingLog.origins`.
     """
-    say(f"{log.path}: {len(log.user):,} rows of {log.users:,} users and {log.items.items:,} items")
     what = "clicks and the like, beside as many items that were not touched"
     if log.threshold is not None:
         what = f"liked from {log.threshold:.3g} on, {log.likes.liked.mean():.0%} of the rows"

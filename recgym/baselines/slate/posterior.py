@@ -19,10 +19,7 @@ from recgym.baselines.policy import Floats, IndexPolicy, Reading
 from recgym.baselines.regression import linear_scores, spread, unwieldy
 from recgym.baselines.slate.pages import clicks_by_place, shown_by_place
 from recgym.rng import NumpyRng
-from recgym.scenarios.slate.choice import (
-    attention_by_place,
-    best_page,
-)
+from recgym.scenarios.slate.choice import attention_by_place, best_page
 from recgym.scenarios.slate.foresight import interpolated, plan_of
 from recgym.scenarios.slate.observation import RECENT
 from recgym.scenarios.slate.worth import mean_worth

@@ -11,7 +11,7 @@ import numpy as np
 from recgym.arrays import Array, namespace, row_sum, unit_rows
 from recgym.catalog import Catalog
 
-__all__ = ["ADVISERS", "UNLIKELY", "advice", "vectors_of"]
+__all__ = ["ADVISERS", "UNLIKELY", "advice", "matched", "vectors_of"]
 
 ADVISERS = ("content", "collaborative")
 UNLIKELY = -30.0  # no log-probability is lower
@@ -27,18 +27,23 @@ def vectors_of(adviser: str, catalog: Catalog) -> np.ndarray:
     return unit_rows(table)
 
 
-def advice(strength: float, vectors: Array, liked: Array, popularity: Array) -> Array:
-    """[B, C] log softmax of strength x cosine(vector, liked) + popularity, not below `UNLIKELY`.
+def matched(strength: float, vectors: Array, direction: Array, popularity: Array) -> Array:
+    """[B, C] strength x cosine(vector, direction) + popularity; the cosine is 0 where the direction is.
 
     Args:
         strength: logits between a cosine of 0 and 1.
-        vectors: [B, C, F] of the candidates.
-        liked: [B, F] sum of those clicked so far.
+        vectors: [B, C, F] of the candidates, of length 1.
+        direction: [B, F] of any length.
         popularity: [B, C] logits.
     """
+    length = namespace(direction).sqrt(row_sum(direction * direction))[:, None] + 1e-9
+    return strength * (vectors @ (direction / length)[:, :, None])[:, :, 0] + popularity
+
+
+def advice(strength: float, vectors: Array, liked: Array, popularity: Array) -> Array:
+    """[B, C] log softmax of what `matched` gives for the sum `liked` [B, F] of those clicked, not below `UNLIKELY`."""
     xp = namespace(liked)
-    length = xp.sqrt(row_sum(liked * liked))[:, None] + 1e-9
-    logit = strength * (vectors @ (liked / length)[:, :, None])[:, :, 0] + popularity
+    logit = matched(strength, vectors, liked, popularity)
     logit = logit - xp.max(logit, axis=1)[:, None]
     least = xp.zeros_like(logit) + UNLIKELY
     return xp.maximum(logit - xp.log(row_sum(xp.exp(logit)))[:, None], least)

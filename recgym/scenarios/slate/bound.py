@@ -30,9 +30,7 @@ import numpy as np
 
 from recgym.arrays import MAX_LOGIT, to_numpy, tree_map
 from recgym.rng import STEP, NumpyRng
-from recgym.scenarios.slate.choice import (
-    attention_by_place,
-)
+from recgym.scenarios.slate.choice import attention_by_place
 from recgym.scenarios.slate.foresight import draw_pools, interpolated, nodes_of
 
 __all__ = ["upper_bound"]

@@ -19,9 +19,7 @@ import numpy as np
 from recgym.arrays import to_numpy, tree_map
 from recgym.rng import NumpyRng
 from recgym.scenario import State
-from recgym.scenarios.slate.choice import (
-    best_page,
-)
+from recgym.scenarios.slate.choice import best_page
 from recgym.scenarios.slate.inventory import draw_pool
 from recgym.scenarios.slate.worth import mean_worth
 

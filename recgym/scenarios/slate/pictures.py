@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from recgym.arrays import Array, logistic, namespace, row_sum, take_rows
+from recgym.arrays import Array, logistic, namespace, take_rows
 from recgym.catalog import Catalog
 from recgym.panels import Panel, Series
 from recgym.scenario import Seen, State
+from recgym.scenarios.slate.advice import matched
 from recgym.scenarios.slate.observation import AVERAGES
 
 __all__ = ["panels_of", "predicted", "titles", "trace"]
@@ -54,13 +55,10 @@ def predicted(scenario: Any, seen: Seen) -> Array:
     Its chance of a click, by the cosine with the moving average of taste, the popularity and the mean user's `outside`,
     times the moving average of the reward per click.
     """
-    xp = namespace(seen.reward)
     inventory = scenario.inventory_like(seen.reward)
-    taste = seen.kept.taste
-    length = xp.sqrt(row_sum(taste * taste))[:, None] + 1e-9
-    match = (take_rows(inventory.features, seen.offer.item) @ (taste / length)[:, :, None])[:, :, 0]
+    features, popularity = (take_rows(table, seen.offer.item) for table in (inventory.features, inventory.popularity))
     outside = 0.5 * (scenario.outside[0] + scenario.outside[1])
-    logit = scenario.beta * match + take_rows(inventory.popularity, seen.offer.item) - outside
+    logit = matched(scenario.beta, features, seen.kept.taste, popularity) - outside
     per_click = seen.kept.averages[:, list(AVERAGES).index("worth_slow")]
     return logistic(logit) * per_click[:, None]
 
