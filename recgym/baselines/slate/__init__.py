@@ -59,7 +59,7 @@ _LINEAR = {
         {"alpha": _ALPHA, "reward": _EITHER},
         {
             "RecSlate-v0": {"alpha": 0.1, "reward": 0.0},
-            "RecSlateShop-v0": {"alpha": 0.03, "reward": 0.0},
+            "RecSlateShop-v0": {"alpha": 0.0, "reward": 0.0},
             "RecSlateSocial-v0": {"alpha": 0.2, "reward": 0.0},
         },
     ),
