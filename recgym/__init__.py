@@ -69,6 +69,16 @@ SCENARIOS: dict[str, Preset] = {
         SLATES,
         about="Slates in a social network: content builds trust, and asking to follow people harvests it.",
     ),
+    "AdPlacement-v0": Preset(
+        "recgym.scenarios.ads:Placement",
+        {},
+        (
+            {"base_rate": (0.0001, 0.0015)},
+            {"price_spread": (1.5, 2.0)},
+            {"change": 1.0},
+            {"budget": (0.2, 0.5)},
+        ),
+    ),
     "DynamicPricing-v0": Preset(
         "recgym.scenarios.pricing:DynamicPricing",
         {},

@@ -135,10 +135,13 @@ class Layout:
         firsts = [context + i * step + start for i in range(self.candidates)] if block else [start]
         return [first + j for first in firsts for j in range(width)]
 
-    def join(self, context: Mapping[str, Array], candidate: Mapping[str, Array]) -> Array:
+    def join(
+        self, context: Mapping[str, Array], candidate: Mapping[str, Array], grid: tuple[int, ...] | None = None
+    ) -> Array:
         """The inverse of `get`: arrays per field, [B(, width)] and [B, K(, width)], to one float32 array [B, D].
 
         The last axis of a field of width 1 may be there or not; K (and after the first field B) may be 1: all alike.
+        Where candidates are the cells of a `grid`, the last axis the fastest, its axes stand in the place of K.
         """
         start, step, total = self.sizes
         first = context[self.context[0].name]
@@ -155,14 +158,15 @@ class Layout:
             else:
                 observation[:, column : column + field.width] = value
             column += field.width
-        block = observation[:, start:].reshape((-1, self.candidates, step))  # a view: its last axis is split
+        axes = (self.candidates,) if grid is None else grid
+        block = observation[:, start:].reshape((-1, *axes, step))  # a view: its last axis is split
         column = 0
         for field in self.candidate:
             value = candidate[field.name]
             if field.width == 1:
-                block[:, :, column] = value if value.ndim == 2 else value[..., 0]
+                block[..., column] = value if value.ndim == 1 + len(axes) else value[..., 0]
             else:
-                block[:, :, column : column + field.width] = value
+                block[..., column : column + field.width] = value
             column += field.width
         return observation
 

@@ -41,6 +41,11 @@ class NumpyRng:
         self._state["state"]["counter"][:] = (0, 0, step, stream)
         self._generator.bit_generator.state = self._state
 
+    def branch(self, number: int) -> None:
+        """Go to branch `number` >= 1 of the step: far from whatever was drawn in it so far."""
+        self._state["state"]["counter"][1] = number
+        self._generator.bit_generator.state = self._state
+
     def uniform(self, shape: tuple[int, ...]) -> Array:
         return self._generator.random(shape, dtype=np.float32)
 
@@ -74,6 +79,7 @@ class TorchRng:
             raise ValueError(f"device {device!r} is not known; use 'cpu', 'torch', 'cuda' or 'cuda:N'") from None
         check_gpu(self.device)
         self._host = NumpyRng(seed)  # keeps the key, and draws where the device is the CPU
+        self._place = 0, 0  # stream and step
         self._generator = None if self.device.type == "cpu" else torch.Generator(self.device)
 
     def seed(self, seed: Seed) -> None:
@@ -99,7 +105,15 @@ class TorchRng:
         if self._generator is None:
             self._host.rekey(stream, step)
         else:
+            self._place = stream, step
             self._generator.manual_seed(seed_of(self.key, stream, step))
+
+    def branch(self, number: int) -> None:
+        """Go to branch `number` >= 1 of the step: far from whatever was drawn in it so far."""
+        if self._generator is None:
+            self._host.branch(number)
+        else:
+            self._generator.manual_seed(seed_of(self.key, *self._place, number))
 
     def uniform(self, shape: tuple[int, ...]) -> Array:
         if self._generator is None:
@@ -128,13 +142,13 @@ class TorchRng:
         return self._torch._standard_gamma(shape, generator=self._generator)
 
 
-def seed_of(key: np.ndarray, stream: int, step: int) -> int:
+def seed_of(key: np.ndarray, stream: int, step: int, *branch: int) -> int:
     """64 bits for a generator that takes a seed alone: every bit of the key counts, and (stream, step) stay apart.
 
     The finaliser of SplitMix64 (Steele, Lea & Flood 2014) is a bijection, so that all seeds of one key are different.
     """
     mixed = 0
-    for part in (*(int(word) & WORD for word in key), 4 * step + stream):
+    for part in (*(int(word) & WORD for word in key), 4 * step + stream, *branch):
         mixed = (mixed + part * 0x9E3779B97F4A7C15) & WORD
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & WORD
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & WORD

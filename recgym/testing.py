@@ -319,6 +319,8 @@ class LentRng:
     def rekey(self, stream: int, step: int) -> None:
         self.place = [stream, step, 0]
 
+    def branch(self, number: int) -> None: ...  # draws are lent by their place alone
+
     def __getattr__(self, name: str) -> Any:
         def draw(*arguments: Any) -> Array:
             self.place[2] += 1

@@ -1,0 +1,5 @@
+"""Advertising: creatives, budgets, auctions, and conversions that come late."""
+
+from recgym.scenarios.ads.placement import Placement
+
+__all__ = ["Placement"]

@@ -1,0 +1,62 @@
+"""Auctions for impressions: how often a bid wins, and what it pays, where the highest rival bid is lognormal.
+
+Sources: Vickrey 1961 (second price); the closed forms are partial moments of the lognormal distribution.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from recgym.arrays import Array, clip, namespace
+
+__all__ = ["AUCTIONS", "MIN_CHANCE", "Auction", "auction", "normal_cdf", "per_win"]
+
+AUCTIONS = ("second", "first")
+MIN_CHANCE = 1e-12  # of winning: what is divided by
+
+
+class Auction(NamedTuple):
+    """Of one opportunity; shapes are those of bids and prices together."""
+
+    win: Array  # probability to win
+    cost: Array  # mean payment; 0 where it is lost
+    square: Array  # mean of its square
+
+
+def normal_cdf(x: Array) -> Array:
+    """Phi(x), elementwise."""
+    from scipy import special
+
+    return special.ndtr(x) if isinstance(x, np.ndarray) else namespace(x).special.ndtr(x)
+
+
+def auction(kind: str, log_bid: Array, mean: Array, spread: Array) -> Auction:
+    """What a bid wins and pays where the logarithm of the highest rival bid is N(mean, spread^2).
+
+    With q = (log bid - mean) / spread it wins with probability Phi(q). At the second price it pays the rival's bid:
+    E[cost] = exp(mean + spread^2 / 2) Phi(q - spread), E[cost^2] = exp(2 mean + 2 spread^2) Phi(q - 2 spread). At the
+    first price it pays itself.
+
+    Args:
+        kind: one of `AUCTIONS`.
+        log_bid: all arrays have shapes that go together.
+        mean: of the logarithm of the highest rival bid.
+        spread: its standard deviation.
+    """
+    xp = namespace(mean)
+    q = (log_bid - mean) / spread
+    win = normal_cdf(q)
+    if kind == "first":
+        bid = xp.exp(log_bid)
+        return Auction(win, bid * win, bid * bid * win)
+    cost = xp.exp(mean + 0.5 * spread * spread) * normal_cdf(q - spread)
+    return Auction(win, cost, xp.exp(2.0 * (mean + spread * spread)) * normal_cdf(q - 2.0 * spread))
+
+
+def per_win(found: Auction) -> tuple[Array, Array]:
+    """Mean and variance of what a win pays."""
+    chance = clip(found.win, MIN_CHANCE, None)
+    mean = found.cost / chance
+    return mean, clip(found.square / chance - mean * mean, 0.0, None)

@@ -1,0 +1,360 @@
+"""What placement and bidding share: a campaign's creatives, budget and conversions, and what is kept of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from recgym.arrays import Array, Rng, clip, namespace, row_sum, rows_of, unit_rows
+from recgym.catalog import MAX_WIDTH, Catalog, known_catalog
+from recgym.parameters import numbers, param, refuse
+from recgym.scenario import Account, Scenario, Seen, weights_param
+from recgym.scenarios.ads.campaigns import CAMPAIGNS
+from recgym.scenarios.ads.creatives import MAX_PREDICTED
+from recgym.scenarios.ads.delays import Delays, delays_of
+
+__all__ = ["Bought", "Campaign", "Delivery", "Tally", "ranged"]
+
+MAX_HORIZON = 100_000
+MAX_CREATIVES = 1_000
+MAX_MONEY = 1e12
+MAX_COUNT = 2**40  # impressions, clicks, conversions
+MAX_REWARD = 1e9
+PER_MILLE = 1e-3  # prices are per thousand impressions
+UNIFORM = "[least, most] of a uniform distribution over campaigns"
+
+
+def ranged(default: tuple[float, float], low: float, high: float, unit: str, effect: str) -> Any:
+    """A parameter [least, most] of a field of the task, uniform over campaigns."""
+    return param(default, low, high, unit, effect, kind="range")
+
+
+class Delivery(NamedTuple):
+    """Feedback: what one packet bought and what it and those before it led to."""
+
+    wins: Array  # [B] int64 impressions
+    spend: Array  # [B] money
+    clicks: Array  # [B] int64
+    conversions: Array  # [B, K] int64 that came in this decision, by creative
+
+
+class Tally(NamedTuple):
+    """What is kept of a campaign, whatever is chosen."""
+
+    chosen: Array  # [B, C] 1 for the candidate chosen last
+    left: Array  # [B] money
+    wins: Array  # [B, K, S] base packets bought
+    clicks: Array  # [B, K, S]
+    revealed: Array  # [B, K] conversions so far
+    young: Array  # [B, K, J] clicks whose conversions would be still to come, by class of delay
+    mature: Array  # [B, K] clicks whose conversions would have come
+    frequency: Array  # [B, K] recent base packets per creative, what wears it out
+    clicked: Array  # [B] clicks of the last decision
+    converted: Array  # [B] conversions that came in it
+
+
+class Bought(NamedTuple):
+    """What a decision buys, as the world counts it."""
+
+    wins: Array  # [B] int64
+    spend: Array  # [B]
+    clicks: Array  # [B] int64
+    conversions: Array  # [B, K] int64
+    waiting: Array  # [B, K, J] int64 after it
+
+
+@dataclass(frozen=True)
+class Campaign(Scenario):
+    """A campaign: creatives to choose from, a budget that is never overspent, clicks now and conversions later."""
+
+    catalog: Any = param(
+        None,
+        unit="a Catalog, the path of its file, its digest once it was given, or None: synthetic",
+        effect="creatives, drawn anew for each campaign; their features are the embeddings",
+        kind="other",
+    )
+    campaign: str | None = param(
+        None,
+        unit=f"one of {', '.join(CAMPAIGNS)}, or None: drawn",
+        effect="the iPinYou campaign that gives click rate and prices, in place of their ranges",
+        kind="other",
+    )
+    base_rate: tuple[float, float] = ranged(
+        (0.0003, 0.0045), 1e-6, 0.1, "clicks per impression", "[least, most] of the base, log-uniform over campaigns"
+    )
+    embedding: int = param(4, 1, MAX_WIDTH, "numbers", "width of a synthetic creative's embedding")
+    level: float = param(0.3, 0.0, 3.0, "logits", "standard deviation of a campaign's click rate around its base")
+    taste: float = param(0.5, 0.0, 3.0, "logits", "of the effect of an embedding")
+    taste_by_slot: float = param(0.4, 0.0, 3.0, "logits", "of what a slot adds to it")
+    slot_effect: float = param(0.3, 0.0, 3.0, "logits", "of a slot")
+    creative_effect: float = param(0.15, 0.0, 3.0, "logits", "of a creative beside its embedding")
+    cell_effect: float = param(0.15, 0.0, 3.0, "logits", "of a creative in a slot")
+    prediction: tuple[float, float] | None = param(
+        (0.3, 1.0),
+        unit="[level, cell] standard deviations in logits, or None: no prediction",
+        effect="errors of the click rates that a large model predicts",
+        kind="other",
+    )
+    conversion_value: float = param(20.0, 0.0, 1e4, "clicks", "what a conversion is worth; 0: off")
+    conversion_rate: float = param(0.05, 1e-6, 0.5, "conversions per click", "at the middle of their logits")
+    conversion_spread: float = param(0.6, 0.0, 3.0, "logits", "standard deviation over creatives")
+    delays: tuple[tuple[float, float], ...] = param(
+        ((0.3, 0.6), (0.7, 11.0)),
+        unit="list of [weight, mean number of decisions]",
+        effect="exponential delays of conversions, a mixture; weights add up to 1",
+    )
+    goal: tuple[float, float] = ranged(
+        (0.8, 1.5), 0.01, 100.0, "of the mean cost of a conversion", f"cost per conversion that is wanted; {UNIFORM}"
+    )
+    cap: int = param(4, 1, 100, "impressions per user", "frequency cap, beyond which impressions are counted as a cost")
+    creatives: int = param(8, 1, MAX_CREATIVES, "creatives", "to choose from")
+    dose: float = param(0.5, 0.0, 10.0, "recent packets", "that one base packet adds")
+    fatigue_memory: float = param(0.95, 0.0, 0.999, "share", "of recent packets kept at each decision")
+    packet: float = param(20.0, 1e-3, 1e6, "clicks", "of a base packet, on average: what one decision is about")
+    weights: Mapping[str, Any] | None = weights_param()
+
+    family: ClassVar[str] = "recgym.baselines.ads:FAMILY"
+    feedback_type: ClassVar[type] = Delivery
+    objectives: ClassVar[tuple[str, ...]] = ("value", "clicks", "conversions", "spend")
+    costs: ClassVar[tuple[str, ...]] = ("over_cap", "excess_cost")
+    covered: ClassVar[tuple[str, ...] | None] = ("value",)
+    myopic: ClassVar[bool] = False
+    credited: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.campaign is not None and self.campaign not in CAMPAIGNS:
+            refuse(self, "campaign", f"one of {', '.join(CAMPAIGNS)}, or None")
+        if self.base_rate[0] <= 0.0:
+            refuse(self, "base_rate", "two numbers above 0")
+        pairs = numbers(self.delays)
+        right = pairs.ndim == 2 and pairs.shape[1] == 2 and np.all(pairs > 0.0) and np.all(np.isfinite(pairs))
+        if not right or abs(pairs[:, 0].sum() - 1.0) > 1e-6:
+            refuse(self, "delays", "a list of [weight, mean], all above 0, whose weights add up to 1")
+        object.__setattr__(self, "delays", tuple(tuple(pair) for pair in pairs.tolist()))
+        if self.prediction is not None:
+            errors = numbers(self.prediction)
+            if errors.shape != (2,) or not np.all((errors >= 0.0) & (errors <= 10.0)):
+                refuse(self, "prediction", "[level, cell], two numbers in [0, 10], or None")
+            object.__setattr__(self, "prediction", tuple(errors.tolist()))
+        if self.catalog is not None:
+            found = known_catalog(self.catalog)
+            object.__setattr__(self, "catalog", found.digest)
+            object.__setattr__(self, "items", found)
+            if found.items < self.creatives:
+                refuse(self, "creatives", f"at most the number of the catalog's items, {found.items}")
+
+    # --- constants that follow ---
+    @cached_property
+    def slots(self) -> int:
+        """Number of parts of the day."""
+        raise NotImplementedError
+
+    @cached_property
+    def items(self) -> Catalog | None:
+        """The catalog of creatives; None: they are synthetic."""
+        return None
+
+    @cached_property
+    def width(self) -> int:
+        """Numbers of an embedding."""
+        return self.embedding if self.items is None else self.items.width
+
+    def catalog_like(self, rng: Rng) -> Array:
+        """[N, d] the catalog's features, of length 1, where `rng` draws."""
+        key = str(rng.device)
+        assert self.items is not None
+        if key not in self._tables:
+            self._tables[key] = rng.xp.asarray(unit_rows(self.items.features).astype(np.float32), device=rng.device)
+        return self._tables[key]
+
+    @cached_property
+    def _tables(self) -> dict[str, Array]:
+        return {}
+
+    @cached_property
+    def delay(self) -> Delays:
+        return delays_of(self.delays)
+
+    @cached_property
+    def unit(self) -> float:
+        """Value, in clicks, of a base packet: the reward of which is 1."""
+        return self.packet * (1.0 + self.conversion_value * self.conversion_rate)
+
+    def base_wins(self, base: Array) -> Array:
+        """[B] impressions of a base packet: those that bring `packet` clicks at the base logit."""
+        return self.packet * namespace(base).exp(-base)
+
+    def draw_base(self, rng: Rng, batch: int) -> Array:
+        """[batch] base logits."""
+        unit = rng.uniform((batch,))
+        low, high = (math.log(rate) for rate in self.base_rate)
+        if self.campaign is not None:
+            low = high = CAMPAIGNS[self.campaign].base
+        return low + (high - low) * unit
+
+    def value_of_clicks(self, rates: Array, time: Array) -> Array:
+        """[B, ...] reward of a click at `time` [B], late conversions included, at conversion rates [B, ...]."""
+        share = self.delay.matured(self.horizon - time)
+        share = share.reshape((-1,) + (1,) * (rates.ndim - 1))
+        return (1.0 + self.conversion_value * share * rates) * (1.0 / self.unit)
+
+    # --- the world ---
+    def sell(
+        self, wins: Array, spend: Array, creative: Array, click_rate: Array, rates: Array, waiting: Array, rng: Rng
+    ) -> Bought:
+        """Draw what impressions lead to: clicks, conversions that will come, and those that come now.
+
+        Args:
+            wins: [B] int64 impressions.
+            spend: [B] money.
+            creative: [B] int64 shown.
+            click_rate: [B] of it.
+            rates: [B, K] conversions per click.
+            waiting: [B, K, J] int64 conversions that are still to come.
+            rng: of the draws.
+        """
+        shown = rows_of(creative), creative
+        rng.branch(1)
+        clicks = rng.binomial(wins, click_rate)
+        rng.branch(2)
+        converting = rng.binomial(clicks, rates[shown])
+        by_class = self.delay.by_class(converting, rng)
+        waiting = waiting + 0
+        waiting[shown] += rng.xp.stack(by_class, axis=1)
+        rng.branch(3)
+        come = self.delay.revealed(waiting, rng)
+        return Bought(wins, spend, clicks, come.sum(axis=2), waiting - come)
+
+    # --- the bookkeeping ---
+    def first_tally(self, budget: Array) -> Tally:
+        """Of campaigns with budgets [B]."""
+        xp = namespace(budget)
+
+        def none(*shape: int) -> Array:
+            return xp.zeros((budget.shape[0], *shape), dtype=xp.float32, device=budget.device)
+
+        cells = none(self.creatives, self.slots)
+        by_creative = none(self.creatives)
+        young = none(self.creatives, len(self.delays))
+        start = none()
+        return Tally(
+            none(self.layout.candidates), budget + 0.0, cells, cells, by_creative, young, by_creative, by_creative,
+            start, start,
+        )  # fmt: skip
+
+    def tally_after(
+        self, tally: Tally, base: Array, action: Array, creative: Array, slot: Array, feedback: Delivery
+    ) -> Tally:
+        """The tally after `feedback` to a creative [B] in a slot [B]."""
+        xp = namespace(base)
+        rows = rows_of(creative)
+        clicked = xp.astype(feedback.clicks, xp.float32)
+        packets = xp.astype(feedback.wins, xp.float32) / self.base_wins(base)
+        revealed = xp.astype(feedback.conversions, xp.float32)
+        chosen = xp.zeros_like(tally.chosen)
+        chosen[rows, action] = 1.0
+        wins, clicks, young = tally.wins + 0.0, tally.clicks + 0.0, tally.young + 0.0
+        wins[rows, creative, slot] += packets
+        clicks[rows, creative, slot] += clicked
+        young[rows, creative] += clicked[:, None] * self.delay.row(self.delay.weights, base)
+        passing = young * self.delay.row(self.delay.passing, base)
+        frequency = tally.frequency * self.fatigue_memory
+        frequency[rows, creative] += self.dose * packets
+        left = clip(tally.left - feedback.spend, 0.0, None)
+        mature = tally.mature + passing.sum(axis=2)
+        return Tally(
+            chosen, left, wins, clicks, tally.revealed + revealed, young - passing, mature, frequency, clicked,
+            row_sum(revealed),
+        )  # fmt: skip
+
+    def accounted(
+        self, tally: Tally, base: Array, goal: Array, preference: Array, creative: Array, feedback: Delivery
+    ) -> Account:
+        """What `feedback` is worth: `value` in base packets, counts, money, and costs.
+
+        The mean exposure per user is twice the recent base packets; of N ~ Poisson(m) exposures those beyond the cap c
+        are E[(N - c)+] = m P(N >= c) - c P(N > c), where P(N >= n) is the regularised lower gamma function of n and m.
+        """
+        xp = namespace(base)
+        wins, clicks = (xp.astype(each, xp.float32) for each in (feedback.wins, feedback.clicks))
+        conversions = row_sum(xp.astype(feedback.conversions, xp.float32))
+        value = (clicks + self.conversion_value * conversions) * (1.0 / self.unit)
+        packets = wins / self.base_wins(base)
+        exposure = 2.0 * (tally.frequency[rows_of(creative), creative] * self.fatigue_memory + self.dose * packets)
+        over = packets * share_over(exposure, self.cap)
+        excess = feedback.spend - goal * conversions
+        objectives = xp.stack([value, clicks, conversions, feedback.spend], axis=1)
+        costs = xp.stack([over, excess], axis=1)
+        return Account(self.worth(objectives, costs, preference), objectives, costs)
+
+    def why_impossible(self, tally: Tally, feedback: Delivery) -> str:
+        """Say why no packet could have led to `feedback`; "": one could."""
+        clicks = tally.clicks.sum(axis=(1, 2)) + feedback.clicks
+        revealed = tally.revealed.sum(axis=1) + feedback.conversions.sum(axis=1)
+        faults = {
+            "has more clicks than impressions": feedback.clicks > feedback.wins,
+            "spends more than is left": feedback.spend > tally.left * (1.0 + 1e-6),
+            "pays for impressions that it did not win": (feedback.wins == 0) & (feedback.spend > 0.0),
+            "has more conversions than clicks so far": revealed > clicks,
+        }
+        wrong = next(((why, rows) for why, rows in faults.items() if rows.any()), None)
+        return "" if wrong is None else f"row {int(wrong[1].argmax())} {wrong[0]}"
+
+    # --- spaces ---
+    def box(self, low: float, high: float, *shape: int) -> gymnasium.spaces.Box:
+        """A space of numbers."""
+        return gymnasium.spaces.Box(low, high, shape, np.float32)
+
+    @cached_property
+    def preference_box(self) -> gymnasium.spaces.Box:
+        spans = np.array([self.weight_ranges[name] for name in self.preferences], dtype=np.float32).reshape(-1, 2)
+        return gymnasium.spaces.Box(spans[:, 0], spans[:, 1], dtype=np.float32)
+
+    @cached_property
+    def public_boxes(self) -> dict[str, gymnasium.spaces.Space[Any]]:
+        """What a campaign is told, of tasks and offers."""
+        return {
+            "base": self.box(-20.0, 0.0),
+            "embedding": self.box(-1e3, 1e3, self.creatives, self.width),
+            "budget": self.box(1e-9, MAX_MONEY),
+            "goal": self.box(0.0, MAX_MONEY),
+            "preference": self.preference_box,
+        }
+
+    @cached_property
+    def predicted_box(self) -> gymnasium.spaces.Box:
+        return self.box(-MAX_PREDICTED, MAX_PREDICTED, self.creatives, self.slots)
+
+    @cached_property
+    def feedback_space(self) -> gymnasium.spaces.Dict:
+        def count(*shape: int) -> gymnasium.spaces.Box:
+            return gymnasium.spaces.Box(0, MAX_COUNT, shape, np.int64)
+
+        return gymnasium.spaces.Dict(
+            {
+                "wins": count(),
+                "spend": self.box(0.0, MAX_MONEY),
+                "clicks": count(),
+                "conversions": count(self.creatives),
+            }
+        )
+
+
+def share_over(mean: Array, cap: int) -> Array:
+    """[B] share of impressions beyond the cap where a user's are Poisson with `mean` [B]."""
+    xp = namespace(mean)
+    term = xp.exp(-mean)
+    below = term  # P(N < cap), in the end
+    for n in range(1, cap):
+        term = term * mean * (1.0 / n)
+        below = below + term
+    at = term * mean * (1.0 / cap)  # P(N = cap)
+    beyond = mean * (1.0 - below) - cap * (1.0 - below - at)
+    return clip(beyond / clip(mean, 1e-9, None), 0.0, 1.0)

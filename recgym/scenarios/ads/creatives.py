@@ -1,0 +1,72 @@
+"""Creatives: how likely a click on each is in each part of the day, and what a large model would say of it.
+
+The logit of a click on creative k in slot s is b + u + e_k.w + e_k.w_s + g_s + delta_k + xi_ks: b the campaign's base,
+e_k the creative's embedding, the others normal with the spreads of the scenario.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from recgym.arrays import Array, Rng, clip, namespace
+
+__all__ = ["MAX_PREDICTED", "Logits", "cut", "draw_embedding", "draw_logits", "draw_rates", "predict"]
+
+MAX_CLICK_LOGIT = -0.5  # a click rate below a half: the bound needs convexity
+MAX_PREDICTED = 20.0  # logits above or below the base, of a prediction
+KEPT = math.sqrt(0.5)  # of what a change point redraws, so that variances stay
+
+
+class Logits(NamedTuple):
+    now: Array  # [B, K, S]
+    changed: Array  # [B, K, S] after the change point
+
+
+def draw_embedding(scenario: Any, rng: Rng, batch: int) -> Array:
+    """[batch, K, d] e_k ~ N(0, I_d) / sqrt(d), or rows of the catalog, of length 1, each creative another one."""
+    xp, count = rng.xp, scenario.creatives
+    if scenario.catalog is None:
+        return rng.normal((batch, count, scenario.embedding)) * (1.0 / math.sqrt(scenario.embedding))
+    table = scenario.catalog_like(rng)
+    order = xp.argsort(rng.uniform((batch, table.shape[0])), axis=1)
+    return table[order[:, :count]]
+
+
+def draw_logits(scenario: Any, base: Array, embedding: Array, rng: Rng) -> Logits:
+    """The logits of campaigns with base logits [B] and embeddings [B, K, d]."""
+    batch, creatives, width = embedding.shape
+    slots = scenario.slots
+
+    def parts() -> Array:  # [B, K, S] of what a change point redraws
+        taste = scenario.taste * rng.normal((batch, width, 1))
+        by_slot = scenario.taste_by_slot * rng.normal((batch, width, slots))
+        slot = scenario.slot_effect * rng.normal((batch, 1, slots))
+        creative = scenario.creative_effect * rng.normal((batch, creatives, 1))
+        return embedding @ (taste + by_slot) + slot + creative
+
+    cell = scenario.cell_effect * rng.normal((batch, creatives, slots)) + scenario.level * rng.normal((batch, 1, 1))
+    fixed = base[:, None, None] + cell
+    one, other = parts(), parts()
+    return Logits(cut(fixed + one), cut(fixed + KEPT * one + KEPT * other))
+
+
+def cut(logit: Array) -> Array:
+    """Not above the largest that a click may have."""
+    return clip(logit, None, MAX_CLICK_LOGIT)
+
+
+def draw_rates(scenario: Any, rng: Rng, batch: int) -> Array:
+    """[batch, K] conversions per click: their logit is normal around that of `conversion_rate`."""
+    middle = math.log(scenario.conversion_rate / (1.0 - scenario.conversion_rate))
+    logit = middle + scenario.conversion_spread * rng.normal((batch, scenario.creatives))
+    return 1.0 / (1.0 + rng.xp.exp(-logit))
+
+
+def predict(scenario: Any, logit: Array, base: Array, rng: Rng) -> Array:
+    """[B, K, S] predicted logits less the base: the truth, and errors of the level and of each cell; 0: none is made."""
+    if scenario.prediction is None:
+        return namespace(logit).zeros_like(logit)
+    level, cell = scenario.prediction
+    error = level * rng.normal((logit.shape[0], 1, 1)) + cell * rng.normal(tuple(logit.shape))
+    return clip(logit - base[:, None, None] + error, -MAX_PREDICTED, MAX_PREDICTED)

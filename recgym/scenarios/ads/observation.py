@@ -1,0 +1,162 @@
+"""What is observed of a campaign: the layouts of the numbers, and the numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from recgym.arrays import Array, clip, namespace
+from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
+from recgym.scenario import Seen
+from recgym.scenarios.ads.campaign import MAX_REWARD, Tally
+from recgym.scenarios.ads.creatives import MAX_PREDICTED
+
+__all__ = ["placement_layout", "placement_observation"]
+
+MAX_NUMBER = 1e6  # of an observed number
+MAX_LOG = 20.0  # of an observed logarithm
+PSEUDO = 2.0  # clicks that a response is shrunk by
+BASE, BASE_SCALE = math.log(1e-3), 1.0  # around which base logits are observed
+FREQUENCY = 0.2  # scale of the recent packets
+MATURE = 0.25  # scale of the logarithm of mature clicks
+
+
+def log_field(name: str, meaning: str, role: str = "statistic") -> Field:
+    return Field(name, -MAX_LOG, MAX_LOG, meaning, role=role)
+
+
+def campaign_context(scenario: Any) -> list[Field]:
+    """Context fields of every campaign."""
+    reward = (-MAX_REWARD, MAX_REWARD)
+    return [
+        *clock_fields(scenario.horizon, reward=reward),
+        Field("last_clicks", 0.0, MAX_NUMBER, "clicks of the last decision, in those of a base packet", role="outcome"),
+        Field("last_conversions", 0.0, MAX_NUMBER, "conversions that came in it, likewise", role="outcome"),
+        Field("budget", 0.0, 1.0, "share of the budget that is left", role="market"),
+        log_field("pace", "log of the money left per decision left, in mean packets", "market"),
+        Field("maturity", 0.0, 1.0, "share of conversions of a click now that will come in the trial", role="clock"),
+        Field("base", -MAX_LOG, MAX_LOG, "the campaign's base logit, less that of one click per thousand"),
+        log_field("goal", "log of the wanted cost of a conversion, in that expected at the base", "feature"),
+        *scenario.preference_fields(),
+    ]
+
+
+def creative_fields(scenario: Any) -> list[Field]:
+    """Candidate fields that belong to the creative."""
+    frequency = Field("frequency", 0.0, MAX_NUMBER, "recent base packets of the creative", role="statistic")
+    return [
+        CHOSEN,
+        Field("predicted", -MAX_PREDICTED, MAX_PREDICTED, "predicted logit of a click, less the base; 0: none"),
+        Field("embedding", -1e3, 1e3, "of the creative", scenario.width),
+        frequency._replace(high=MAX_NUMBER * FREQUENCY),
+        log_field("exposure", "log of 1 and the base packets bought of the creative in the slot"),
+        log_field("response", "log of its clicks per click expected at the base"),
+        log_field("exposure_creative", "the same of the creative in all slots"),
+        log_field("response_creative", "the same of the creative in all slots"),
+        log_field("mature", "log of 1 and the creative's clicks whose conversions would have come"),
+        log_field("conversion", "log of its conversions per conversion expected of them"),
+        Field("creative", 0.0, 1.0, "number of the creative", role="group"),
+    ]
+
+
+def placement_layout(scenario: Any) -> Layout:
+    """The layout of a `Placement`."""
+    candidate = [
+        *creative_fields(scenario),
+        Field("slot", 0.0, 1.0, "number of the slot", role="group"),
+        Field("available", 0.0, 1.0, "1 for a creative that can be had", role="availability"),
+        log_field("cost", "log of a packet's cost, in the money left per decision left", "market"),
+        log_field("volume", "log of the impressions that a packet wins, in base packets", "market"),
+        log_field("exposure_slot", "log of 1 and the base packets bought of all creatives in the slot"),
+        log_field("response_slot", "log of their clicks per click expected at the base"),
+    ]
+    return Layout(tuple(campaign_context(scenario)), tuple(candidate), scenario.creatives * scenario.slots)
+
+
+def log_ratio(xp: Any, one: Array, other: Array) -> Array:
+    return clip(xp.log((one + 1e-9) / (other + 1e-9)), -MAX_LOG, MAX_LOG)
+
+
+def campaign_numbers(scenario: Any, seen: Seen, mean_cost: Array, mean_price: Array) -> dict[str, Array]:
+    """Values of `campaign_context`.
+
+    Args:
+        scenario: a Campaign.
+        seen: what is known.
+        mean_cost: [B] money of a mean packet.
+        mean_price: [B] money of an impression.
+    """
+    xp = namespace(seen.reward)
+    tally, offer = seen.kept, seen.offer
+    context = clock(seen, scenario.horizon)
+    left = clip(scenario.horizon - seen.time, 1.0, None)
+    expected = mean_price * xp.exp(-offer.base) / scenario.conversion_rate
+    context["last_reward"] = clip(seen.reward, -MAX_REWARD, MAX_REWARD)
+    context["last_clicks"] = clip(tally.clicked * (1.0 / scenario.packet), 0.0, MAX_NUMBER)
+    per_packet = scenario.packet * scenario.conversion_rate
+    context["last_conversions"] = clip(tally.converted * (1.0 / per_packet), 0.0, MAX_NUMBER)
+    context["budget"] = clip(tally.left / offer.budget, 0.0, 1.0)
+    context["pace"] = log_ratio(xp, tally.left / left, mean_cost)
+    context["maturity"] = clip(scenario.delay.matured(scenario.horizon - seen.time), 0.0, 1.0)
+    context["base"] = (offer.base - BASE) * (1.0 / BASE_SCALE)
+    context["goal"] = log_ratio(xp, offer.goal, expected)
+    for place, name in enumerate(scenario.preferences):
+        context[f"weight_{name}"] = offer.preference[:, place]
+    return context
+
+
+def exposure_and_response(xp: Any, packet: float, packets: Array, clicks: Array) -> tuple[Array, Array]:
+    """log(1 + n) of base packets n, and log of (clicks + 2) per (clicks expected at the base + 2)."""
+    response = xp.log((clicks + PSEUDO) / (packets * packet + PSEUDO))
+    return clip(xp.log(packets + 1.0), 0.0, MAX_LOG), clip(response, -MAX_LOG, MAX_LOG)
+
+
+def creative_numbers(scenario: Any, tally: Tally) -> dict[str, Array]:
+    """Values [B, K, 1] and [B, K, S] of what was counted of creatives and cells."""
+    xp, packet = namespace(tally.left), scenario.packet
+    exposure, response = exposure_and_response(xp, packet, tally.wins, tally.clicks)
+    totals = xp.sum(tally.wins, axis=2), xp.sum(tally.clicks, axis=2)
+    by_creative = exposure_and_response(xp, packet, *totals)
+    mature = clip(xp.log(tally.mature + 1.0) * MATURE, 0.0, MAX_LOG)
+    conversion = xp.log((tally.revealed + 1.0) / (tally.mature * scenario.conversion_rate + 1.0))
+    one = {
+        "frequency": clip(tally.frequency, 0.0, MAX_NUMBER) * FREQUENCY,
+        "exposure_creative": by_creative[0],
+        "response_creative": by_creative[1],
+        "mature": mature,
+        "conversion": clip(conversion, -MAX_LOG, MAX_LOG),
+    }
+    return {name: value[:, :, None] for name, value in one.items()} | {"exposure": exposure, "response": response}
+
+
+def numbered(count: int, like: Array) -> Array:
+    """[count] float32 from 0 to 1."""
+    values = np.arange(count, dtype=np.float32) * np.float32(1.0 / max(count - 1, 1))
+    return values if isinstance(like, np.ndarray) else namespace(like).asarray(values, device=like.device)
+
+
+def placement_observation(scenario: Any, seen: Seen) -> Array:
+    """The state vector [B, D] of a `Placement`."""
+    xp = namespace(seen.reward)
+    tally, offer = seen.kept, seen.offer
+    grid = scenario.creatives, scenario.slots
+    cost = offer.volume * offer.price
+    mean_cost = cost.mean(axis=1)
+    mean_price = xp.sum(cost, axis=1) / clip(xp.sum(offer.volume, axis=1), 1e-9, None)
+    pace = tally.left / clip(scenario.horizon - seen.time, 1.0, None)
+    cells = creative_numbers(scenario, tally)
+    cells["chosen"] = tally.chosen.reshape((-1, *grid))
+    cells["predicted"] = offer.predicted
+    cells["creative"] = numbered(scenario.creatives, pace)[None, :, None]
+    cells["slot"] = numbered(scenario.slots, pace)[None, None, :]
+    cells["available"] = xp.astype(offer.available, xp.float32)[:, :, None]
+    cells["cost"] = log_ratio(xp, cost, pace[:, None])[:, None]
+    cells["volume"] = log_ratio(xp, offer.volume, scenario.base_wins(offer.base)[:, None])[:, None]
+    totals = xp.sum(tally.wins, axis=1), xp.sum(tally.clicks, axis=1)
+    by_slot = exposure_and_response(xp, scenario.packet, *totals)
+    cells["exposure_slot"], cells["response_slot"] = (each[:, None] for each in by_slot)
+    cells["embedding"] = offer.embedding[:, :, None]
+    context = campaign_numbers(scenario, seen, mean_cost, mean_price)
+    return scenario.layout.join(context, cells, grid)
