@@ -26,6 +26,7 @@ class Batch(NamedTuple):
     log_probs: Tensor  # [b, T]
     advantages: Tensor  # [b, T]
     returns: Tensor  # [b, T]
+    hidden: Tensor  # [b, T, K, n] labels of the auxiliary head; n is 0 without one
     labels: Tensor  # [b, T, K] the expert's probabilities, or [b, T, k] its slate; last axis 0 without an expert
 
 
@@ -86,6 +87,7 @@ class TrialBuffer(BaseBuffer):
         gamma: discount.
         gae_lambda: lambda.
         labels: width of the expert's labels.
+        hidden: shape (K, n) of the auxiliary head's.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class TrialBuffer(BaseBuffer):
         gamma: float = 1.0,
         gae_lambda: float = 0.95,
         labels: int = 0,
+        hidden: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__(buffer_size, observation_space, action_space, device, n_envs)
         self.gamma, self.gae_lambda = gamma, gae_lambda
@@ -115,6 +118,7 @@ class TrialBuffer(BaseBuffer):
         self.log_probs = empty()
         self.advantages = empty()
         slate = isinstance(action_space, spaces.MultiDiscrete)
+        self.hidden = empty(*hidden)
         self.labels = empty(labels, dtype=torch.int64 if slate else torch.float32)
 
     def add(
@@ -126,6 +130,7 @@ class TrialBuffer(BaseBuffer):
         value: Tensor,
         log_prob: Tensor,
         label: Tensor | None = None,
+        hidden: Tensor | None = None,
     ) -> None:
         """Keep one decision of every environment; tensors [B, ...]."""
         t = self.pos
@@ -137,6 +142,8 @@ class TrialBuffer(BaseBuffer):
         self.log_probs[t] = log_prob
         if label is not None:
             self.labels[t] = label
+        if hidden is not None:
+            self.hidden[t] = hidden
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
@@ -180,6 +187,7 @@ class TrialBuffer(BaseBuffer):
             log_probs=rows(self.log_probs),
             advantages=rows(self.advantages),
             returns=rows(self.returns),
+            hidden=rows(self.hidden),
             labels=rows(self.labels),
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["mean_present", "measure_change", "normalise", "note", "policy_loss", "value_loss"]
+__all__ = ["auxiliary_loss", "mean_present", "measure_change", "normalise", "note", "policy_loss", "value_loss"]
 
 MIN_DEVIATION = 1e-8  # advantages that are all alike stay finite
 
@@ -56,6 +56,11 @@ def value_loss(
 ) -> Tensor:
     """Mean squared error, in units of one decision's reward where the decisions left are known."""
     return mean_present(((values - returns) / decisions_left).square(), present)
+
+
+def auxiliary_loss(told: Tensor, hidden: Tensor, present: Tensor | None = None) -> Tensor:
+    """Mean squared error of an auxiliary head that tells [b, S, K, n]."""
+    return mean_present((told - hidden).square().mean(dim=(2, 3)), present)
 
 
 def note(logs: dict[str, list[float]], **values: Tensor) -> None:

@@ -270,10 +270,10 @@ class MetaPPO(OnPolicyAlgorithm):
         logs: dict[str, list[float]] = {}
         for _ in range(max(1, round(options.pretrain_epochs * arena.length / count))):
             for batch in arena.buffer.get(arena.length, batch_size):
-                distribution, values, batch, present = self._evaluate(batch, arena.length)
+                distribution, values, batch, present, auxiliary = self._evaluate(batch, arena.length)
                 loss, agreement = imitation_loss(distribution, batch.labels, present)
                 value_loss = self._value_loss(values, batch, present)
-                norm = self._descend(loss + options.vf_coef * value_loss)
+                norm = self._descend(loss + options.vf_coef * value_loss + auxiliary)
                 losses.note(logs, loss=loss, agreement=agreement, value_loss=value_loss, grad_norm=norm)
         self._n_updates += 1
         for name, numbers in logs.items():
@@ -291,7 +291,7 @@ class MetaPPO(OnPolicyAlgorithm):
         too_far = False
         for _ in range(options.n_epochs):
             for batch in arena.buffer.get(arena.length, batch_size):
-                distribution, values, batch, present = self._evaluate(batch, arena.length)
+                distribution, values, batch, present, auxiliary = self._evaluate(batch, arena.length)
                 advantages = batch.advantages
                 if options.normalize_advantage and advantages.numel() > 1:
                     advantages = losses.normalise(advantages, present)
@@ -299,7 +299,7 @@ class MetaPPO(OnPolicyAlgorithm):
                 policy_loss, log_ratio = losses.policy_loss(log_probs, batch.log_probs, advantages, clip_range, present)
                 value_loss = self._value_loss(values, batch, present)
                 entropy_loss = -losses.mean_present(distribution.entropy(batch.actions), present)
-                loss = policy_loss + options.ent_coef * entropy_loss + options.vf_coef * value_loss
+                loss = policy_loss + options.ent_coef * entropy_loss + options.vf_coef * value_loss + auxiliary
                 if expert_coef:
                     cross_entropy, agreement = imitation_loss(distribution, batch.labels, present)
                     loss = loss + expert_coef * cross_entropy
@@ -324,14 +324,17 @@ class MetaPPO(OnPolicyAlgorithm):
         self.logger.record("train/clip_range", clip_range)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
-    def _evaluate(self, batch: Batch, length: int) -> tuple[PlackettLuce, Tensor, Batch, Tensor | None]:
-        """Distributions and values [b, S] of `batch_decisions`, their batch, and where [b, S] one is made (or None)."""
+    def _evaluate(self, batch: Batch, length: int) -> tuple[PlackettLuce, Tensor, Batch, Tensor | None, Tensor | float]:
+        """Distributions and values [b, S] of `batch_decisions`, their batch, where [b, S] one is made (or None), and
+        the weighed loss of the auxiliary head, if there is one."""
         count = self.options.batch_decisions
         at = None if count is None else torch.randperm(length, device=self.device)[:count].sort().values
-        distribution, values = self.policy.evaluate_trials(batch.observations, batch.starts, at)
+        distribution, values, told = self.policy.tell_trials(batch.observations, batch.starts, at)
         if at is not None:
             batch = Batch(*(column[:, at] for column in batch))
-        return distribution, values, batch, self.policy.present(batch.observations)
+        present = self.policy.present(batch.observations)
+        auxiliary = 0.0 if told is None else losses.auxiliary_loss(told, batch.hidden, present)
+        return distribution, values, batch, present, self.options.auxiliary_coef * auxiliary
 
     def _value_loss(self, values: Tensor, batch: Batch, present: Tensor | None) -> Tensor:
         return losses.value_loss(values, batch.returns, self.policy.decisions_left(batch.observations), present)

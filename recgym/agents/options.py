@@ -90,6 +90,9 @@ class MetaPPOOptions:
         optional=True,
     )
     weight_decay: float = param(0.0, effect="of AdamW")
+    auxiliary_coef: float = param(
+        1.0, effect="weight of the squared error of the policy's auxiliary head, if it has one"
+    )
     reward_scale: float = param(1.0, above=True, effect="rewards are divided by it")
     learn_from: str = param(
         "reward",
@@ -157,6 +160,17 @@ class TransformerOptions:
     )
     memory_scales: Sequence[float] = param(
         (1.0, 0.95), kind="other", unit="numbers in (0, 1]", effect="initial time scales of these memories"
+    )
+    group_attention: bool = param(
+        True,
+        effect="whether heads look in turn at all candidates, and at those of the same group alone, where a layout has "
+        "fields of the role group; needs a head for each of these",
+    )
+    auxiliary: int = param(
+        0,
+        unit="numbers",
+        effect="of each candidate, hidden, that a head is trained to tell beside its score, as many as the scenario's "
+        "`targets` has per candidate; 0: none",
     )
     history_layers: int = param(0, effect="of the Transformer over the trial; 0: none")
     context_length: int = param(

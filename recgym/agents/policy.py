@@ -218,8 +218,14 @@ class TransformerPolicy(ActorCriticPolicy):
         self, observation: Tensor, starts: Tensor, at: Tensor | None = None
     ) -> tuple[PlackettLuce, Tensor]:
         """Distributions and values [B, S] at the decisions `at` [S] (None: all) of trials [B, T, D]."""
-        logits, values = self.network(self._flat(observation, 2), starts, at)
-        return PlackettLuce(logits, self.places), values
+        return self.tell_trials(observation, starts, at)[:2]
+
+    def tell_trials(
+        self, observation: Tensor, starts: Tensor, at: Tensor | None = None
+    ) -> tuple[PlackettLuce, Tensor, Tensor | None]:
+        """As `evaluate_trials`, and what the auxiliary head tells [B, S, K, n], if there is one."""
+        logits, values, told = self.network.told(self._flat(observation, 2), starts, at)
+        return PlackettLuce(logits, self.places), values, told
 
     def evaluate_actions(  # type: ignore[override]
         self, obs: Tensor, actions: Tensor, episode_starts: Tensor

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 import recgym
+from recgym.agents.auxiliary import check_labels, hidden_labels
 from recgym.agents.buffer import TrialBuffer
 from recgym.agents.environments import horizon_of
 from recgym.agents.imitation import Expert, follow_expert
@@ -77,6 +78,7 @@ class Decision(NamedTuple):
     values: Tensor  # [B]
     log_probs: Tensor  # [B] of the policy, whoever acted
     label: Tensor | None  # what the expert would do, where it is asked
+    hidden: Tensor | None  # [B, K, n] what an auxiliary head is to tell
 
 
 class Turn(NamedTuple):
@@ -120,6 +122,7 @@ def make_arenas(env: VecEnv, n_steps: int, policy: TransformerPolicy, options: M
 def _make_arena(env: VecEnv, n_steps: int, policy: TransformerPolicy, options: MetaPPOOptions) -> Arena:
     length = horizon_of(env, policy.layout) or n_steps
     check_length(policy, length)
+    check_labels(env, policy.options.auxiliary)
     asked = options.expert is not None and (options.pretrain_steps or options.expert_coef)
     expert = Expert(options.expert, env) if options.expert and asked else None
     buffer = TrialBuffer(
@@ -131,6 +134,7 @@ def _make_arena(env: VecEnv, n_steps: int, policy: TransformerPolicy, options: M
         gamma=options.gamma,
         gae_lambda=options.gae_lambda,
         labels=expert.width if expert else 0,
+        hidden=(policy.layout.candidates, policy.options.auxiliary) if policy.layout else (0, 0),
     )
     return Arena(env, length, buffer, expert)
 
@@ -209,7 +213,8 @@ class Collector:
                 label = self.expert.label(self.observation, self.starts)
                 actions = follow_expert(actions, label, self.options.pretrain_mix) if self.imitating else actions
             log_probs = distribution.log_prob(actions)
-        return Decision(self.observation, self.starts, actions, values, log_probs, label)
+        hidden = hidden_labels(self.arena.env, self.policy.device) if self.policy.options.auxiliary else None
+        return Decision(self.observation, self.starts, actions, values, log_probs, label, hidden)
 
     def play(self, decision: Decision) -> Turn:
         """Step the environments."""
@@ -245,6 +250,7 @@ class Collector:
             decision.values,
             decision.log_probs,
             decision.label,
+            decision.hidden,
         )
         self.observation = torch.as_tensor(turn.observation, device=self.policy.device)
         self.starts = turn.ended

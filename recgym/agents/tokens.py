@@ -30,6 +30,8 @@ class RoleReader(NamedTuple):
     feedback: tuple[int, ...]  # candidate columns of a candidate's own outcome
     features: tuple[int, ...]  # candidate columns of what is known of a candidate
     prior: int | None  # candidate column of the log-probabilities that someone else gives
+    groups: tuple[int, ...]  # candidate columns of group numbers: those of one value belong together
+    availability: int | None  # candidate column that is 0 where choosing it does nothing
 
     @classmethod
     def of(cls, layout: Layout) -> RoleReader:
@@ -72,6 +74,8 @@ class RoleReader(NamedTuple):
             feedback=columns("outcome", 1),
             features=columns("feature", 1),
             prior=single("prior", 1),
+            groups=columns("group", 1),
+            availability=single("availability", 1),
         )
 
     def split(self, observation: Tensor) -> tuple[Tensor, Tensor]:

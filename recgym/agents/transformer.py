@@ -22,6 +22,7 @@ from recgym.layout import Layout
 
 __all__ = ["Attention", "CandidateNetwork", "SequenceNetwork"]
 
+UNAVAILABLE = -1e4  # logit of what does nothing: finite, so that entropies are
 RESIDUAL = 0.5  # gain of what a fresh block adds: a deep stack starts near the identity
 
 
@@ -143,11 +144,11 @@ class CandidateBlock(nn.Module):
             self.history.key_value = None  # type: ignore[assignment] # computed once per decision, by the history
         self.norm_feed, self.feed = nn.LayerNorm(width), feed_forward(width)
 
-    def forward(self, x: Tensor, read: Tensor | None, mask: Tensor | None) -> Tensor:
-        """Tokens [B, S, K, d]; `read` [B, T, 2 d] with `mask` [B or 1, 1, S, T]."""
+    def forward(self, x: Tensor, read: Tensor | None, mask: Tensor | None, groups: Tensor | None = None) -> Tensor:
+        """Tokens [B, S, K, d]; `read` [B, T, 2 d] with `mask` [B or 1, 1, S, T]; `groups` [B S, heads, K, K]."""
         batch, time, arms, width = x.shape
         normed = self.norm_across(x).view(batch * time, arms, width)
-        x = x + self.across(normed, self.across.key_value(normed)).view(x.shape)
+        x = x + self.across(normed, self.across.key_value(normed), groups).view(x.shape)
         if self.history is not None and self.norm_history is not None:
             assert read is not None and mask is not None
             queries = self.norm_history(x).view(batch, time * arms, width)
@@ -196,6 +197,10 @@ class CandidateNetwork(nn.Module):
         with_history = self.history is not None
         self.blocks = nn.ModuleList(CandidateBlock(width, heads, history=with_history) for _ in range(options.layers))
         self.norm = nn.LayerNorm(width)
+        self.groups = self.reading.groups if options.group_attention else ()
+        if len(self.groups) >= heads:
+            raise ValueError(f"group_attention needs {len(self.groups) + 1} heads here, there are {heads}")
+        self.auxiliary = nn.Linear(width, options.auxiliary) if options.auxiliary else None
         self.score = nn.Linear(width, 1, bias=False)  # a bias shared by all candidates cancels
         nn.init.zeros_(self.score.weight)  # a fresh policy is the initial policy, exactly
         self.value = nn.Sequential(nn.Linear(width + self.reading.context, width), nn.GELU(), nn.Linear(width, 1))
@@ -206,12 +211,18 @@ class CandidateNetwork(nn.Module):
 
     # --- whole trials ---
     def forward(self, observation: Tensor, starts: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits [B, S, K] and values [B, S] at the decisions `at` [S] (None: at all) of whole trials.
+        """Logits [B, S, K] and values [B, S]; see `told`."""
+        return self.told(observation, starts, at)[:2]
+
+    def told(
+        self, observation: Tensor, starts: Tensor, at: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits [B, S, K], values [B, S] and what the auxiliary head tells [B, S, K, n], if there is one.
 
         Args:
             observation: [B, T, D], each row one trial from its beginning.
             starts: [B, T] bool; only the first decision starts.
-            at: int64 [S].
+            at: int64 [S], the decisions that are looked at; None: all.
         """
         context, candidates = self.reading.split(observation)
         time = observation.shape[1]
@@ -268,7 +279,7 @@ class CandidateNetwork(nn.Module):
         if self.history is not None or self.feature_memory is not None:
             memory = memory._replace(offered=candidates)
         sums, moments = (None if part is None else part[:, None] for part in (sums, moments))
-        logits, values = self._decide(context[:, None], candidates[:, None], sums, moments, read, mask)
+        logits, values, _ = self._decide(context[:, None], candidates[:, None], sums, moments, read, mask)
         return logits[:, 0], values[:, 0], memory
 
     # --- parts ---
@@ -283,8 +294,8 @@ class CandidateNetwork(nn.Module):
         moments: Tensor | None,
         read: list[Tensor] | None,
         mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Logits [B, S, K] and values [B, S]."""
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits [B, S, K], values [B, S] and what the auxiliary head tells [B, S, K, n]."""
         shape = candidates.shape[:3]
         parts = [candidates, context[:, :, None].expand(*shape, -1)]
         if self.candidate_memory is not None and sums is not None:
@@ -292,13 +303,27 @@ class CandidateNetwork(nn.Module):
         if self.feature_memory is not None and moments is not None:
             parts.append(self.feature_memory.read(moments, self._features(candidates)))
         x = self.embed(torch.cat(parts, dim=-1))
+        groups = self._group_mask(candidates)
         for i, block in enumerate(self.blocks):
-            x = block(x, None if read is None else read[i], mask)
+            x = block(x, None if read is None else read[i], mask, groups)
         x = self.norm(x)
         logits = self.score(x)[..., 0] + self._log_initial(candidates, sums)
+        if self.reading.availability is not None:
+            logits = torch.where(candidates[..., self.reading.availability] > 0, logits, UNAVAILABLE)
         # The value of a trial grows with the decisions left, so the network tells the value of one.
         value = self.value(torch.cat([x.mean(dim=2), context], dim=-1))[..., 0]
-        return logits, self.reading.decisions_left(context) * value
+        told = None if self.auxiliary is None else self.auxiliary(x)
+        return logits, self.reading.decisions_left(context) * value, told
+
+    def _group_mask(self, candidates: Tensor) -> Tensor | None:
+        """[B S, heads, K, K] True where a head looks: heads in turn at all candidates, and at each kind of group."""
+        if not self.groups:
+            return None
+        rows = candidates.reshape(-1, *candidates.shape[2:])
+        same = [rows[:, :, None, group] == rows[:, None, :, group] for group in self.groups]
+        views = [torch.ones_like(same[0]), *same]
+        heads = self.blocks[0].across.heads  # type: ignore[union-attr]
+        return torch.stack([views[head % len(views)] for head in range(heads)], dim=1)
 
     def _log_initial(self, candidates: Tensor, sums: Tensor | None) -> Tensor | float:
         """b_i [B, S, K], up to a number shared by all candidates."""
@@ -354,6 +379,10 @@ class SequenceNetwork(nn.Module):
         x, _ = self.history(observation, causal_mask(starts))
         x = x if at is None else x[:, at]
         return self.score(x), self.value(x)[..., 0]
+
+    def told(self, observation: Tensor, starts: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor, None]:
+        """As `forward`; there is no auxiliary head."""
+        return *self.forward(observation, starts, at), None
 
     def initial(self, observation: Tensor) -> Memory:
         """Memory of trials that begin with observations [B, D]."""

@@ -12,7 +12,16 @@ from recgym.arrays import to_numpy, tree_map, where_rows
 from recgym.layout import decisions_left
 from recgym.scenario import Scenario
 
-__all__ = ["ConstantPolicy", "Floats", "IndexPolicy", "InformedPolicy", "RandomPolicy", "Reading", "restarted"]
+__all__ = [
+    "ConstantPolicy",
+    "Floats",
+    "IndexPolicy",
+    "InformedPolicy",
+    "RandomPolicy",
+    "Reading",
+    "memoryless",
+    "restarted",
+]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -169,6 +178,22 @@ class IndexPolicy:
         with np.errstate(under="ignore"):  # a weight of e^-800 is 0, whatever the caller wants to hear of
             memory = self._learn(restarted(state, lambda: self._start(len(batch)), episode_start), reading)
             return self._index(memory, reading), memory
+
+
+class Nothing(NamedTuple):
+    """The memory of a policy without one."""
+
+    rows: Floats  # [B] zeros
+
+
+def memoryless(scenario: Scenario, index: Callable[[Reading], Floats]) -> IndexPolicy:
+    """A policy whose scores [B, K] follow from the observation of the moment."""
+    return IndexPolicy(
+        scenario,
+        lambda rows: Nothing(np.zeros(rows)),
+        lambda memory, reading: memory,
+        lambda memory, reading: index(reading),
+    )
 
 
 def _best(scores: Floats) -> NDArray[np.bool_]:

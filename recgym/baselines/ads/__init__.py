@@ -1,9 +1,89 @@
-"""Policies for campaigns. The table of their names."""
+"""Policies for campaigns: what clicks is learned from counts and predictions; the fluid program spends the budget.
+
+All are index policies: whatever chance they take belongs to the index, and they ignore `deterministic`.
+"""
 
 from __future__ import annotations
 
-from recgym.baselines import Family
+from functools import partial
+
+from recgym.baselines import Baseline, Family
+from recgym.baselines.ads.beliefs import belief_lp, lints_lp, too_many_cells
+from recgym.baselines.ads.counting import adaptive_pacing, greedy_lp, pd_bwk, pid_pacing, round_robin, ts_lp
+from recgym.baselines.bandit import counting, epsilon_greedy, ucb1
 
 __all__ = ["FAMILY"]
 
-FAMILY = Family(page="Advertising")
+_SCALE = (0.0, 0.25, 0.5, 1.0)  # of draws
+_BELIEVED = {"strength": (5.0, 10.0, 20.0), "temper": (0.0, 0.5, 0.7, 0.85)}
+
+FAMILY = Family(
+    page="Advertising",
+    baselines={
+        "round_robin": Baseline(round_robin, "prior-free", "the candidates bought least"),
+        "epsilon_greedy": Baseline(
+            lambda scenario, epsilon=0.1: counting(scenario, partial(epsilon_greedy, epsilon=epsilon)),
+            "prior-free",
+            "highest mean reward, now and then uniform, ignoring the budget; epsilon tuned",
+            {"epsilon": (0.1, 0.3, 0.4, 0.5, 0.7)},
+        ),
+        "ucb1": Baseline(
+            lambda scenario, bonus=0.03, pseudo=1.0: counting(scenario, partial(ucb1, bonus=bonus, pseudo=pseudo)),
+            "prior-free",
+            "UCB1 on the reward, ignoring the budget; bonus and pseudo-counts tuned",
+            {"bonus": (0.3, 1.0, 3.0, 10.0, 30.0), "pseudo": (0.0, 0.5, 1.0)},
+        ),
+        "pd_bwk": Baseline(
+            pd_bwk,
+            "prior-free",
+            "primal-dual bandit with knapsacks, width tuned",
+            {"bonus": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)},
+        ),
+        "greedy_lp": Baseline(
+            greedy_lp,
+            "prior-free",
+            "the fluid program of the predictions, their temper tuned",
+            {"temper": (0.1, 0.2, 0.3, 0.6, 1.0)},
+        ),
+        "adaptive_pacing": Baseline(
+            adaptive_pacing,
+            "prior-free",
+            "adaptive pacing of a price of money, around the predictions, tuned",
+            {"step": (0.02, 0.05, 0.1, 0.2), "scale": _SCALE},
+        ),
+        "pid_pacing": Baseline(
+            pid_pacing,
+            "prior-free",
+            "proportional-integral pacing of a price of money, around the predictions, tuned",
+            {"proportional": (0.1, 0.3, 0.6), "integral": (0.03, 0.06, 0.1, 0.2), "scale": (0.25, 0.5, 1.0)},
+        ),
+        "ts_lp": Baseline(
+            ts_lp,
+            "prior-free",
+            "Thompson sampling around the predictions and the fluid program, tuned",
+            {**_BELIEVED, "scale": _SCALE},
+        ),
+        "lints_lp": Baseline(
+            lints_lp,
+            "prior-free",
+            "linear Thompson sampling that forgets and the fluid program, tuned",
+            {
+                "scale": (0.25, 0.5, 0.75),
+                "temper": (0.25, 0.35, 0.5),
+                "spread": (0.3, 0.5, 0.7),
+                "cell": (0.15, 0.3, 0.5),
+                "forget": (0.0, 0.05, 0.1),
+            },
+            unfit=too_many_cells,
+        ),
+        "belief_lp": Baseline(
+            belief_lp,
+            "prior-aware",
+            "Bayes' rule for all click rates and the fluid program of a draw, its scale tuned",
+            {"scale": (0.0, 0.25, 0.5, 0.75, 1.0)},
+            unfit=too_many_cells,
+        ),
+    },
+    shown=("greedy_lp", "lints_lp", "belief_lp"),
+    expert="belief_lp",
+)

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from recgym.baselines.planning import mixture
 from recgym.baselines.policy import Floats, IndexPolicy, Reading
-from recgym.baselines.pricing.units import Units, embedding_of, mixture, units_of
+from recgym.baselines.pricing.units import Units, embedding_of, units_of
 from recgym.baselines.regression import draw, laplace
 from recgym.rng import make_rng
 from recgym.runner import Runner
@@ -98,7 +99,8 @@ def curve_thompson(scenario: Any, prior: Prior, scale: float) -> IndexPolicy:
 
     def decide(memory: Curve, reading: Reading, now: Units) -> Floats:
         weights = draw(memory.mean, scale**2 * memory.covariance, reading.rng) if scale > 0 else memory.mean
-        return mixture(now.margin, curve_demand(scenario, memory, weights), now.supply, reading)
+        demand = curve_demand(scenario, memory, weights)
+        return mixture(now.margin * demand, demand, now.supply, reading)
 
     return poisson_curve(scenario, prior, decide)
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.arrays import tree_map
+from recgym.baselines.planning import one_hot
 from recgym.baselines.policy import Floats, IndexPolicy, Reading
-from recgym.baselines.pricing.units import embedding_of, one_hot, units_of
+from recgym.baselines.pricing.units import embedding_of, units_of
 from recgym.rng import NumpyRng
 from recgym.scenarios.pricing.demand import AR1, Ladder, shares
 from recgym.scenarios.pricing.foresight import embedding_fit, forecast_fit, traits

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym import fluid
-from recgym.baselines.policy import Floats, IndexPolicy, InformedPolicy, Reading
-from recgym.baselines.pricing.units import Units, mixture, one_hot, units_of
+from recgym.baselines.planning import mixture, one_hot
+from recgym.baselines.policy import Floats, IndexPolicy, InformedPolicy, Reading, memoryless
+from recgym.baselines.pricing.units import Units, units_of
 from recgym.rng import NumpyRng
 
 __all__ = [
@@ -83,7 +84,8 @@ def ts_fixed(scenario: Any) -> IndexPolicy:
     """Ferreira, Simchi-Levi & Wang 2018, algorithm 1: the fluid program of a drawn demand, with the first supply."""
 
     def index(memory: Tally, reading: Reading, now: Units) -> Floats:
-        return mixture(now.margin, drawn_demand(scenario, memory, reading.rng), memory.supply, reading)
+        demand = drawn_demand(scenario, memory, reading.rng)
+        return mixture(now.margin * demand, demand, memory.supply, reading)
 
     return tallying(scenario, index)
 
@@ -92,7 +94,8 @@ def ts_update(scenario: Any) -> IndexPolicy:
     """Their algorithm 2: with the supply that is left."""
 
     def index(memory: Tally, reading: Reading, now: Units) -> Floats:
-        return mixture(now.margin, drawn_demand(scenario, memory, reading.rng), now.supply, reading)
+        demand = drawn_demand(scenario, memory, reading.rng)
+        return mixture(now.margin * demand, demand, now.supply, reading)
 
     return tallying(scenario, index)
 
@@ -167,7 +170,7 @@ def linear_demand(scenario: Any, explore: float = 8.0) -> IndexPolicy:
         first = np.asarray([scenario.sales_unit, 0.0, 0.0])  # what the regression is shrunk to
         weights = first + np.linalg.solve(matrix, ((memory.sold - memory.shown * (x @ first)) @ x)[..., None])[..., 0]
         demand = np.maximum(weights @ x.T, 0.0) * scenario.sells
-        planned = mixture(now.margin, demand, now.supply, reading)
+        planned = mixture(now.margin * demand, demand, now.supply, reading)
         return np.where((memory.time < explore)[:, None], 0.0, planned)
 
     return tallying(scenario, index)
@@ -187,12 +190,6 @@ def best_fixed(scenario: Any) -> InformedPolicy:
     return InformedPolicy(scenario, act)
 
 
-class Nothing(NamedTuple):
-    """The memory of a policy without one."""
-
-    rows: Floats  # [B]
-
-
 def exact(scenario: Any) -> Any:
     """Backward induction over the stock: the optimum where demand has no memory."""
     task = scenario.sample_task(NumpyRng(0), 1)
@@ -200,11 +197,11 @@ def exact(scenario: Any) -> Any:
     demand, stock = np.stack([1.0 - share, share], axis=1), min(int(task.stock[0]), scenario.horizon)
     plan = cache(lambda: fluid.exact_plan(margin, demand, stock, scenario.horizon))
 
-    def index(memory: Any, reading: Reading) -> Floats:
+    def index(reading: Reading) -> Floats:
         left = np.minimum(np.rint(units_of(scenario, reading).stock), stock).astype(np.int64)
         return one_hot(plan().actions[reading.remaining.astype(np.int64), left], scenario.layout.candidates)
 
-    return IndexPolicy(scenario, lambda rows: Nothing(np.zeros(rows)), lambda memory, reading: memory, index)
+    return memoryless(scenario, index)
 
 
 def not_tabular(scenario: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a pricing policy sees, in units, and how it acts on a demand that it believes in."""
+"""What a pricing policy sees, in units."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym import fluid
 from recgym.baselines.policy import Floats, Reading
 
-__all__ = ["Units", "embedding_of", "mixture", "one_hot", "units_of"]
+__all__ = ["Units", "embedding_of", "units_of"]
 
 
 class Units(NamedTuple):
@@ -29,19 +28,6 @@ def units_of(scenario: Any, reading: Reading) -> Units:
     stock = supply * np.maximum(reading.remaining, 1.0)
     demanded = reading.chosen.any(axis=1) & (stock > 0.5)
     return Units(margin, reading.field("last_sales") * scenario.sales_unit, stock, supply, demanded)
-
-
-def mixture(margin: Floats, demand: Floats, supply: Floats, reading: Reading) -> Floats:
-    """Scores [B, K] of an action drawn from the fluid program's mix."""
-    mix = fluid.solve(margin * demand, demand, supply)
-    second = reading.rng.random(len(margin)) < mix.weight
-    return one_hot(fluid.action_of(mix, second, margin * demand), margin.shape[1])
-
-
-def one_hot(action: np.ndarray, count: int) -> Floats:
-    scores = np.zeros((len(action), count))
-    scores[np.arange(len(action)), action] = 1.0
-    return scores
 
 
 def embedding_of(scenario: Any, reading: Reading) -> Floats:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from recgym.baselines import Baseline, Family
-from recgym.baselines.policy import Floats, IndexPolicy, InformedPolicy, Reading
+from recgym.baselines.policy import IndexPolicy, InformedPolicy, memoryless
 from recgym.baselines.regression import unwieldy
 from recgym.baselines.slate.collaborative import als, item_knn, too_large
 from recgym.baselines.slate.learners import content, glm_ts, lints, linucb, rotation, width_of
@@ -17,19 +15,10 @@ from recgym.baselines.slate.posterior import not_gaussian, posterior
 __all__ = ["FAMILY", "by_field"]
 
 
-class Nothing(NamedTuple):
-    """The memory of who learns nothing."""
-
-    rows: Floats  # [B] zeros
-
-
 def by_field(scenario: Any, name: str, sign: float = 1.0) -> IndexPolicy:
     """Score by one field of the candidates."""
 
-    def index(memory: Nothing, reading: Reading) -> Floats:
-        return sign * reading.field(name)
-
-    return IndexPolicy(scenario, lambda rows: Nothing(np.zeros(rows)), lambda memory, reading: memory, index)
+    return memoryless(scenario, lambda reading: sign * reading.field(name))
 
 
 def too_wide(scenario: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from recgym.arrays import Array, Rng, clip, namespace, row_sum, rows_of, unit_rows
 from recgym.catalog import MAX_WIDTH, Catalog, known_catalog
 from recgym.parameters import numbers, param, refuse
-from recgym.scenario import Account, Scenario, Seen, weights_param
+from recgym.scenario import Account, Scenario, weights_param
 from recgym.scenarios.ads.campaigns import CAMPAIGNS
 from recgym.scenarios.ads.creatives import MAX_PREDICTED
 from recgym.scenarios.ads.delays import Delays, delays_of

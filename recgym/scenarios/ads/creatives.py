@@ -64,7 +64,7 @@ def draw_rates(scenario: Any, rng: Rng, batch: int) -> Array:
 
 
 def predict(scenario: Any, logit: Array, base: Array, rng: Rng) -> Array:
-    """[B, K, S] predicted logits less the base: the truth, and errors of the level and of each cell; 0: none is made."""
+    """[B, K, S] predicted logits less the base: the truth, and errors of level and cells; 0: none is made."""
     if scenario.prediction is None:
         return namespace(logit).zeros_like(logit)
     level, cell = scenario.prediction

@@ -28,7 +28,7 @@ from recgym.scenarios.ads.creatives import cut, draw_embedding, draw_logits, dra
 from recgym.scenarios.ads.observation import placement_layout, placement_observation
 from recgym.scenarios.ads.placement_bound import upper_bound
 
-__all__ = ["Placement", "PlacementOffer", "PlacementTask", "placement_columns"]
+__all__ = ["Placement", "PlacementOffer", "PlacementTask"]
 
 NEVER = 2**40  # a decision that does not come
 MAX_SLOTS = 1_000
@@ -215,7 +215,9 @@ class Placement(Campaign):
         none = xp.zeros_like(task.rate)
         day = rng.normal((task.base.shape[0],))
         waiting = xp.zeros((*task.rate.shape, len(self.delays)), dtype=xp.int64, device=rng.device)
-        hidden = PlacementHidden(none, xp.zeros_like(task.log_price), xp.zeros_like(task.log_price), none, self._day(day), waiting)
+        hidden = PlacementHidden(
+            none, xp.zeros_like(task.log_price), xp.zeros_like(task.log_price), none, self._day(day), waiting
+        )
         predicted = predict(self, task.logit, task.base, rng)
         volume, price = self.market(task.base, task.log_price, task.sigma, task.bid)
         available = task.launch <= 0
@@ -340,6 +342,12 @@ class Placement(Campaign):
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         estimate = pictures.believed(self, state.seen)
         return self._affordable(state), self.valued(estimate, state.task.preference)
+
+    def targets(self, state: State) -> Mapping[str, Array]:
+        """[B, C] logits of a click now, less the base: `logit`."""
+        task, hidden, seen = state
+        logit = self.logits_at(task, seen.time, hidden.drift) - task.base[:, None, None]
+        return {"logit": logit.reshape(logit.shape[0], -1)}
 
     def best_reward(self, state: State) -> Array:
         return namespace(state.seen.reward).max(self._affordable(state), axis=1)

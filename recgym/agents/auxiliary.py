@@ -1,0 +1,46 @@
+"""What is hidden of each candidate, as labels of an auxiliary head: it shapes what the network keeps of a trial.
+
+Source: Jaderberg et al. 2017, Reinforcement learning with unsupervised auxiliary tasks, for heads that only shape.
+Labels exist in a simulator alone, in training; acting reads neither them nor the head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from recgym.arrays import to_numpy
+from recgym.sb3 import RecVecEnv
+
+__all__ = ["check_labels", "hidden_labels"]
+
+
+def hidden_labels(env: VecEnv, device: Any) -> Tensor:
+    """[B, K, n] those of a scenario's `targets` that have a number per candidate, of what the environments are in."""
+    scenario, state = env.unwrapped.scenario, env.unwrapped.runner.state  # type: ignore[attr-defined]
+    rows, count = env.num_envs, scenario.layout.candidates
+    labels = [value for value in scenario.targets(state).values() if tuple(value.shape) == (rows, count)]
+    if not labels:
+        return torch.zeros(rows, count, 0, device=device)
+    return torch.stack([torch.as_tensor(to_numpy(each), dtype=torch.float32, device=device) for each in labels], dim=-1)
+
+
+def check_labels(env: VecEnv, wanted: int) -> None:
+    """Refuse an environment that does not tell so many hidden numbers of each candidate.
+
+    Raises:
+        ValueError: says how many there are.
+    """
+    if not wanted:
+        return
+    if not isinstance(env.unwrapped, RecVecEnv):
+        raise ValueError(f"auxiliary={wanted} needs labels from the simulator, which only a RecVecEnv gives")
+    if env.unwrapped.runner.state is None:
+        env.reset()
+    found = hidden_labels(env, "cpu").shape[-1]
+    if found != wanted:
+        name = type(env.unwrapped.scenario).__name__
+        raise ValueError(f"auxiliary={wanted}, but {name}.targets gives {found} numbers of each candidate: use {found}")

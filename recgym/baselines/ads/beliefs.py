@@ -1,0 +1,209 @@
+"""Campaign policies with a Gaussian belief about all click logits together, moved by Laplace steps of a Poisson model.
+
+The belief of who knows the task distribution has the covariance that `recgym.scenarios.ads.creatives` draws from,
+given the predictions; the one without has effects of slots, embeddings and cells whose spreads are tuned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recgym.baselines.ads.desk import conversion_rates, desk_of, packet_values, planned, pooled_rate
+from recgym.baselines.policy import Floats, IndexPolicy, Reading
+from recgym.baselines.regression import draw, laplace, unwieldy
+
+__all__ = ["belief_lp", "lints_lp", "too_many_cells"]
+
+HALVINGS = 25  # of a Laplace step
+MAX_LOGIT = 5.0  # above the base, of a click rate that is believed
+FATIGUE = (0.05, 0.05)  # mean and standard deviation of the fatigue that the prior-free belief starts from
+JITTER = 1e-8  # of covariances, before a draw
+
+
+class Belief(NamedTuple):
+    mean: Floats  # [B, F] cells' logits less the base, then creatives' fatigue
+    covariance: Floats  # [B, F, F]
+    bought: Floats  # [B, K, S] base packets before
+    clicks: Floats  # [B, K, S] before
+    frequency: Floats  # [B, K] recent base packets before
+    known: Floats  # [B] 1 where the prior has met the trial's embeddings and predictions
+
+
+Prior = Callable[[Floats, Floats], tuple[Floats, Floats]]  # embedding [B, K, d], predicted [B, N] -> mean, covariance
+
+
+def kernels(scenario: Any, embedding: Floats) -> dict[str, Floats]:
+    """[B or 1, N, N] covariances of unit effects over the N = K x S cells."""
+    creatives, slots = scenario.creatives, scenario.slots
+    one_s, one_k = np.ones((slots, slots)), np.ones((creatives, creatives))
+    same_s, same_k = np.eye(slots), np.eye(creatives)
+    gram = embedding @ embedding.transpose(0, 2, 1)
+
+    def kron(left: Floats, right: Floats) -> Floats:
+        cells = np.einsum("...kl,st->...kslt", left, right)
+        return cells.reshape(*left.shape[:-2], creatives * slots, creatives * slots)
+
+    return {
+        "level": kron(one_k, one_s)[None],
+        "taste": kron(gram, one_s),
+        "taste_by_slot": kron(gram, same_s),
+        "slot_effect": kron(one_k, same_s)[None],
+        "creative_effect": kron(same_k, one_s)[None],
+        "cell_effect": kron(same_k, same_s)[None],
+    }
+
+
+def with_fatigue(mean: Floats, covariance: Floats, fatigue: Floats, variance: Floats) -> tuple[Floats, Floats]:
+    """Mean [B, N + K] and covariance with independent fatigue of mean [K] and variance [K]."""
+    rows, cells = mean.shape
+    whole = np.zeros((rows, cells + len(fatigue), cells + len(fatigue)))
+    whole[:, :cells, :cells] = covariance
+    place = np.arange(cells, cells + len(fatigue))
+    whole[:, place, place] = variance
+    return np.concatenate([mean, np.broadcast_to(fatigue, (rows, len(fatigue)))], axis=1), whole
+
+
+def aware_prior(scenario: Any, embedding: Floats, predicted: Floats) -> tuple[Floats, Floats]:
+    """The scenario's own distribution, given the predictions."""
+    parts = kernels(scenario, embedding)
+    covariance = sum(getattr(scenario, name) ** 2 * part for name, part in parts.items())
+    covariance = np.broadcast_to(covariance, (len(embedding), *covariance.shape[1:]))
+    mean = np.zeros_like(predicted)
+    if scenario.prediction is not None:
+        level, cell = scenario.prediction
+        error = level**2 * parts["level"][0] + max(cell, 1e-3) ** 2 * parts["cell_effect"][0]
+        gain = np.linalg.solve(covariance + error, covariance).transpose(0, 2, 1)
+        mean = (gain @ predicted[..., None])[..., 0]
+        covariance = covariance - gain @ covariance
+    low, high = scenario.fatigue
+    count = scenario.creatives
+    return with_fatigue(mean, covariance, np.full(count, 0.5 * (low + high)), np.full(count, (high - low) ** 2 / 12.0))
+
+
+def aware_noise(scenario: Any, embedding: Floats) -> Floats:
+    """[B or 1, N, N] by how much the belief widens in a decision: drift, and change points as they are on average."""
+    parts = kernels(scenario, embedding)
+    rate = scenario.change / scenario.horizon
+    change = {
+        name: getattr(scenario, name) ** 2 for name in ("taste", "taste_by_slot", "slot_effect", "creative_effect")
+    }
+    # Half of the variance is drawn anew: var(sqrt(.5) (a + c) - a) = (1 - sqrt(.5))^2 + .5 of it.
+    moved = (1.0 - np.sqrt(0.5)) ** 2 + 0.5
+    noise = sum(rate * moved * variance * parts[name] for name, variance in change.items())
+    return noise + scenario.drift**2 * parts["creative_effect"]
+
+
+def free_prior(
+    scenario: Any, temper: float, spread: float, cell: float, embedding: Floats, predicted: Floats
+) -> tuple[Floats, Floats]:
+    """Tempered predictions, and effects of creatives' embeddings, slots and cells with spreads of one's own."""
+    parts = kernels(scenario, embedding)
+    names = ("level", "taste", "taste_by_slot", "slot_effect")
+    covariance = spread**2 * sum(parts[name] for name in names) + cell**2 * parts["cell_effect"]
+    mean, deviation = FATIGUE if scenario.fatigue[1] > 0.0 else (0.0, 1e-3)
+    count = scenario.creatives
+    return with_fatigue(temper * predicted, covariance, np.full(count, mean), np.full(count, deviation**2))
+
+
+def gaussian(
+    scenario: Any, prior: Prior, noise: Callable[[Floats], Floats], scale: float, conversion: Callable[..., Floats]
+) -> IndexPolicy:
+    """The fluid program of the belief's mean, moved towards a draw by `scale`.
+
+    Args:
+        scenario: a Placement.
+        prior: of a trial, from embeddings and predictions.
+        noise: embeddings -> covariance [B or 1, N, N] that a decision adds.
+        scale: 0 for the mean, 1 for Thompson sampling.
+        conversion: (desk, rng) -> conversions per click [B, K].
+    """
+    creatives, slots = scenario.creatives, scenario.slots
+    cells = creatives * slots
+    of_cell = np.arange(cells) // slots
+
+    def embedding_of(reading: Reading) -> Floats:
+        return reading.field("embedding").reshape(-1, creatives, slots, scenario.width)[:, :, 0]
+
+    def start(rows: int) -> Belief:
+        width, none = cells + creatives, np.zeros((rows, creatives, slots))
+        return Belief(
+            np.zeros((rows, width)), np.zeros((rows, width, width)), none, none, none[:, :, 0], np.zeros(rows)
+        )
+
+    def learn(memory: Belief, reading: Reading) -> Belief:
+        now = desk_of(scenario, reading)
+        mean, covariance = memory.mean, memory.covariance
+        new = memory.known == 0.0
+        if new.any():
+            first = prior(embedding_of(reading)[new], now.predicted[new].reshape(int(new.sum()), -1))
+            mean, covariance = mean.copy(), covariance.copy()
+            mean[new], covariance[new] = first
+        old = ~new
+        if old.any():
+            packets = (now.bought - memory.bought).reshape(len(mean), -1)
+            clicks = (now.clicks - memory.clicks).reshape(len(mean), -1)
+            chosen = reading.chosen * (packets > 1e-9) * old[:, None]
+            x = np.concatenate([chosen, np.zeros((len(mean), creatives))], axis=1)
+            worn = chosen.reshape(-1, creatives, slots).sum(axis=2) * memory.frequency
+            x[:, cells:] = -worn
+            exposure = (chosen * packets).sum(axis=1, keepdims=True) * scenario.packet
+            outcome = np.rint((chosen * clicks).sum(axis=1, keepdims=True))
+
+            def rate(logit: Floats) -> Floats:
+                return exposure * np.exp(np.minimum(logit, MAX_LOGIT))
+
+            mean, covariance = laplace(mean, covariance, x, outcome, rate, rate, HALVINGS)
+            grown = noise(embedding_of(reading))
+            covariance[:, :cells, :cells] += np.where(old[:, None, None], grown, 0.0)
+        return Belief(mean, covariance, now.bought, now.clicks, now.frequency, np.ones(len(mean)))
+
+    def index(memory: Belief, reading: Reading) -> Floats:
+        now, logit = desk_of(scenario, reading), memory.mean
+        if scale > 0.0:
+            safe = memory.covariance + JITTER * np.eye(memory.mean.shape[1])
+            logit = logit + scale * (draw(memory.mean, safe, reading.rng) - logit)
+        fatigue = np.maximum(logit[:, cells:], 0.0) * now.frequency
+        worn = (logit[:, :cells] - fatigue[:, of_cell]).reshape(-1, creatives, slots)
+        value = packet_values(scenario, now, np.minimum(worn, MAX_LOGIT), conversion(now, reading.rng))
+        return planned(value, now, reading)
+
+    return IndexPolicy(scenario, start, learn, index)
+
+
+def belief_lp(scenario: Any, scale: float = 0.5) -> IndexPolicy:
+    """Bayes' rule with the task distribution, and the fluid program of a draw."""
+    spread = scenario.conversion_spread
+    shape = 1.0 / max(np.expm1(spread**2), 1e-3)  # a Gamma with the variation of a lognormal
+    mean = scenario.conversion_rate * np.exp(0.5 * spread**2)
+
+    def conversion(now: Any, rng: np.random.Generator) -> Floats:
+        return conversion_rates(scenario, now, shape, mean, rng, scale)
+
+    return gaussian(scenario, partial(aware_prior, scenario), partial(aware_noise, scenario), scale, conversion)
+
+
+def lints_lp(
+    scenario: Any,
+    scale: float = 0.5,
+    temper: float = 0.5,
+    spread: float = 0.3,
+    cell: float = 0.3,
+    forget: float = 0.05,
+) -> IndexPolicy:
+    """Linear Thompson sampling that forgets, around tempered predictions, and the fluid program of the draw."""
+    wider = forget**2 * np.eye(scenario.creatives * scenario.slots)[None]
+
+    def conversion(now: Any, rng: np.random.Generator) -> Floats:
+        return conversion_rates(scenario, now, 1.0, pooled_rate(scenario, now), rng, scale)
+
+    prior = partial(free_prior, scenario, temper, spread, cell)
+    return gaussian(scenario, prior, lambda embedding: wider, scale, conversion)
+
+
+def too_many_cells(scenario: Any) -> str:
+    """Why a matrix per trial cannot be kept."""
+    return unwieldy(scenario.creatives * (scenario.slots + 1))
