@@ -79,6 +79,16 @@ SCENARIOS: dict[str, Preset] = {
             {"budget": (0.2, 0.5)},
         ),
     ),
+    "AdBidding-v0": Preset(
+        "recgym.scenarios.ads:Bidding",
+        {},
+        (
+            {"base_rate": (0.0001, 0.0015)},
+            {"price_spread": (1.5, 2.0)},
+            {"reaction": (0.6, 1.2)},
+            {"budget": (0.05, 0.3)},
+        ),
+    ),
     "DynamicPricing-v0": Preset(
         "recgym.scenarios.pricing:DynamicPricing",
         {},

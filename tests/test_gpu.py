@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +31,17 @@ CLOSE = 1e-4  # of numbers of about 1: sums and exponentials differ in their las
 @contextmanager
 def without_waiting() -> Iterator[None]:
     """Raise where the GPU is waited for."""
-    torch.cuda.set_sync_debug_mode("error")
+
+    def watch(mode: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls it a prototype
+            torch.cuda.set_sync_debug_mode(mode)
+
+    watch("error")
     try:
         yield
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        watch("default")
 
 
 def started(env_id: str, device: str) -> Runner:

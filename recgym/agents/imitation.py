@@ -19,6 +19,7 @@ from recgym.agents.distribution import PlackettLuce
 from recgym.agents.losses import mean_present
 from recgym.arrays import to_numpy
 from recgym.baselines import make_baseline
+from recgym.baselines.policy import IndexPolicy
 from recgym.sb3 import RecVecEnv
 
 __all__ = ["Expert", "follow_expert", "imitation_loss", "label_entropy", "warn_of_short_imitation"]
@@ -32,12 +33,13 @@ class Expert:
     Args:
         name: of a baseline.
         env: what the learner plays; its scenario decides which baselines there are.
+        draws: that a label averages.
 
     Raises:
         ValueError: no such baseline, or the environment has no scenario of recgym, or hides what the expert sees.
     """
 
-    def __init__(self, name: str, env: VecEnv) -> None:
+    def __init__(self, name: str, env: VecEnv, draws: int = 1) -> None:
         if not env.has_attr("scenario"):
             raise ValueError(f"expert {name!r} is a baseline of recgym's scenarios; this environment has none")
         scenario = env.get_attr("scenario")[0]
@@ -47,6 +49,9 @@ class Expert:
         if getattr(self.policy, "sees_state", False) and not isinstance(env.unwrapped, RecVecEnv):
             raise ValueError(f"expert {name!r} looks at the task, which only a RecVecEnv shows it")
         self._env = env
+        self._draws = {} if draws == 1 else {"draws": draws}
+        if self._draws and not isinstance(self.policy, IndexPolicy):
+            raise ValueError(f"expert_draws={draws}: expert {name!r} tells its distribution at once; use 1")
         self.slate = len(scenario.action_space.shape) > 0
         self.width = scenario.action_space.shape[0] if self.slate else scenario.layout.candidates
         self._memory: Any = None
@@ -64,7 +69,7 @@ class Expert:
             seen = self._env.unwrapped.runner.state  # type: ignore[attr-defined]
         arguments = {"state": self._memory, "episode_start": to_numpy(starts)}
         if hasattr(self.policy, "distribution") and not self.slate:
-            label, self._memory = self.policy.distribution(seen, **arguments)
+            label, self._memory = self.policy.distribution(seen, **arguments, **self._draws)
         else:
             label, self._memory = self.policy.predict(seen, **arguments, deterministic=True)
             label = label if self.slate else np.eye(self.width, dtype=np.float32)[label]

@@ -104,6 +104,9 @@ class MetaPPOOptions:
         'environments"). The policy sees the same observations in any case',
     )
     expert: str | None = param(None, unit="name of a baseline", effect="to imitate first and to stay near later")
+    expert_draws: int = param(
+        1, 1, effect="that a label averages, of an expert that decides by chance (Thompson sampling, a mixed plan)"
+    )
     expert_coef: float = param(
         0.0, effect="weight of the divergence from the expert during PPO, times the remaining progress"
     )
@@ -161,10 +164,12 @@ class TransformerOptions:
     memory_scales: Sequence[float] = param(
         (1.0, 0.95), kind="other", unit="numbers in (0, 1]", effect="initial time scales of these memories"
     )
-    group_attention: bool = param(
-        True,
+    group_attention: bool | None = param(
+        None,
+        kind="flag",
         effect="whether heads look in turn at all candidates, and at those of the same group alone, where a layout has "
-        "fields of the role group; needs a head for each of these",
+        "fields of the role group. None: where there is a head for each of these",
+        optional=True,
     )
     auxiliary: int = param(
         0,

@@ -124,7 +124,7 @@ def _make_arena(env: VecEnv, n_steps: int, policy: TransformerPolicy, options: M
     check_length(policy, length)
     check_labels(env, policy.options.auxiliary)
     asked = options.expert is not None and (options.pretrain_steps or options.expert_coef)
-    expert = Expert(options.expert, env) if options.expert and asked else None
+    expert = Expert(options.expert, env, options.expert_draws) if options.expert and asked else None
     buffer = TrialBuffer(
         n_steps,
         env.observation_space,

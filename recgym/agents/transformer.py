@@ -197,9 +197,11 @@ class CandidateNetwork(nn.Module):
         with_history = self.history is not None
         self.blocks = nn.ModuleList(CandidateBlock(width, heads, history=with_history) for _ in range(options.layers))
         self.norm = nn.LayerNorm(width)
-        self.groups = self.reading.groups if options.group_attention else ()
+        self.groups = self.reading.groups if options.group_attention is not False else ()
         if len(self.groups) >= heads:
-            raise ValueError(f"group_attention needs {len(self.groups) + 1} heads here, there are {heads}")
+            if options.group_attention and self.groups:
+                raise ValueError(f"group_attention needs {len(self.groups) + 1} heads here, there are {heads}")
+            self.groups = ()
         self.auxiliary = nn.Linear(width, options.auxiliary) if options.auxiliary else None
         self.score = nn.Linear(width, 1, bias=False)  # a bias shared by all candidates cancels
         nn.init.zeros_(self.score.weight)  # a fresh policy is the initial policy, exactly

@@ -139,7 +139,8 @@ class IndexPolicy:
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
         """Actions [B] or [B, k] for observations [B, D] (or one for [D]), and the memory for the next call."""
-        scores, memory = self._judge(observation, state, episode_start, deterministic)
+        reading, memory = self._read(observation, state, episode_start, deterministic)
+        scores = self._score(memory, reading)
         luck = self._rng.random(scores.shape)
         if self._places is None:
             action = np.where(_best(scores), luck, -1.0).argmax(axis=1)
@@ -148,23 +149,26 @@ class IndexPolicy:
         return (action if np.ndim(observation) == 2 else action[0]), memory
 
     def distribution(
-        self, observation: Any, state: Any = None, episode_start: Any = None
+        self, observation: Any, state: Any = None, episode_start: Any = None, draws: int = 1
     ) -> tuple[NDArray[np.float32], Any]:
         """What `predict` would choose from in this call, of a slate for its first place: what a learner can imitate.
 
         Uniform over the candidates that are tied for the highest score. Where scores hold a draw, as those of
-        Thompson sampling or of a softmax do, so does the distribution: it averages to that of the policy.
+        Thompson sampling or of a softmax do, so does the distribution: over `draws` it averages to that of the policy.
 
         Returns:
             Probabilities [B, K] for observations [B, D] (or [K] for [D]), and the memory for the next call.
         """
-        scores, memory = self._judge(observation, state, episode_start, deterministic=False)
-        tied = _best(scores)
-        probabilities = (tied / tied.sum(axis=1, keepdims=True)).astype(np.float32)
+        reading, memory = self._read(observation, state, episode_start, deterministic=False)
+        probabilities = np.zeros_like(reading.chosen)
+        for _ in range(draws):
+            tied = _best(self._score(memory, reading))
+            probabilities += tied / (draws * tied.sum(axis=1, keepdims=True))
+        probabilities = probabilities.astype(np.float32)
         return (probabilities if np.ndim(observation) == 2 else probabilities[0]), memory
 
-    def _judge(self, observation: Any, state: Any, episode_start: Any, deterministic: bool) -> tuple[Floats, Any]:
-        """Scores [B, K], and the memory for the next call."""
+    def _read(self, observation: Any, state: Any, episode_start: Any, deterministic: bool) -> tuple[Reading, Any]:
+        """What is seen, and the memory for the next call."""
         batch = np.atleast_2d(to_numpy(observation))
 
         def field(name: str) -> Floats:
@@ -177,7 +181,12 @@ class IndexPolicy:
         )
         with np.errstate(under="ignore"):  # a weight of e^-800 is 0, whatever the caller wants to hear of
             memory = self._learn(restarted(state, lambda: self._start(len(batch)), episode_start), reading)
-            return self._index(memory, reading), memory
+        return reading, memory
+
+    def _score(self, memory: Any, reading: Reading) -> Floats:
+        """[B, K], with whatever chance belongs to the index."""
+        with np.errstate(under="ignore"):
+            return self._index(memory, reading)
 
 
 class Nothing(NamedTuple):

@@ -19,7 +19,7 @@ from recgym.scenarios.ads.campaigns import CAMPAIGNS
 from recgym.scenarios.ads.creatives import MAX_PREDICTED
 from recgym.scenarios.ads.delays import Delays, delays_of
 
-__all__ = ["Bought", "Campaign", "Delivery", "Tally", "ranged"]
+__all__ = ["Bought", "Campaign", "Delivery", "Tally", "between", "ranged"]
 
 MAX_HORIZON = 100_000
 MAX_CREATIVES = 1_000
@@ -57,6 +57,11 @@ class Tally(NamedTuple):
     frequency: Array  # [B, K] recent base packets per creative, what wears it out
     clicked: Array  # [B] clicks of the last decision
     converted: Array  # [B] conversions that came in it
+
+
+def between(limits: tuple[float, float], luck: Array) -> Array:
+    """Uniform in `limits`, by uniform `luck`."""
+    return clip(limits[0] + (limits[1] - limits[0]) * luck, *limits)
 
 
 class Bought(NamedTuple):
@@ -306,6 +311,14 @@ class Campaign(Scenario):
         }
         wrong = next(((why, rows) for why, rows in faults.items() if rows.any()), None)
         return "" if wrong is None else f"row {int(wrong[1].argmax())} {wrong[0]}"
+
+    def valued(self, value: Array, preference: Array) -> Array:
+        """[B, ...] reward of so much `value`, where nothing else is weighed."""
+        if "value" in self.preferences:
+            weight = preference[:, self.preferences.index("value")]
+            return value * weight.reshape((-1,) + (1,) * (value.ndim - 1))
+        weight = self.weight_ranges["value"][1]
+        return value if weight == 1.0 else weight * value
 
     # --- spaces ---
     def box(self, low: float, high: float, *shape: int) -> gymnasium.spaces.Box:

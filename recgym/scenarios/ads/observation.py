@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from recgym.arrays import Array, clip, namespace
+from recgym.arrays import Array, clip, namespace, rows_of
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.scenario import Seen
 from recgym.scenarios.ads.campaign import MAX_REWARD, Tally
 from recgym.scenarios.ads.creatives import MAX_PREDICTED
 
-__all__ = ["placement_layout", "placement_observation"]
+__all__ = ["bidding_layout", "bidding_observation", "placement_layout", "placement_observation"]
 
 MAX_NUMBER = 1e6  # of an observed number
 MAX_LOG = 20.0  # of an observed logarithm
 PSEUDO = 2.0  # clicks that a response is shrunk by
 BASE, BASE_SCALE = math.log(1e-3), 1.0  # around which base logits are observed
 FREQUENCY = 0.2  # scale of the recent packets
+LOWEST_BID = -3.0  # logarithm that a bid of nothing is shown as
+WIN_SHRINKAGE = 0.01  # base packets won and lost, that a win rate is shrunk by
 MATURE = 0.25  # scale of the logarithm of mature clicks
 
 
@@ -79,17 +81,18 @@ def log_ratio(xp: Any, one: Array, other: Array) -> Array:
     return clip(xp.log((one + 1e-9) / (other + 1e-9)), -MAX_LOG, MAX_LOG)
 
 
-def campaign_numbers(scenario: Any, seen: Seen, mean_cost: Array, mean_price: Array) -> dict[str, Array]:
+def campaign_numbers(scenario: Any, seen: Seen, tally: Tally, mean_cost: Array, mean_price: Array) -> dict[str, Array]:
     """Values of `campaign_context`.
 
     Args:
         scenario: a Campaign.
         seen: what is known.
+        tally: of it.
         mean_cost: [B] money of a mean packet.
         mean_price: [B] money of an impression.
     """
     xp = namespace(seen.reward)
-    tally, offer = seen.kept, seen.offer
+    offer = seen.offer
     context = clock(seen, scenario.horizon)
     left = clip(scenario.horizon - seen.time, 1.0, None)
     expected = mean_price * xp.exp(-offer.base) / scenario.conversion_rate
@@ -158,5 +161,68 @@ def placement_observation(scenario: Any, seen: Seen) -> Array:
     by_slot = exposure_and_response(xp, scenario.packet, *totals)
     cells["exposure_slot"], cells["response_slot"] = (each[:, None] for each in by_slot)
     cells["embedding"] = offer.embedding[:, :, None]
-    context = campaign_numbers(scenario, seen, mean_cost, mean_price)
+    context = campaign_numbers(scenario, seen, tally, mean_cost, mean_price)
+    return scenario.layout.join(context, cells, grid)
+
+
+# --- bidding ---------------------------------------------------------------------------------------------------------
+def bidding_layout(scenario: Any) -> Layout:
+    """The layout of a `Bidding`."""
+    context = [
+        *campaign_context(scenario),
+        Field("last_auctions", 0.0, MAX_NUMBER, "auctions of the last decision, in base packets", role="outcome"),
+        Field("last_wins", 0.0, MAX_NUMBER, "of them won", role="outcome"),
+        log_field("paid", "log of the mean price of the last decision that won", "market"),
+        Field(
+            "traffic", 0.0, MAX_NUMBER, "usual auctions of the coming decision, in those of a mean one", role="clock"
+        ),
+        Field(
+            "traffic_left", 0.0, 1.0, "usual auctions from the coming decision on, as a share of the day", role="clock"
+        ),
+    ]
+    candidate = [
+        *creative_fields(scenario),
+        Field("bid", -MAX_LOG, MAX_LOG, "log of the level; the lowest where it bids nothing"),
+        Field("bids", 0.0, 1.0, "1 for a level that bids"),
+        Field("level", 0.0, 1.0, "number of the level", role="group"),
+        log_field("cost", "log of the bid, in the money left per usual auction won of those to come", "market"),
+        log_field("asked", "log of 1 and the auctions at the level so far, in base packets"),
+        Field("win_rate", 0.0, 1.0, "share of them won, shrunk to a half", role="statistic"),
+    ]
+    return Layout(tuple(context), tuple(candidate), scenario.creatives * len(scenario.levels))
+
+
+def bidding_observation(scenario: Any, seen: Seen) -> Array:
+    """The state vector [B, D] of a `Bidding`."""
+    xp = namespace(seen.reward)
+    ledger, offer = seen.kept, seen.offer
+    tally = ledger.tally
+    grid = scenario.creatives, len(scenario.levels)
+    index = clip(xp.astype(seen.time, xp.int64), 0, scenario.horizon)
+    slot = scenario.table_like("slot_of", seen.reward)[index]
+    usual = scenario.table_like("profile", seen.reward)[index]
+    to_come = scenario.table_like("profile_left", seen.reward)[index]
+    half = 0.5 * scenario.auctions_of(offer.base)  # that a mean decision wins
+    cells = creative_numbers(scenario, tally)
+    rows = rows_of(slot)
+    for name in ("exposure", "response"):
+        cells[name] = cells[name][rows, :, slot][:, :, None]
+    cells["chosen"] = tally.chosen.reshape((-1, *grid))
+    cells["predicted"] = offer.predicted[rows, :, slot][:, :, None]
+    cells["creative"] = numbered(scenario.creatives, seen.reward)[None, :, None]
+    bids = scenario.table_like("bids", seen.reward)
+    log_bid = clip(scenario.table_like("log_levels", seen.reward), LOWEST_BID, MAX_LOG)
+    cells["bid"], cells["bids"] = log_bid[None, None], bids[None, None]
+    cells["level"] = numbered(len(scenario.levels), seen.reward)[None, None]
+    per_auction = log_ratio(xp, tally.left, half * scenario.horizon * clip(to_come, 1e-6, None))
+    cells["cost"] = clip(log_bid[None] - per_auction[:, None], -MAX_LOG, MAX_LOG)[:, None]
+    cells["asked"] = clip(xp.log(ledger.asked + 1.0), 0.0, MAX_LOG)[:, None]
+    rate = (ledger.taken + WIN_SHRINKAGE) / (ledger.asked + 2.0 * WIN_SHRINKAGE)
+    cells["win_rate"] = clip(rate, 0.0, 1.0)[:, None]
+    cells["embedding"] = offer.embedding[:, :, None]
+    context = campaign_numbers(scenario, seen, tally, half, xp.ones_like(half))
+    context["last_auctions"] = clip(ledger.offered, 0.0, MAX_NUMBER)
+    context["last_wins"] = clip(ledger.won, 0.0, MAX_NUMBER)
+    context["paid"] = clip(xp.log(clip(ledger.price, 1e-9, None)), -MAX_LOG, MAX_LOG)
+    context["traffic"], context["traffic_left"] = usual, to_come
     return scenario.layout.join(context, cells, grid)

@@ -8,7 +8,7 @@ from recgym.arrays import Array, logistic, namespace
 from recgym.panels import Panel, Series
 from recgym.scenario import Seen, State
 
-__all__ = ["believed", "names_of", "panels_of", "trace"]
+__all__ = ["believed", "bidding_panels", "bidding_trace", "names_of", "panels_of", "trace"]
 
 SHRINKAGE = 20.0  # clicks that a prediction is worth beside those counted
 
@@ -26,8 +26,8 @@ def believed(scenario: Any, seen: Seen) -> Array:
     return value.reshape(value.shape[0], -1)
 
 
-def panels_of(scenario: Any) -> tuple[Panel, ...]:
-    """What `trace` says."""
+def common_panels(scenario: Any) -> tuple[Panel, ...]:
+    """Budget, clicks and conversions of any campaign."""
     budget = Panel("budget (share)", (Series("left", "left", "area"), Series("pacing", "left at an even pace", "line")))
     clicks = Panel("clicks", (Series("clicks", "clicks", "bars"),))
     conversions = Panel(
@@ -38,6 +38,17 @@ def panels_of(scenario: Any) -> tuple[Panel, ...]:
     return (budget, clicks) if without else (budget, clicks, conversions)
 
 
+def panels_of(scenario: Any) -> tuple[Panel, ...]:
+    """What `trace` says of a placement."""
+    return common_panels(scenario)
+
+
+def bidding_panels(scenario: Any) -> tuple[Panel, ...]:
+    """What `bidding_trace` says."""
+    auctions = Panel("auctions (base packets)", (Series("won", "won", "bars"), Series("offered", "offered", "step")))
+    return (*common_panels(scenario), auctions)
+
+
 def names_of(scenario: Any) -> tuple[str, ...]:
     """Creative and slot of each candidate."""
     return tuple(f"{k + 1} in {s + 1}" for k in range(scenario.creatives) for s in range(scenario.slots))
@@ -45,8 +56,17 @@ def names_of(scenario: Any) -> tuple[str, ...]:
 
 def trace(scenario: Any, state: State) -> dict[str, Array]:
     """[B] shares of the budget, and counts."""
+    return traced(scenario, state, state.seen.kept)
+
+
+def bidding_trace(scenario: Any, state: State) -> dict[str, Array]:
+    """[B] the same, and auctions in base packets."""
+    ledger = state.seen.kept
+    return traced(scenario, state, ledger.tally) | {"won": ledger.won, "offered": ledger.offered}
+
+
+def traced(scenario: Any, state: State, tally: Any) -> dict[str, Array]:
     xp = namespace(state.seen.reward)
-    tally = state.seen.kept
     return {
         "left": tally.left / state.seen.offer.budget,
         "pacing": 1.0 - state.seen.time * (1.0 / scenario.horizon),

@@ -22,7 +22,7 @@ from recgym.parameters import numbers, param, refuse
 from recgym.scenario import Account, Response, Seen, State
 from recgym.scenarios.ads import pictures
 from recgym.scenarios.ads.auctions import auction, per_win
-from recgym.scenarios.ads.campaign import MAX_HORIZON, MAX_MONEY, PER_MILLE, Campaign, Delivery, Tally, ranged
+from recgym.scenarios.ads.campaign import MAX_HORIZON, MAX_MONEY, PER_MILLE, Campaign, Delivery, Tally, between, ranged
 from recgym.scenarios.ads.campaigns import CAMPAIGNS
 from recgym.scenarios.ads.creatives import cut, draw_embedding, draw_logits, draw_rates, predict
 from recgym.scenarios.ads.observation import placement_layout, placement_observation
@@ -301,14 +301,6 @@ class Placement(Campaign):
         later = xp.astype(time, xp.int64) >= task.change
         return cut(xp.where(later[:, None, None], task.changed, task.logit) + drift[:, :, None])
 
-    def valued(self, value: Array, preference: Array) -> Array:
-        """[B, ...] reward of so much `value`, where nothing else is weighed."""
-        if "value" in self.preferences:
-            weight = preference[:, self.preferences.index("value")]
-            return value * weight.reshape((-1,) + (1,) * (value.ndim - 1))
-        weight = self.weight_ranges["value"][1]
-        return value if weight == 1.0 else weight * value
-
     # --- the bookkeeping ---
     def open(self, offer: PlacementOffer) -> Tally:
         return self.first_tally(offer.budget)
@@ -412,8 +404,3 @@ class Placement(Campaign):
         boxes["available"] = gymnasium.spaces.Box(0, 1, (self.creatives,), np.bool_)
         boxes |= {name: self.box(0.0, MAX_MONEY, self.slots) for name in ("volume", "price")}
         return gymnasium.spaces.Dict(boxes)
-
-
-def between(limits: tuple[float, float], luck: Array) -> Array:
-    """Uniform in `limits`, by uniform `luck`."""
-    return clip(limits[0] + (limits[1] - limits[0]) * luck, *limits)

@@ -1,0 +1,53 @@
+"""Bids through the rest of a day: the fluid program over time, whose one price of money makes them spend the budget."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recgym.scenarios.ads.auctions import auction
+
+__all__ = ["Paced", "paced"]
+
+CHEAPEST, DEAREST = -18.0, 10.0  # logarithms of prices of money, in rewards per reference price
+HALVINGS = 30
+
+
+class Paced(NamedTuple):
+    """What to bid now: a level on either side of the price of money, and how often the dearer one."""
+
+    cheap: np.ndarray  # [B] int64
+    dear: np.ndarray  # [B] int64
+    weight: np.ndarray  # [B] of the dear one
+
+
+def paced(scenario: Any, value: Any, log_price: Any, sigma: Any, auctions: Any, money: Any) -> Paced:
+    """Levels that earn the most per auction at the price of money at which the day's bids cost what is left.
+
+    Args:
+        scenario: a Bidding.
+        value: [B, n] reward of an impression in each decision to come, the next first.
+        log_price: [B, n] mean logarithm of the highest rival bid then.
+        sigma: [B] its standard deviation.
+        auctions: [B, n] then.
+        money: [B] left.
+    """
+    found = auction(scenario.auction, scenario.log_levels, log_price[:, :, None], sigma[:, None, None])
+    win, cost = found.win * scenario.bids, found.cost * scenario.bids
+    earned = value[:, :, None] * win
+    low, high = np.full(len(money), CHEAPEST), np.full(len(money), DEAREST)
+
+    def chosen(log_lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Levels [B] of the next decision, and what all cost [B]."""
+        level = (earned - np.exp(log_lam)[:, None, None] * cost).argmax(axis=2)
+        spent = (np.take_along_axis(cost, level[:, :, None], axis=2)[:, :, 0] * auctions).sum(axis=1)
+        return level[:, 0], spent
+
+    for _ in range(HALVINGS):
+        middle = 0.5 * (low + high)
+        over = chosen(middle)[1] > money
+        low, high = np.where(over, middle, low), np.where(over, high, middle)
+    (dear, most), (cheap, least) = chosen(low), chosen(high)
+    weight = np.where(most > least, np.clip((money - least) / np.maximum(most - least, 1e-9), 0.0, 1.0), 0.0)
+    return Paced(cheap, dear, weight)
