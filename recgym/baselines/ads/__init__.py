@@ -9,13 +9,14 @@ from functools import partial
 
 from recgym.baselines import Baseline, Family
 from recgym.baselines.ads.beliefs import belief_lp, lints_lp, too_many_cells
-from recgym.baselines.ads.counting import adaptive_pacing, greedy_lp, pd_bwk, pid_pacing, round_robin, ts_lp
+from recgym.baselines.ads.policies import adaptive_pacing, greedy_lp, pd_bwk, pid_pacing, round_robin, ts_lp
 from recgym.baselines.bandit import counting, epsilon_greedy, ucb1
 
 __all__ = ["FAMILY"]
 
 _SCALE = (0.0, 0.25, 0.5, 1.0)  # of draws
-_BELIEVED = {"strength": (5.0, 10.0, 20.0), "temper": (0.0, 0.5, 0.7, 0.85)}
+_FIRST = (-1.0, 0.0, 1.0)  # logarithms of prices of money
+_BELIEVED = {"strength": (2.0, 5.0, 10.0, 20.0), "temper": (0.0, 0.5, 0.7, 0.85, 1.0)}
 
 FAMILY = Family(
     page="Advertising",
@@ -49,13 +50,13 @@ FAMILY = Family(
             adaptive_pacing,
             "prior-free",
             "adaptive pacing of a price of money, around the predictions, tuned",
-            {"step": (0.02, 0.05, 0.1, 0.2), "scale": _SCALE},
+            {"step": (0.05, 0.1, 0.2, 0.4), "first": _FIRST, "scale": (0.25, 0.5)},
         ),
         "pid_pacing": Baseline(
             pid_pacing,
             "prior-free",
             "proportional-integral pacing of a price of money, around the predictions, tuned",
-            {"proportional": (0.1, 0.3, 0.6), "integral": (0.03, 0.06, 0.1, 0.2), "scale": (0.25, 0.5, 1.0)},
+            {"proportional": (0.1, 0.3, 0.6), "integral": (0.05, 0.1, 0.2), "first": _FIRST, "scale": (0.25, 0.5)},
         ),
         "ts_lp": Baseline(
             ts_lp,
@@ -69,10 +70,9 @@ FAMILY = Family(
             "linear Thompson sampling that forgets and the fluid program, tuned",
             {
                 "scale": (0.25, 0.5, 0.75),
-                "temper": (0.25, 0.35, 0.5),
+                "temper": (0.35, 0.5),
                 "spread": (0.3, 0.5, 0.7),
-                "cell": (0.15, 0.3, 0.5),
-                "forget": (0.0, 0.05, 0.1),
+                "forget": (0.0, 0.05),
             },
             unfit=too_many_cells,
         ),

@@ -12,23 +12,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.baselines.ads.desk import conversion_rates, desk_of, packet_values, planned, pooled_rate
+from recgym.baselines.ads.desk import MAX_RATE, Counts, desk_of
+from recgym.baselines.ads.policies import conversion_rates, pooled_rate
 from recgym.baselines.policy import Floats, IndexPolicy, Reading
 from recgym.baselines.regression import draw, laplace, unwieldy
 
 __all__ = ["belief_lp", "lints_lp", "too_many_cells"]
 
 HALVINGS = 25  # of a Laplace step
-MAX_LOGIT = 5.0  # above the base, of a click rate that is believed
+CELL = 0.3  # spread of a cell by itself, of the prior-free belief
 FATIGUE = (0.05, 0.05)  # mean and standard deviation of the fatigue that the prior-free belief starts from
 JITTER = 1e-8  # of covariances, before a draw
 
 
 class Belief(NamedTuple):
+    kept: Any  # by the desk
     mean: Floats  # [B, F] cells' logits less the base, then creatives' fatigue
     covariance: Floats  # [B, F, F]
-    bought: Floats  # [B, K, S] base packets before
-    clicks: Floats  # [B, K, S] before
     frequency: Floats  # [B, K] recent base packets before
     known: Floats  # [B] 1 where the prior has met the trial's embeddings and predictions
 
@@ -79,7 +79,7 @@ def aware_prior(scenario: Any, embedding: Floats, predicted: Floats) -> tuple[Fl
         gain = np.linalg.solve(covariance + error, covariance).transpose(0, 2, 1)
         mean = (gain @ predicted[..., None])[..., 0]
         covariance = covariance - gain @ covariance
-    low, high = scenario.fatigue
+    low, high = getattr(scenario, "fatigue", (0.0, 0.0))
     count = scenario.creatives
     return with_fatigue(mean, covariance, np.full(count, 0.5 * (low + high)), np.full(count, (high - low) ** 2 / 12.0))
 
@@ -87,89 +87,91 @@ def aware_prior(scenario: Any, embedding: Floats, predicted: Floats) -> tuple[Fl
 def aware_noise(scenario: Any, embedding: Floats) -> Floats:
     """[B or 1, N, N] by how much the belief widens in a decision: drift, and change points as they are on average."""
     parts = kernels(scenario, embedding)
-    rate = scenario.change / scenario.horizon
+    rate = getattr(scenario, "change", 0.0) / scenario.horizon
     change = {
         name: getattr(scenario, name) ** 2 for name in ("taste", "taste_by_slot", "slot_effect", "creative_effect")
     }
     # Half of the variance is drawn anew: var(sqrt(.5) (a + c) - a) = (1 - sqrt(.5))^2 + .5 of it.
     moved = (1.0 - np.sqrt(0.5)) ** 2 + 0.5
     noise = sum(rate * moved * variance * parts[name] for name, variance in change.items())
-    return noise + scenario.drift**2 * parts["creative_effect"]
+    return noise + getattr(scenario, "drift", 0.0) ** 2 * parts["creative_effect"]
 
 
 def free_prior(
-    scenario: Any, temper: float, spread: float, cell: float, embedding: Floats, predicted: Floats
+    scenario: Any, temper: float, spread: float, embedding: Floats, predicted: Floats
 ) -> tuple[Floats, Floats]:
     """Tempered predictions, and effects of creatives' embeddings, slots and cells with spreads of one's own."""
     parts = kernels(scenario, embedding)
     names = ("level", "taste", "taste_by_slot", "slot_effect")
-    covariance = spread**2 * sum(parts[name] for name in names) + cell**2 * parts["cell_effect"]
-    mean, deviation = FATIGUE if scenario.fatigue[1] > 0.0 else (0.0, 1e-3)
+    covariance = spread**2 * sum(parts[name] for name in names) + CELL**2 * parts["cell_effect"]
+    mean, deviation = FATIGUE if wears(scenario) else (0.0, 1e-3)
     count = scenario.creatives
     return with_fatigue(temper * predicted, covariance, np.full(count, mean), np.full(count, deviation**2))
 
 
+def wears(scenario: Any) -> bool:
+    """Whether creatives wear out."""
+    return getattr(scenario, "fatigue", (0.0, 0.0))[1] > 0.0
+
+
 def gaussian(
-    scenario: Any, prior: Prior, noise: Callable[[Floats], Floats], scale: float, conversion: Callable[..., Floats]
+    scenario: Any,
+    prior: Prior,
+    noise: Callable[[Floats], Floats],
+    scale: float,
+    conversion: Callable[[Counts, np.random.Generator], Floats],
 ) -> IndexPolicy:
     """The fluid program of the belief's mean, moved towards a draw by `scale`.
 
     Args:
-        scenario: a Placement.
+        scenario: a Campaign.
         prior: of a trial, from embeddings and predictions.
         noise: embeddings -> covariance [B or 1, N, N] that a decision adds.
         scale: 0 for the mean, 1 for Thompson sampling.
-        conversion: (desk, rng) -> conversions per click [B, K].
+        conversion: (counts, rng) -> conversions per click [B, K].
     """
+    desk = desk_of(scenario)
     creatives, slots = scenario.creatives, scenario.slots
     cells = creatives * slots
     of_cell = np.arange(cells) // slots
 
-    def embedding_of(reading: Reading) -> Floats:
-        return reading.field("embedding").reshape(-1, creatives, slots, scenario.width)[:, :, 0]
-
     def start(rows: int) -> Belief:
-        width, none = cells + creatives, np.zeros((rows, creatives, slots))
-        return Belief(
-            np.zeros((rows, width)), np.zeros((rows, width, width)), none, none, none[:, :, 0], np.zeros(rows)
-        )
+        width = cells + creatives
+        none = np.zeros((rows, width))
+        return Belief(desk.start(rows), none, np.zeros((rows, width, width)), none[:, :creatives], none[:, 0])
 
     def learn(memory: Belief, reading: Reading) -> Belief:
-        now = desk_of(scenario, reading)
         mean, covariance = memory.mean, memory.covariance
         new = memory.known == 0.0
         if new.any():
-            first = prior(embedding_of(reading)[new], now.predicted[new].reshape(int(new.sum()), -1))
+            predicted = desk.predicted(reading)[new].reshape(int(new.sum()), -1)
             mean, covariance = mean.copy(), covariance.copy()
-            mean[new], covariance[new] = first
-        old = ~new
-        if old.any():
-            packets = (now.bought - memory.bought).reshape(len(mean), -1)
-            clicks = (now.clicks - memory.clicks).reshape(len(mean), -1)
-            chosen = reading.chosen * (packets > 1e-9) * old[:, None]
-            x = np.concatenate([chosen, np.zeros((len(mean), creatives))], axis=1)
-            worn = chosen.reshape(-1, creatives, slots).sum(axis=2) * memory.frequency
-            x[:, cells:] = -worn
-            exposure = (chosen * packets).sum(axis=1, keepdims=True) * scenario.packet
-            outcome = np.rint((chosen * clicks).sum(axis=1, keepdims=True))
+            mean[new], covariance[new] = prior(desk.embedding(reading)[new], predicted)
+        if not new.all():
+            old = ~new
+            bought = desk.bought(reading).reshape(len(mean), -1) * old[:, None]
+            worn = bought.reshape(-1, creatives, slots).sum(axis=2) * memory.frequency
+            x = np.concatenate([bought, -worn], axis=1)
+            exposure = (reading.field("last_wins") * old)[:, None] * scenario.packet
+            clicks = np.rint(reading.field("last_clicks") * scenario.packet * old)[:, None]
 
             def rate(logit: Floats) -> Floats:
-                return exposure * np.exp(np.minimum(logit, MAX_LOGIT))
+                return exposure * np.exp(np.minimum(logit, MAX_RATE))
 
-            mean, covariance = laplace(mean, covariance, x, outcome, rate, rate, HALVINGS)
-            grown = noise(embedding_of(reading))
-            covariance[:, :cells, :cells] += np.where(old[:, None, None], grown, 0.0)
-        return Belief(mean, covariance, now.bought, now.clicks, now.frequency, np.ones(len(mean)))
+            mean, covariance = laplace(mean, covariance, x, clicks, rate, rate, HALVINGS)
+            covariance[:, :cells, :cells] += np.where(old[:, None, None], noise(desk.embedding(reading)), 0.0)
+        kept = desk.learn(memory.kept, reading)
+        return Belief(kept, mean, covariance, desk.frequency(reading), np.ones(len(mean)))
 
     def index(memory: Belief, reading: Reading) -> Floats:
-        now, logit = desk_of(scenario, reading), memory.mean
+        logit = memory.mean
         if scale > 0.0:
             safe = memory.covariance + JITTER * np.eye(memory.mean.shape[1])
             logit = logit + scale * (draw(memory.mean, safe, reading.rng) - logit)
-        fatigue = np.maximum(logit[:, cells:], 0.0) * now.frequency
+        fatigue = np.maximum(logit[:, cells:], 0.0) * desk.frequency(reading)
         worn = (logit[:, :cells] - fatigue[:, of_cell]).reshape(-1, creatives, slots)
-        value = packet_values(scenario, now, np.minimum(worn, MAX_LOGIT), conversion(now, reading.rng))
-        return planned(value, now, reading)
+        rates = conversion(desk.counts(memory.kept, reading), reading.rng)
+        return desk.plan(memory.kept, reading, worn, rates)
 
     return IndexPolicy(scenario, start, learn, index)
 
@@ -180,27 +182,22 @@ def belief_lp(scenario: Any, scale: float = 0.5) -> IndexPolicy:
     shape = 1.0 / max(np.expm1(spread**2), 1e-3)  # a Gamma with the variation of a lognormal
     mean = scenario.conversion_rate * np.exp(0.5 * spread**2)
 
-    def conversion(now: Any, rng: np.random.Generator) -> Floats:
-        return conversion_rates(scenario, now, shape, mean, rng, scale)
+    def conversion(counts: Counts, rng: np.random.Generator) -> Floats:
+        return conversion_rates(counts, shape, mean, rng, scale)
 
     return gaussian(scenario, partial(aware_prior, scenario), partial(aware_noise, scenario), scale, conversion)
 
 
 def lints_lp(
-    scenario: Any,
-    scale: float = 0.5,
-    temper: float = 0.5,
-    spread: float = 0.3,
-    cell: float = 0.3,
-    forget: float = 0.05,
+    scenario: Any, scale: float = 0.5, temper: float = 0.35, spread: float = 0.5, forget: float = 0.05
 ) -> IndexPolicy:
     """Linear Thompson sampling that forgets, around tempered predictions, and the fluid program of the draw."""
     wider = forget**2 * np.eye(scenario.creatives * scenario.slots)[None]
 
-    def conversion(now: Any, rng: np.random.Generator) -> Floats:
-        return conversion_rates(scenario, now, 1.0, pooled_rate(scenario, now), rng, scale)
+    def conversion(counts: Counts, rng: np.random.Generator) -> Floats:
+        return conversion_rates(counts, 1.0, pooled_rate(scenario, counts), rng, scale)
 
-    prior = partial(free_prior, scenario, temper, spread, cell)
+    prior = partial(free_prior, scenario, temper, spread)
     return gaussian(scenario, prior, lambda embedding: wider, scale, conversion)
 
 

@@ -103,7 +103,6 @@ class Ledger(NamedTuple):
 
     tally: Tally
     offered: Array  # [B] auctions of the last decision, in base packets
-    won: Array  # [B] of them
     price: Array  # [B] mean paid per win in the last decision that won; 1 before
     asked: Array  # [B, L] auctions at each level so far, in base packets
     taken: Array  # [B, L] of them
@@ -334,7 +333,7 @@ class Bidding(Campaign):
         tally = self.first_tally(offer.budget)
         none = xp.zeros_like(offer.base)
         by_level = xp.zeros((none.shape[0], len(self.levels)), dtype=xp.float32, device=offer.base.device)
-        return Ledger(tally, none, none, none + 1.0, by_level, by_level)
+        return Ledger(tally, none, none + 1.0, by_level, by_level)
 
     def account(self, seen: Seen, action: Array, feedback: Result) -> Account:
         offer, creative = seen.offer, action // len(self.levels)
@@ -350,15 +349,14 @@ class Bidding(Campaign):
         index = clip(xp.astype(seen.time, xp.int64), 0, self.horizon)
         slot = self.table_like("slot_of", base)[index]
         tally = self.tally_after(kept.tally, base, action, creative, slot, Delivery(*feedback[:4]))
-        packet = 1.0 / self.base_wins(base)
-        offered, won = (xp.astype(each, xp.float32) * packet for each in (feedback.offered, feedback.wins))
+        offered = xp.astype(feedback.offered, xp.float32) / self.base_wins(base)
         any_won = feedback.wins > 0
         paid = feedback.spend / clip(xp.astype(feedback.wins, xp.float32), 1.0, None)
         bids = self.table_like("bids", base)[level]
         asked, taken = kept.asked + 0.0, kept.taken + 0.0
         asked[rows, level] += offered * bids
-        taken[rows, level] += won
-        return Ledger(tally, offered, won, xp.where(any_won, paid, kept.price), asked, taken)
+        taken[rows, level] += tally.won
+        return Ledger(tally, offered, xp.where(any_won, paid, kept.price), asked, taken)
 
     def impossible(self, seen: Seen, action: Array, feedback: Result) -> str:
         more = feedback.wins > feedback.offered

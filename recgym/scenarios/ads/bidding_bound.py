@@ -13,7 +13,7 @@ are tried one by one, and so they are at the second where rivals do not react. R
 a higher price wins less often and pays more, which is worth no more than a lower bid would be, and that is among those
 tried where bids are continuous. At the first price it is not, and the market is the one that never reacts, in which
 each level wins more for the same payment per win.
-What the money does not cover is cut, and the noise of its payment adds what `recgym.scenarios.ads.placement_bound` says.
+What the money does not cover is cut, and the noise of its payment adds what `placement_bound` says.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ class Tally(NamedTuple):
     young: Array  # [B, K, J] clicks whose conversions would be still to come, by class of delay
     mature: Array  # [B, K] clicks whose conversions would have come
     frequency: Array  # [B, K] recent base packets per creative, what wears it out
+    won: Array  # [B] base packets of the last decision
     clicked: Array  # [B] clicks of the last decision
     converted: Array  # [B] conversions that came in it
 
@@ -251,7 +252,7 @@ class Campaign(Scenario):
         start = none()
         return Tally(
             none(self.layout.candidates), budget + 0.0, cells, cells, by_creative, young, by_creative, by_creative,
-            start, start,
+            start, start, start,
         )  # fmt: skip
 
     def tally_after(
@@ -275,7 +276,7 @@ class Campaign(Scenario):
         left = clip(tally.left - feedback.spend, 0.0, None)
         mature = tally.mature + passing.sum(axis=2)
         return Tally(
-            chosen, left, wins, clicks, tally.revealed + revealed, young - passing, mature, frequency, clicked,
+            chosen, left, wins, clicks, tally.revealed + revealed, young - passing, mature, frequency, packets, clicked,
             row_sum(revealed),
         )  # fmt: skip
 

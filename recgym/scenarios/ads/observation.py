@@ -34,6 +34,7 @@ def campaign_context(scenario: Any) -> list[Field]:
     reward = (-MAX_REWARD, MAX_REWARD)
     return [
         *clock_fields(scenario.horizon, reward=reward),
+        Field("last_wins", 0.0, MAX_NUMBER, "impressions won in the last decision, in base packets", role="outcome"),
         Field("last_clicks", 0.0, MAX_NUMBER, "clicks of the last decision, in those of a base packet", role="outcome"),
         Field("last_conversions", 0.0, MAX_NUMBER, "conversions that came in it, likewise", role="outcome"),
         Field("budget", 0.0, 1.0, "share of the budget that is left", role="market"),
@@ -97,6 +98,7 @@ def campaign_numbers(scenario: Any, seen: Seen, tally: Tally, mean_cost: Array, 
     left = clip(scenario.horizon - seen.time, 1.0, None)
     expected = mean_price * xp.exp(-offer.base) / scenario.conversion_rate
     context["last_reward"] = clip(seen.reward, -MAX_REWARD, MAX_REWARD)
+    context["last_wins"] = clip(tally.won, 0.0, MAX_NUMBER)
     context["last_clicks"] = clip(tally.clicked * (1.0 / scenario.packet), 0.0, MAX_NUMBER)
     per_packet = scenario.packet * scenario.conversion_rate
     context["last_conversions"] = clip(tally.converted * (1.0 / per_packet), 0.0, MAX_NUMBER)
@@ -171,7 +173,6 @@ def bidding_layout(scenario: Any) -> Layout:
     context = [
         *campaign_context(scenario),
         Field("last_auctions", 0.0, MAX_NUMBER, "auctions of the last decision, in base packets", role="outcome"),
-        Field("last_wins", 0.0, MAX_NUMBER, "of them won", role="outcome"),
         log_field("paid", "log of the mean price of the last decision that won", "market"),
         Field(
             "traffic", 0.0, MAX_NUMBER, "usual auctions of the coming decision, in those of a mean one", role="clock"
@@ -182,6 +183,7 @@ def bidding_layout(scenario: Any) -> Layout:
     ]
     candidate = [
         *creative_fields(scenario),
+        Field("outlook", -MAX_PREDICTED, MAX_PREDICTED, "predicted in each part of the day", scenario.slots),
         Field("bid", -MAX_LOG, MAX_LOG, "log of the level; the lowest where it bids nothing"),
         Field("bids", 0.0, 1.0, "1 for a level that bids"),
         Field("level", 0.0, 1.0, "number of the level", role="group"),
@@ -219,10 +221,9 @@ def bidding_observation(scenario: Any, seen: Seen) -> Array:
     cells["asked"] = clip(xp.log(ledger.asked + 1.0), 0.0, MAX_LOG)[:, None]
     rate = (ledger.taken + WIN_SHRINKAGE) / (ledger.asked + 2.0 * WIN_SHRINKAGE)
     cells["win_rate"] = clip(rate, 0.0, 1.0)[:, None]
-    cells["embedding"] = offer.embedding[:, :, None]
+    cells["embedding"], cells["outlook"] = offer.embedding[:, :, None], offer.predicted[:, :, None]
     context = campaign_numbers(scenario, seen, tally, half, xp.ones_like(half))
     context["last_auctions"] = clip(ledger.offered, 0.0, MAX_NUMBER)
-    context["last_wins"] = clip(ledger.won, 0.0, MAX_NUMBER)
     context["paid"] = clip(xp.log(clip(ledger.price, 1e-9, None)), -MAX_LOG, MAX_LOG)
     context["traffic"], context["traffic_left"] = usual, to_come
     return scenario.layout.join(context, cells, grid)

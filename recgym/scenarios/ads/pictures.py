@@ -62,7 +62,7 @@ def trace(scenario: Any, state: State) -> dict[str, Array]:
 def bidding_trace(scenario: Any, state: State) -> dict[str, Array]:
     """[B] the same, and auctions in base packets."""
     ledger = state.seen.kept
-    return traced(scenario, state, ledger.tally) | {"won": ledger.won, "offered": ledger.offered}
+    return traced(scenario, state, ledger.tally) | {"won": ledger.tally.won, "offered": ledger.offered}
 
 
 def traced(scenario: Any, state: State, tally: Any) -> dict[str, Array]:
