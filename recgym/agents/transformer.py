@@ -197,6 +197,7 @@ class CandidateNetwork(nn.Module):
         with_history = self.history is not None
         self.blocks = nn.ModuleList(CandidateBlock(width, heads, history=with_history) for _ in range(options.layers))
         self.norm = nn.LayerNorm(width)
+        self.heads = heads
         self.groups = self.reading.groups if options.group_attention is not False else ()
         if len(self.groups) >= heads:
             if options.group_attention and self.groups:
@@ -324,8 +325,7 @@ class CandidateNetwork(nn.Module):
         rows = candidates.reshape(-1, *candidates.shape[2:])
         same = [rows[:, :, None, group] == rows[:, None, :, group] for group in self.groups]
         views = [torch.ones_like(same[0]), *same]
-        heads = self.blocks[0].across.heads  # type: ignore[union-attr]
-        return torch.stack([views[head % len(views)] for head in range(heads)], dim=1)
+        return torch.stack([views[head % len(views)] for head in range(self.heads)], dim=1)
 
     def _log_initial(self, candidates: Tensor, sums: Tensor | None) -> Tensor | float:
         """b_i [B, S, K], up to a number shared by all candidates."""

@@ -90,7 +90,7 @@ def planning(scenario: Any, rates: Callable[[Desk, Any, Reading], Rates]) -> Ind
 
 # --- policies --------------------------------------------------------------------------------------------------------
 class Turns(NamedTuple):
-    count: Floats  # [B, C] decisions
+    shown: Floats  # [B, C] decisions
 
 
 def round_robin(scenario: Any) -> IndexPolicy:
@@ -98,10 +98,10 @@ def round_robin(scenario: Any) -> IndexPolicy:
     count = scenario.layout.candidates
 
     def learn(memory: Turns, reading: Reading) -> Turns:
-        return Turns(memory.count + reading.chosen)
+        return Turns(memory.shown + reading.chosen)
 
     def index(memory: Turns, reading: Reading) -> Floats:
-        return -memory.count
+        return -memory.shown
 
     return IndexPolicy(scenario, lambda rows: Turns(np.zeros((rows, count))), learn, index)
 
@@ -182,7 +182,7 @@ class Dual(NamedTuple):
     price: Floats  # [B] of money, where that of time is 1
     rewards: Floats  # [B, C] sums
     spent: Floats  # [B, C] budgets per decision
-    count: Floats  # [B, C] decisions
+    shown: Floats  # [B, C] decisions
     left: Floats  # [B] share of the budget
 
 
@@ -208,15 +208,15 @@ def pd_bwk(scenario: Any, bonus: float = 0.3) -> IndexPolicy:
             np.where(played, grown, memory.price),
             memory.rewards + reading.chosen * reading.reward[:, None],
             memory.spent + reading.chosen * used[:, None],
-            memory.count + reading.chosen,
+            memory.shown + reading.chosen,
             left,
         )
 
     def index(memory: Dual, reading: Reading) -> Floats:
-        shown = np.maximum(memory.count, 1.0)
-        level = bonus * np.log(1.0 + memory.count.sum(axis=1, keepdims=True)) / shown
+        shown = np.maximum(memory.shown, 1.0)
+        level = bonus * np.log(1.0 + memory.shown.sum(axis=1, keepdims=True)) / shown
         mean, cost = memory.rewards / shown, memory.spent / shown
-        high = np.where(memory.count > 0.0, mean + level + np.sqrt(level * np.maximum(mean, 0.0)), 1e3)
+        high = np.where(memory.shown > 0.0, mean + level + np.sqrt(level * np.maximum(mean, 0.0)), 1e3)
         low = np.maximum(cost - level - np.sqrt(level * np.maximum(cost, 0.0)), 0.0)
         return high / (1.0 + memory.price[:, None] * low)
 

@@ -5,6 +5,7 @@ Sources: Vickrey 1961 (second price); the closed forms are partial moments of th
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = ["AUCTIONS", "MIN_CHANCE", "Auction", "auction", "normal_cdf", "per_wi
 
 AUCTIONS = ("second", "first")
 MIN_CHANCE = 1e-12  # of winning: what is divided by
+SURE = 1e-5  # of the square of a mean: a variance below it is rounding
 
 
 class Auction(NamedTuple):
@@ -29,7 +31,9 @@ def normal_cdf(x: Array) -> Array:
     """Phi(x), elementwise."""
     from scipy import special
 
-    return special.ndtr(x) if isinstance(x, np.ndarray) else namespace(x).special.ndtr(x)
+    if isinstance(x, np.ndarray):
+        return special.ndtr(x)
+    return 0.5 * namespace(x).erfc(x * -math.sqrt(0.5))  # torch's own ends at -5.5 in float32
 
 
 def auction(kind: str, log_bid: Array, mean: Array, spread: Array) -> Auction:
@@ -59,4 +63,5 @@ def per_win(found: Auction) -> tuple[Array, Array]:
     """Mean and variance of what a win pays."""
     chance = clip(found.win, MIN_CHANCE, None)
     mean = found.cost / chance
-    return mean, clip(found.square / chance - mean * mean, 0.0, None)
+    variance = found.square / chance - mean * mean
+    return mean, namespace(mean).where(variance > SURE * mean * mean, variance, 0.0 * variance)

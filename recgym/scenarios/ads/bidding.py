@@ -214,19 +214,6 @@ class Bidding(Campaign):
         """[T + 1] int64 part of the day of each decision."""
         return np.minimum(np.arange(self.horizon + 1) * self.parts // self.horizon, self.parts - 1)
 
-    def table_like(self, name: str, like: Array) -> Array:
-        """An array that follows from the parameters, where `like` is."""
-        if isinstance(like, np.ndarray):
-            return getattr(self, name)
-        key = name, str(like.device)
-        if key not in self._copies:
-            self._copies[key] = namespace(like).asarray(getattr(self, name).copy(), device=like.device)
-        return self._copies[key]
-
-    @cached_property
-    def _copies(self) -> dict[tuple[str, str], Array]:
-        return {}
-
     @cached_property
     def log_levels(self) -> np.ndarray:
         """[L] float32 logarithms of the bids."""
@@ -274,8 +261,8 @@ class Bidding(Campaign):
         waiting = xp.zeros((*task.rate.shape, len(self.delays)), dtype=xp.int64, device=rng.device)
         walk = self.price_walk * rng.normal((task.base.shape[0],))
         predicted = predict(self, task.logit, task.base, rng)
-        public = (getattr(task, name) for name in ("budget", "goal", "preference"))
-        return BiddingHidden(walk, none, waiting), BiddingOffer(task.base, task.embedding, predicted, *public)
+        known = task.budget, task.goal, task.preference
+        return BiddingHidden(walk, none, waiting), BiddingOffer(task.base, task.embedding, predicted, *known)
 
     def respond(self, state: State, action: Array, rng: Rng) -> tuple[BiddingHidden, Response]:
         xp = rng.xp
@@ -366,7 +353,8 @@ class Bidding(Campaign):
         nothing = (self.bids[level] == 0.0) & (feedback.wins > 0)
         if nothing.any():
             return f"row {int(nothing.argmax())} wins without a bid"
-        above = feedback.spend > feedback.wins * np.asarray(self.levels)[level] * (1.0 + 1e-6)
+        most = (feedback.wins + 1) * np.asarray(self.levels)[level] * (1.0 + 1e-6)  # a part of one may be cut
+        above = feedback.spend > most
         if self.auction == "first" and above.any():
             return f"row {int(above.argmax())} pays more than its bids"
         return self.why_impossible(seen.kept.tally, Delivery(*feedback[:4]))

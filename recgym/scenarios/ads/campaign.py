@@ -172,16 +172,23 @@ class Campaign(Scenario):
         """Numbers of an embedding."""
         return self.embedding if self.items is None else self.items.width
 
-    def catalog_like(self, rng: Rng) -> Array:
-        """[N, d] the catalog's features, of length 1, where `rng` draws."""
-        key = str(rng.device)
+    @cached_property
+    def creative_table(self) -> np.ndarray:
+        """[N, d] float32 the catalog's features, of length 1."""
         assert self.items is not None
-        if key not in self._tables:
-            self._tables[key] = rng.xp.asarray(unit_rows(self.items.features).astype(np.float32), device=rng.device)
-        return self._tables[key]
+        return unit_rows(self.items.features).astype(np.float32)
+
+    def table_like(self, name: str, like: Array) -> Array:
+        """An array that follows from the parameters, where `like` is."""
+        if isinstance(like, np.ndarray):
+            return getattr(self, name)
+        key = name, str(like.device)
+        if key not in self._copies:
+            self._copies[key] = namespace(like).asarray(getattr(self, name).copy(), device=like.device)
+        return self._copies[key]
 
     @cached_property
-    def _tables(self) -> dict[str, Array]:
+    def _copies(self) -> dict[tuple[str, str], Array]:
         return {}
 
     @cached_property

@@ -28,9 +28,9 @@ def draw_embedding(scenario: Any, rng: Rng, batch: int) -> Array:
     xp, count = rng.xp, scenario.creatives
     if scenario.catalog is None:
         return rng.normal((batch, count, scenario.embedding)) * (1.0 / math.sqrt(scenario.embedding))
-    table = scenario.catalog_like(rng)
-    order = xp.argsort(rng.uniform((batch, table.shape[0])), axis=1)
-    return table[order[:, :count]]
+    luck = rng.uniform((batch, scenario.items.items))
+    order = xp.argsort(luck, axis=1)
+    return scenario.table_like("creative_table", luck)[order[:, :count]]
 
 
 def draw_logits(scenario: Any, base: Array, embedding: Array, rng: Rng) -> Logits:

@@ -166,6 +166,11 @@ class Placement(Campaign):
         """Number of parts of the day."""
         return len(self.profile)
 
+    @cached_property
+    def shares(self) -> np.ndarray:
+        """[S] float32 the profile."""
+        return np.asarray(self.profile, dtype=np.float32)
+
     # --- the world ---
     def sample_task(self, rng: Rng, batch: int) -> PlacementTask:
         xp = rng.xp
@@ -221,8 +226,8 @@ class Placement(Campaign):
         predicted = predict(self, task.logit, task.base, rng)
         volume, price = self.market(task.base, task.log_price, task.sigma, task.bid)
         available = task.launch <= 0
-        public = (getattr(task, name) for name in ("sigma", "budget", "goal", "preference"))
-        return hidden, PlacementOffer(task.base, task.embedding, predicted, *public, available, volume, price)
+        known = task.sigma, task.budget, task.goal, task.preference
+        return hidden, PlacementOffer(task.base, task.embedding, predicted, *known, available, volume, price)
 
     def respond(self, state: State, action: Array, rng: Rng) -> tuple[PlacementHidden, Response]:
         xp = rng.xp
@@ -266,7 +271,7 @@ class Placement(Campaign):
     def market(self, base: Array, log_price: Array, sigma: Array, bid: Array) -> tuple[Array, Array]:
         """Mean impressions [B, S] that a packet wins in each slot, and the money that one costs."""
         found = auction("second", bid[:, None], log_price, sigma[:, None])
-        offered = 2.0 * self.base_wins(base)[:, None] * self.profile_like(base)
+        offered = 2.0 * self.base_wins(base)[:, None] * self.table_like("shares", base)
         return offered * found.win, per_win(found)[0] * PER_MILLE
 
     def _wanted(self, state: State, rows: Array, creative: Array, slot: Array) -> tuple[Array, Array]:
@@ -281,19 +286,6 @@ class Placement(Campaign):
         log_price = task.log_price[rows, slot] + hidden.walk[rows, slot] + hidden.rivals[rows, slot]
         variance = per_win(auction("second", task.bid, log_price, task.sigma))[1] * PER_MILLE**2
         return clip(count * price + noise * namespace(count).sqrt(count * variance), 0.0, None)
-
-    def profile_like(self, like: Array) -> Array:
-        """[S] the profile where `like` is."""
-        key = str(like.device)
-        if key not in self._profiles:
-            shares = np.asarray(self.profile, dtype=np.float32)
-            xp = namespace(like)
-            self._profiles[key] = shares if isinstance(like, np.ndarray) else xp.asarray(shares, device=like.device)
-        return self._profiles[key]
-
-    @cached_property
-    def _profiles(self) -> dict[str, Array]:
-        return {}
 
     def logits_at(self, task: PlacementTask, time: Array, drift: Array) -> Array:
         """[B, K, S] logits of a click at `time` [B], before fatigue."""
