@@ -24,11 +24,11 @@ import numpy as np
 
 from recgym.arrays import to_numpy, tree_map
 from recgym.scenarios.ads.auctions import auction, per_win
+from recgym.scenarios.ads.pacing import price_range
 
 __all__ = ["upper_bound"]
 
 CHUNK = 1024  # trials at a time
-CHEAPEST, DEAREST = -18.0, 10.0  # logarithms of prices of money that are searched
 GOLDEN = (5.0**0.5 - 1.0) / 2.0
 STEPS = 40  # of the search
 SEED = 20_261_201
@@ -76,13 +76,13 @@ def _chunk(scenario: Any, state: Any, rng: np.random.Generator) -> np.ndarray:
     def bound(lam: np.ndarray) -> np.ndarray:
         return lam * budget + (auctions * earned(lam)).sum(axis=1)
 
-    low, high = np.full(rows, CHEAPEST), np.full(rows, DEAREST)
+    low, high = price_range(value)
     for _ in range(STEPS):
         left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
         lower = bound(np.exp(left)) < bound(np.exp(right))
         low, high = np.where(lower, low, left), np.where(lower, right, high)
     lam = np.exp(0.5 * (low + high))
-    best = np.minimum(bound(lam), bound(np.full(rows, 1e-12)))
+    best = np.minimum(bound(lam), bound(np.exp(price_range(value)[0])))
     wins = auctions * by_level.win[:, :, -1]
     price, variance = per_win(auction(scenario.auction, top, log_price, sigma))
     noise = np.sqrt(variance * np.maximum(wins, 1e-9)) / np.maximum(price * wins, 1e-9)

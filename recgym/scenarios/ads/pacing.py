@@ -8,9 +8,9 @@ import numpy as np
 
 from recgym.scenarios.ads.auctions import auction
 
-__all__ = ["Paced", "paced"]
+__all__ = ["Paced", "paced", "price_range"]
 
-CHEAPEST, DEAREST = -18.0, 10.0  # logarithms of prices of money, in rewards per reference price
+SPAN = 14.0  # of the logarithm of the price of money, around that of what an impression brings per reference price
 HALVINGS = 30
 
 
@@ -20,6 +20,12 @@ class Paced(NamedTuple):
     cheap: np.ndarray  # [B] int64
     dear: np.ndarray  # [B] int64
     weight: np.ndarray  # [B] of the dear one
+
+
+def price_range(value: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms [B] of the least and the highest price of money, where impressions bring `value` [B, n]."""
+    middle = np.log(np.maximum(value.max(axis=1), 1e-30)).astype(np.float64)
+    return middle - SPAN, middle + SPAN
 
 
 def paced(scenario: Any, value: Any, log_price: Any, sigma: Any, auctions: Any, money: Any) -> Paced:
@@ -36,7 +42,7 @@ def paced(scenario: Any, value: Any, log_price: Any, sigma: Any, auctions: Any, 
     found = auction(scenario.auction, scenario.log_levels, log_price[:, :, None], sigma[:, None, None])
     win, cost = found.win * scenario.bids, found.cost * scenario.bids
     earned = value[:, :, None] * win
-    low, high = np.full(len(money), CHEAPEST), np.full(len(money), DEAREST)
+    low, high = price_range(value)
 
     def chosen(log_lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Levels [B] of the next decision, and what all cost [B]."""
