@@ -29,7 +29,7 @@ __all__ = ["MOVES", "check_scenario"]
 ROWS = 6
 ALL, OTHERS = np.arange(ROWS), np.array([5, 4, 3, 5, 4, 3])  # half of the rows, in other places and company
 MAX_DECISIONS = 12  # of a trial that is looked at decision by decision
-MAX_ACTIONS = 128  # that are tried one by one, where there are no more
+MAX_ACTIONS = 128  # that are tried one by one
 TRIALS = 128  # of the comparison of means
 CLOSE = 1e-5  # what rounding may make of 1
 ERRORS = 5.0  # standard errors by which means may differ: a right scenario fails once in a million
@@ -306,10 +306,9 @@ def check_luck(scenario: Scenario, seed: int) -> None:
 
 
 class LentRng:
-    """Draws made once for each place in a stream, and lent to whoever asks for the same there again.
+    """Draws made once for each place in a stream, and lent: so no last digit makes another binomial draw.
 
-    So no last digit makes another binomial draw. Lent are its `rows` [ROWS]; `where` stands in errors.
-    """
+    Lent are its `rows` [ROWS]; `where` stands in errors."""
 
     def __init__(self, like: Any, draws: dict[Any, Any], where: str, rows: np.ndarray) -> None:
         self.xp, self.device = like.xp, like.device
@@ -320,7 +319,6 @@ class LentRng:
         self.place = [stream, step, 0]
 
     def branch(self, number: int) -> None: ...  # draws are lent by their place alone
-
     def __getattr__(self, name: str) -> Any:
         def draw(*arguments: Any) -> Array:
             self.place[2] += 1
@@ -338,7 +336,7 @@ class LentRng:
         return draw
 
     def part(self, array: np.ndarray) -> np.ndarray:
-        """The `rows` of a draw or of its parameters, along the first axis that is as long as there are rows."""
+        """The `rows` of a draw or of its parameters, along the first axis that is as long."""
         return np.take(array, self.rows, axis=array.shape.index(ROWS)) if ROWS in array.shape else array
 
 

@@ -58,8 +58,10 @@ def value_loss(
     return mean_present(((values - returns) / decisions_left).square(), present)
 
 
-def auxiliary_loss(told: Tensor, hidden: Tensor, present: Tensor | None = None) -> Tensor:
-    """Mean squared error of an auxiliary head that tells [b, S, K, n]."""
+def auxiliary_loss(told: Tensor | None, hidden: Tensor, present: Tensor | None = None) -> Tensor | float:
+    """Mean squared error of an auxiliary head that tells [b, S, K, n]; 0 without one."""
+    if told is None:
+        return 0.0
     return mean_present((told - hidden).square().mean(dim=(2, 3)), present)
 
 

@@ -273,8 +273,8 @@ class MetaPPO(OnPolicyAlgorithm):
                 distribution, values, batch, present, auxiliary = self._evaluate(batch, arena.length)
                 loss, agreement = imitation_loss(distribution, batch.labels, present)
                 value_loss = self._value_loss(values, batch, present)
-                norm = self._descend(loss + options.vf_coef * value_loss + auxiliary)
-                losses.note(logs, loss=loss, agreement=agreement, value_loss=value_loss, grad_norm=norm)
+                whole = loss + options.vf_coef * value_loss + options.auxiliary_coef * auxiliary
+                losses.note(logs, loss=loss, agreement=agreement, value_loss=value_loss, grad_norm=self._descend(whole))
         self._n_updates += 1
         for name, numbers in logs.items():
             self.logger.record(f"imitation/{name}", np.mean(numbers))
@@ -299,7 +299,8 @@ class MetaPPO(OnPolicyAlgorithm):
                 policy_loss, log_ratio = losses.policy_loss(log_probs, batch.log_probs, advantages, clip_range, present)
                 value_loss = self._value_loss(values, batch, present)
                 entropy_loss = -losses.mean_present(distribution.entropy(batch.actions), present)
-                loss = policy_loss + options.ent_coef * entropy_loss + options.vf_coef * value_loss + auxiliary
+                loss = policy_loss + options.ent_coef * entropy_loss + options.vf_coef * value_loss
+                loss = loss + options.auxiliary_coef * auxiliary
                 if expert_coef:
                     cross_entropy, agreement = imitation_loss(distribution, batch.labels, present)
                     loss = loss + expert_coef * cross_entropy
@@ -310,9 +311,8 @@ class MetaPPO(OnPolicyAlgorithm):
                 too_far = options.target_kl is not None and float(approx_kl) > MAX_DIVERGENCE * options.target_kl
                 if too_far:
                     break
-                norm = self._descend(loss)
                 losses.note(logs, policy_gradient_loss=policy_loss, value_loss=value_loss, entropy_loss=entropy_loss)
-                losses.note(logs, loss=loss, clip_fraction=clip_fraction, grad_norm=norm)
+                losses.note(logs, loss=loss, clip_fraction=clip_fraction, grad_norm=self._descend(loss))
             self._n_updates += 1
             if too_far:
                 break
@@ -325,16 +325,13 @@ class MetaPPO(OnPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 
     def _evaluate(self, batch: Batch, length: int) -> tuple[PlackettLuce, Tensor, Batch, Tensor | None, Tensor | float]:
-        """Distributions and values [b, S] of `batch_decisions`, their batch, where [b, S] one is made (or None), and
-        the weighed loss of the auxiliary head, if there is one."""
+        """Distributions, values [b, S] and batch of `batch_decisions`, where [b, S] one is made, auxiliary loss."""
         count = self.options.batch_decisions
         at = None if count is None else torch.randperm(length, device=self.device)[:count].sort().values
         distribution, values, told = self.policy.tell_trials(batch.observations, batch.starts, at)
-        if at is not None:
-            batch = Batch(*(column[:, at] for column in batch))
+        batch = batch if at is None else Batch(*(column[:, at] for column in batch))
         present = self.policy.present(batch.observations)
-        auxiliary = 0.0 if told is None else losses.auxiliary_loss(told, batch.hidden, present)
-        return distribution, values, batch, present, self.options.auxiliary_coef * auxiliary
+        return distribution, values, batch, present, losses.auxiliary_loss(told, batch.hidden, present)
 
     def _value_loss(self, values: Tensor, batch: Batch, present: Tensor | None) -> Tensor:
         return losses.value_loss(values, batch.returns, self.policy.decisions_left(batch.observations), present)

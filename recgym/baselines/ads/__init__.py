@@ -14,9 +14,8 @@ from recgym.baselines.bandit import counting, epsilon_greedy, ucb1
 
 __all__ = ["FAMILY"]
 
-_SCALE = (0.0, 0.25, 0.5, 1.0)  # of draws
-_FIRST = (-1.0, 0.0, 1.0)  # logarithms of prices of money
-_BELIEVED = {"strength": (2.0, 5.0, 10.0, 20.0), "temper": (0.0, 0.5, 0.7, 0.85, 1.0)}
+_SCALE = (0.25, 0.5)  # of draws
+_FIRST = (0.0, 1.0, 2.0)  # logarithms of prices of money
 
 FAMILY = Family(
     page="Advertising",
@@ -26,52 +25,53 @@ FAMILY = Family(
             lambda scenario, epsilon=0.1: counting(scenario, partial(epsilon_greedy, epsilon=epsilon)),
             "prior-free",
             "highest mean reward, now and then uniform, ignoring the budget; epsilon tuned",
-            {"epsilon": (0.1, 0.3, 0.4, 0.5, 0.7)},
+            {"epsilon": (0.1, 0.3, 0.5)},
         ),
         "ucb1": Baseline(
             lambda scenario, bonus=0.03, pseudo=1.0: counting(scenario, partial(ucb1, bonus=bonus, pseudo=pseudo)),
             "prior-free",
             "UCB1 on the reward, ignoring the budget; bonus and pseudo-counts tuned",
-            {"bonus": (0.3, 1.0, 3.0, 10.0, 30.0), "pseudo": (0.0, 0.5, 1.0)},
+            {"bonus": (0.3, 1.0, 3.0, 10.0), "pseudo": (0.0, 0.5, 1.0)},
         ),
         "pd_bwk": Baseline(
             pd_bwk,
             "prior-free",
             "primal-dual bandit with knapsacks, width tuned",
-            {"bonus": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)},
+            {"bonus": (0.001, 0.01, 0.1, 1.0)},
         ),
         "greedy_lp": Baseline(
             greedy_lp,
             "prior-free",
             "the fluid program of the predictions, their temper tuned",
             {"temper": (0.1, 0.2, 0.3, 0.6, 1.0)},
+            {"AdPlacement-v0": {"temper": 0.3}, "AdBidding-v0": {"temper": 0.3}},
         ),
         "adaptive_pacing": Baseline(
             adaptive_pacing,
             "prior-free",
             "adaptive pacing of a price of money, around the predictions, tuned",
-            {"step": (0.05, 0.1, 0.2, 0.4), "first": _FIRST, "scale": (0.25, 0.5)},
+            {"step": (0.1, 0.2, 0.4, 0.8), "first": _FIRST, "scale": _SCALE},
         ),
         "pid_pacing": Baseline(
             pid_pacing,
             "prior-free",
             "proportional-integral pacing of a price of money, around the predictions, tuned",
-            {"proportional": (0.1, 0.3, 0.6), "integral": (0.05, 0.1, 0.2), "first": _FIRST, "scale": (0.25, 0.5)},
+            {"proportional": (0.1, 0.3), "integral": (0.1, 0.2, 0.4), "first": _FIRST, "scale": _SCALE},
         ),
         "ts_lp": Baseline(
             ts_lp,
             "prior-free",
             "Thompson sampling around the predictions and the fluid program, tuned",
-            {**_BELIEVED, "scale": _SCALE},
+            {"strength": (2.0, 5.0, 10.0), "temper": (0.0, 0.7, 0.85), "scale": (0.0, 0.25, 0.5)},
         ),
         "lints_lp": Baseline(
             lints_lp,
             "prior-free",
             "linear Thompson sampling that forgets and the fluid program, tuned",
             {
-                "scale": (0.25, 0.5, 0.75),
+                "scale": (0.25, 0.5),
                 "temper": (0.35, 0.5),
-                "spread": (0.3, 0.5, 0.7),
+                "spread": (0.3, 0.5),
                 "forget": (0.0, 0.05),
             },
             unfit=too_many_cells,
@@ -81,6 +81,7 @@ FAMILY = Family(
             "prior-aware",
             "Bayes' rule for all click rates and the fluid program of a draw, its scale tuned",
             {"scale": (0.0, 0.25, 0.5, 0.75, 1.0)},
+            {"AdPlacement-v0": {"scale": 0.5}, "AdBidding-v0": {"scale": 0.25}},
             unfit=too_many_cells,
         ),
     },

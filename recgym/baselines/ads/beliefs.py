@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.baselines.ads.desk import MAX_RATE, Counts, desk_of
+from recgym.baselines.ads.desk import MAX_RATE, Counted, desk_of
 from recgym.baselines.ads.policies import conversion_rates, pooled_rate
 from recgym.baselines.policy import Floats, IndexPolicy, Reading
 from recgym.baselines.regression import draw, laplace, unwieldy
@@ -25,7 +25,7 @@ FATIGUE = (0.05, 0.05)  # mean and standard deviation of the fatigue that the pr
 JITTER = 1e-8  # of covariances, before a draw
 
 
-class Belief(NamedTuple):
+class ClickBelief(NamedTuple):
     kept: Any  # by the desk
     mean: Floats  # [B, F] cells' logits less the base, then creatives' fatigue
     covariance: Floats  # [B, F, F]
@@ -119,7 +119,7 @@ def gaussian(
     prior: Prior,
     noise: Callable[[Floats], Floats],
     scale: float,
-    conversion: Callable[[Counts, np.random.Generator], Floats],
+    conversion: Callable[[Counted, np.random.Generator], Floats],
 ) -> IndexPolicy:
     """The fluid program of the belief's mean, moved towards a draw by `scale`.
 
@@ -135,12 +135,12 @@ def gaussian(
     cells = creatives * slots
     of_cell = np.arange(cells) // slots
 
-    def start(rows: int) -> Belief:
+    def start(rows: int) -> ClickBelief:
         width = cells + creatives
         none = np.zeros((rows, width))
-        return Belief(desk.start(rows), none, np.zeros((rows, width, width)), none[:, :creatives], none[:, 0])
+        return ClickBelief(desk.start(rows), none, np.zeros((rows, width, width)), none[:, :creatives], none[:, 0])
 
-    def learn(memory: Belief, reading: Reading) -> Belief:
+    def learn(memory: ClickBelief, reading: Reading) -> ClickBelief:
         mean, covariance = memory.mean, memory.covariance
         new = memory.known == 0.0
         if new.any():
@@ -161,9 +161,9 @@ def gaussian(
             mean, covariance = laplace(mean, covariance, x, clicks, rate, rate, HALVINGS)
             covariance[:, :cells, :cells] += np.where(old[:, None, None], noise(desk.embedding(reading)), 0.0)
         kept = desk.learn(memory.kept, reading)
-        return Belief(kept, mean, covariance, desk.frequency(reading), np.ones(len(mean)))
+        return ClickBelief(kept, mean, covariance, desk.frequency(reading), np.ones(len(mean)))
 
-    def index(memory: Belief, reading: Reading) -> Floats:
+    def index(memory: ClickBelief, reading: Reading) -> Floats:
         logit = memory.mean
         if scale > 0.0:
             safe = memory.covariance + JITTER * np.eye(memory.mean.shape[1])
@@ -182,7 +182,7 @@ def belief_lp(scenario: Any, scale: float = 0.5) -> IndexPolicy:
     shape = 1.0 / max(np.expm1(spread**2), 1e-3)  # a Gamma with the variation of a lognormal
     mean = scenario.conversion_rate * np.exp(0.5 * spread**2)
 
-    def conversion(counts: Counts, rng: np.random.Generator) -> Floats:
+    def conversion(counts: Counted, rng: np.random.Generator) -> Floats:
         return conversion_rates(counts, shape, mean, rng, scale)
 
     return gaussian(scenario, partial(aware_prior, scenario), partial(aware_noise, scenario), scale, conversion)
@@ -194,7 +194,7 @@ def lints_lp(
     """Linear Thompson sampling that forgets, around tempered predictions, and the fluid program of the draw."""
     wider = forget**2 * np.eye(scenario.creatives * scenario.slots)[None]
 
-    def conversion(counts: Counts, rng: np.random.Generator) -> Floats:
+    def conversion(counts: Counted, rng: np.random.Generator) -> Floats:
         return conversion_rates(counts, 1.0, pooled_rate(scenario, counts), rng, scale)
 
     prior = partial(free_prior, scenario, temper, spread)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from scipy.special import ndtri
 
 from recgym.baselines.planning import mixture, one_hot
 from recgym.baselines.policy import Floats, Reading
@@ -18,12 +17,12 @@ from recgym.scenarios.ads.auctions import auction
 from recgym.scenarios.ads.observation import FREQUENCY, MATURE, PSEUDO
 from recgym.scenarios.ads.pacing import paced
 
-__all__ = ["BiddingDesk", "Counts", "Desk", "PlacementDesk", "desk_of"]
+__all__ = ["BiddingDesk", "Counted", "Desk", "PlacementDesk", "desk_of"]
 
 MAX_RATE = 5.0  # logarithm of a click rate over the base that is believed
 
 
-class Counts(NamedTuple):
+class Counted(NamedTuple):
     """What was counted so far."""
 
     bought: Floats  # [B, K, S] base packets
@@ -43,7 +42,7 @@ class Desk(Protocol):
     def learn(self, kept: Any, reading: Reading) -> Any:
         """The same after a decision."""
 
-    def counts(self, kept: Any, reading: Reading) -> Counts:
+    def counts(self, kept: Any, reading: Reading) -> Counted:
         """What was counted."""
 
     def predicted(self, reading: Reading) -> Floats:
@@ -120,11 +119,11 @@ class PlacementDesk(_Common):
     def learn(self, kept: Floats, reading: Reading) -> Floats:
         return kept
 
-    def counts(self, kept: Floats, reading: Reading) -> Counts:
+    def counts(self, kept: Floats, reading: Reading) -> Counted:
         bought = np.expm1(self.cells(reading, "exposure"))
         expected = bought * self.scenario.packet + PSEUDO
         clicks = np.maximum(np.exp(self.cells(reading, "response")) * expected - PSEUDO, 0.0)
-        return Counts(bought, clicks, *self.conversions(reading))
+        return Counted(bought, clicks, *self.conversions(reading))
 
     def predicted(self, reading: Reading) -> Floats:
         return self.cells(reading, "predicted")
@@ -160,7 +159,7 @@ class PlacementDesk(_Common):
         return np.where(self.cells(reading, "available") > 0.0, scores, -np.inf).reshape(len(value), -1)
 
 
-class Market(NamedTuple):
+class MarketRead(NamedTuple):
     """What a day of bidding has told of auctions and clicks."""
 
     log_price: Floats  # [B] median of the highest rival bid, as the last win rate tells it
@@ -186,11 +185,13 @@ class BiddingDesk(_Common):
         """[B] int64 decisions made."""
         return self.scenario.horizon - reading.remaining.astype(np.int64)
 
-    def start(self, rows: int) -> Market:
+    def start(self, rows: int) -> MarketRead:
         cells = np.zeros((rows, self.scenario.creatives, self.scenario.slots))
-        return Market(np.zeros(rows), np.zeros((rows, len(SPREADS))), cells, cells, np.zeros(rows, dtype=np.int64))
+        return MarketRead(np.zeros(rows), np.zeros((rows, len(SPREADS))), cells, cells, np.zeros(rows, dtype=np.int64))
 
-    def learn(self, kept: Market, reading: Reading) -> Market:
+    def learn(self, kept: MarketRead, reading: Reading) -> MarketRead:
+        from scipy.special import ndtri
+
         scenario, chosen = self.scenario, self.cells(reading, "chosen")
         offered, won = reading.field("last_auctions"), reading.field("last_wins")
         base = scenario.base_wins(reading.field("base") + np.log(1e-3))
@@ -212,10 +213,10 @@ class BiddingDesk(_Common):
         cell = self.bought(reading)
         bought = kept.bought + cell * reading.field("last_wins")[:, None, None]
         slot = scenario.slot_of[self.time(reading)]
-        return Market(log_price, misfit, bought, kept.clicks + cell * clicks[:, None, None], slot)
+        return MarketRead(log_price, misfit, bought, kept.clicks + cell * clicks[:, None, None], slot)
 
-    def counts(self, kept: Market, reading: Reading) -> Counts:
-        return Counts(kept.bought, kept.clicks, *self.conversions(reading))
+    def counts(self, kept: MarketRead, reading: Reading) -> Counted:
+        return Counted(kept.bought, kept.clicks, *self.conversions(reading))
 
     def predicted(self, reading: Reading) -> Floats:
         return self.wide(reading, "outlook")
@@ -245,12 +246,12 @@ class BiddingDesk(_Common):
         """[B] left, in base packets at the reference price."""
         return np.exp(reading.field("pace")) * np.maximum(reading.remaining, 1.0)
 
-    def spread(self, kept: Market) -> Floats:
+    def spread(self, kept: MarketRead) -> Floats:
         """[B] of rival bids."""
         told = kept.misfit.max(axis=1) > 0.0
         return np.where(told, SPREADS[kept.misfit.argmin(axis=1)], USUAL_SPREAD)
 
-    def plan(self, kept: Market, reading: Reading, log_rate: Floats, conversion: Floats) -> Floats:
+    def plan(self, kept: MarketRead, reading: Reading, log_rate: Floats, conversion: Floats) -> Floats:
         scenario, time = self.scenario, int(self.time(reading).max())
         value = self.ahead(log_rate, conversion, time)
         creative = value[:, :, 0].argmax(axis=1)
@@ -261,7 +262,9 @@ class BiddingDesk(_Common):
         level = np.where(reading.rng.random(rows) < mix.weight, mix.dear, mix.cheap)
         return one_hot(creative * len(scenario.levels) + level, scenario.layout.candidates)
 
-    def buy(self, kept: Market, reading: Reading, log_rate: Floats, conversion: Floats, log_price: Floats) -> Floats:
+    def buy(
+        self, kept: MarketRead, reading: Reading, log_rate: Floats, conversion: Floats, log_price: Floats
+    ) -> Floats:
         """The level nearest to the value over the price of money: at the second price nothing is better."""
         value = self.ahead(log_rate, conversion, int(self.time(reading).max()))[:, :, 0]
         creative, best = value.argmax(axis=1), value.max(axis=1)

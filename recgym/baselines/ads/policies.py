@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.baselines.ads.desk import Counts, Desk, desk_of
+from recgym.baselines.ads.desk import Counted, Desk, desk_of
 from recgym.baselines.policy import Floats, IndexPolicy, Reading
 
 __all__ = [
@@ -38,7 +38,7 @@ def gamma_factor(count: Floats, rng: np.random.Generator, scale: float) -> Float
 
 
 def conversion_rates(
-    counts: Counts, shape: float, mean: Floats | float, rng: np.random.Generator, scale: float
+    counts: Counted, shape: float, mean: Floats | float, rng: np.random.Generator, scale: float
 ) -> Floats:
     """[B, K] Gamma beliefs about conversions per click: their mean, or a draw whose logarithm is moved by `scale`.
 
@@ -54,7 +54,7 @@ def conversion_rates(
     return count / exposure * gamma_factor(count, rng, scale)
 
 
-def pooled_rate(scenario: Any, counts: Counts) -> Floats:
+def pooled_rate(scenario: Any, counts: Counted) -> Floats:
     """[B] conversions per click of all creatives, shrunk to the campaign's usual rate by one conversion."""
     return (counts.revealed.sum(axis=1) + 1.0) / (counts.mature.sum(axis=1) + 1.0 / scenario.conversion_rate)
 

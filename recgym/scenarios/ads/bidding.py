@@ -22,7 +22,7 @@ from recgym.parameters import numbers, param, refuse
 from recgym.scenario import Account, Response, Seen, State
 from recgym.scenarios.ads import pictures
 from recgym.scenarios.ads.auctions import AUCTIONS, auction, per_win
-from recgym.scenarios.ads.bidding_bound import upper_bound
+from recgym.scenarios.ads.bidding_bound import bound_of_bidding
 from recgym.scenarios.ads.campaign import (
     MAX_COUNT,
     MAX_CREATIVES,
@@ -30,45 +30,18 @@ from recgym.scenarios.ads.campaign import (
     Campaign,
     Delivery,
     Tally,
-    between,
     ranged,
 )
-from recgym.scenarios.ads.campaigns import CAMPAIGNS
-from recgym.scenarios.ads.creatives import cut, draw_embedding, draw_logits, draw_rates, predict
+from recgym.scenarios.ads.creatives import cut, predict
+from recgym.scenarios.ads.days import BLOCK, BiddingTask, day_space, sample_days, usual_traffic
 from recgym.scenarios.ads.observation import bidding_layout, bidding_observation
 from recgym.scenarios.ads.pacing import paced
 
-__all__ = ["Bidding", "BiddingOffer", "BiddingTask", "Result"]
+__all__ = ["Bidding", "BiddingOffer", "Result"]
 
 MAX_LEVELS = 1_000
 MAX_BID = 1e6  # reference prices
-BLOCK = 4  # decisions of one factor of the traffic
 NO_BID = 1e-12  # what a bid of 0 is taken for
-# Logarithm of a day's traffic by hour, a stand-in for AuctionNet's shape, twelve times as much at its peak as at night.
-DAILY, TWICE = (1.05, 20.5), (0.35, 12.0)  # amplitude and hour of the two waves
-LIMITS = {
-    "sigma": (1e-3, 10.0),
-    "level_price": (-10.0, 10.0),
-    "phase": (0.0, 1.0),
-    "reaction": (0.0, 10.0),
-}
-
-
-class BiddingTask(NamedTuple):
-    """A campaign's day."""
-
-    base: Array  # [B] base logit
-    embedding: Array  # [B, K, d]
-    logit: Array  # [B, K, S] of a click
-    rate: Array  # [B, K] conversions per click
-    sigma: Array  # [B] standard deviation of the logarithm of the highest rival bid
-    level_price: Array  # [B] its mean over the day, in reference prices
-    phase: Array  # [B] of the wave of prices over the day
-    traffic: Array  # [B, T / 4] factors of the opportunities
-    reaction: Array  # [B] by which rivals raise their bids where they lose
-    budget: Array  # [B] reference prices
-    goal: Array  # [B] reference prices per conversion that are wanted
-    preference: Array  # [B, P] weights that are drawn
 
 
 class BiddingHidden(NamedTuple):
@@ -199,10 +172,7 @@ class Bidding(Campaign):
     @cached_property
     def profile(self) -> np.ndarray:
         """[T + 1] float32 usual traffic of each decision, 1 on average; 0 after the last."""
-        hour = (np.arange(self.horizon) + 0.5) / self.horizon * 24.0
-        waves = ((DAILY, 1), (TWICE, 2))
-        shape = np.exp(sum(a * np.cos(n * 2.0 * np.pi * (hour - at) / 24.0) for (a, at), n in waves))
-        return np.append(shape / shape.mean(), 0.0).astype(np.float32)
+        return usual_traffic(self.horizon)
 
     @cached_property
     def profile_left(self) -> np.ndarray:
@@ -230,30 +200,7 @@ class Bidding(Campaign):
 
     # --- the world ---
     def sample_task(self, rng: Rng, batch: int) -> BiddingTask:
-        xp = rng.xp
-        base = self.draw_base(rng, batch)
-        luck = rng.uniform((batch, 6))
-        embedding = draw_embedding(self, rng, batch)
-        logits = draw_logits(self, base, embedding, rng)
-        rate = draw_rates(self, rng, batch)
-        spread = (CAMPAIGNS[self.campaign].spread,) * 2 if self.campaign is not None else self.price_spread
-        blocks = -(-self.horizon // BLOCK)
-        traffic = xp.exp(self.traffic * rng.normal((batch, blocks)) - 0.5 * self.traffic**2)
-        reacts = xp.astype(luck[:, 4] < 0.5, xp.float32)
-        return BiddingTask(
-            base=base,
-            embedding=embedding,
-            logit=logits.now,
-            rate=rate,
-            sigma=between(spread, luck[:, 0]),
-            level_price=self.price_level * rng.normal((batch,)),
-            phase=luck[:, 1],
-            traffic=traffic,
-            reaction=between(self.reaction, luck[:, 5]) * reacts,
-            budget=between(self.budget, luck[:, 2]) * 0.5 * self.auctions_of(base) * self.horizon,
-            goal=between(self.goal, luck[:, 3]) * xp.exp(-base) / self.conversion_rate,
-            preference=self.draw_preference(rng, batch),
-        )
+        return sample_days(self, rng, batch)
 
     def begin(self, task: BiddingTask, rng: Rng) -> tuple[BiddingHidden, BiddingOffer]:
         xp = rng.xp
@@ -295,8 +242,8 @@ class Bidding(Campaign):
 
     def traffic_at(self, task: BiddingTask, time: Array) -> Array:
         """[B] mean number of auctions at `time` [B]."""
-        index = clip(namespace(time).astype(time, namespace(time).int64), 0, self.horizon - 1)
-        block = task.traffic[rows_of(index), index // BLOCK]
+        index = self.index_of(time)
+        block = task.traffic[rows_of(index), clip(index, None, self.horizon - 1) // BLOCK]
         return self.auctions_of(task.base) * self.table_like("profile", time)[index] * block
 
     def log_price(self, state: State) -> Array:
@@ -310,8 +257,7 @@ class Bidding(Campaign):
 
     def logits_now(self, task: BiddingTask, time: Array) -> Array:
         """[B, K] logits of a click at `time` [B]."""
-        index = clip(namespace(time).astype(time, namespace(time).int64), 0, self.horizon)
-        slot = self.table_like("slot_of", time)[index]
+        slot = self.table_like("slot_of", time)[self.index_of(time)]
         return cut(task.logit[rows_of(slot), :, slot])
 
     # --- the bookkeeping ---
@@ -333,8 +279,7 @@ class Bidding(Campaign):
         kept, base = seen.kept, seen.offer.base
         rows = rows_of(action)
         creative, level = action // len(self.levels), action % len(self.levels)
-        index = clip(xp.astype(seen.time, xp.int64), 0, self.horizon)
-        slot = self.table_like("slot_of", base)[index]
+        slot = self.table_like("slot_of", base)[self.index_of(seen.time)]
         tally = self.tally_after(kept.tally, base, action, creative, slot, Delivery(*feedback[:4]))
         offered = xp.astype(feedback.offered, xp.float32) / self.base_wins(base)
         any_won = feedback.wins > 0
@@ -417,7 +362,7 @@ class Bidding(Campaign):
 
     def bound(self, state: State) -> np.ndarray:
         """It holds on average over trials: whoever plays the relaxed problem knows the path of prices."""
-        return self.valued(upper_bound(self, state), to_numpy(state.task.preference))
+        return self.valued(bound_of_bidding(self, state), to_numpy(state.task.preference))
 
     # --- pictures ---
     @cached_property
@@ -438,12 +383,7 @@ class Bidding(Campaign):
 
     @cached_property
     def task_space(self) -> gymnasium.spaces.Dict:
-        boxes = dict(self.public_boxes)
-        boxes |= {name: self.box(*limits) for name, limits in LIMITS.items()}
-        boxes["logit"] = self.box(-20.0, 0.0, self.creatives, self.slots)
-        boxes["rate"] = self.box(0.0, 1.0, self.creatives)
-        boxes["traffic"] = self.box(0.0, 1e6, -(-self.horizon // BLOCK))
-        return gymnasium.spaces.Dict(boxes)
+        return day_space(self)
 
     @cached_property
     def offer_space(self) -> gymnasium.spaces.Dict:

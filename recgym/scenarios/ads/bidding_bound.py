@@ -26,7 +26,7 @@ from recgym.arrays import to_numpy, tree_map
 from recgym.scenarios.ads.auctions import auction, per_win
 from recgym.scenarios.ads.pacing import price_range
 
-__all__ = ["upper_bound"]
+__all__ = ["bound_of_bidding"]
 
 CHUNK = 1024  # trials at a time
 GOLDEN = (5.0**0.5 - 1.0) / 2.0
@@ -36,7 +36,7 @@ TAIL = 2.0  # decisions that the money may not cover
 ROUNDING = 1e-5  # share that float32 may lose in sums over a trial
 
 
-def upper_bound(scenario: Any, state: Any) -> np.ndarray:
+def bound_of_bidding(scenario: Any, state: Any) -> np.ndarray:
     """[B] float64 bound on the expected value of any policy from the first decision of a trial on, NumPy.
 
     Args:

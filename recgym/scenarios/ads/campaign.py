@@ -212,10 +212,23 @@ class Campaign(Scenario):
             low = high = CAMPAIGNS[self.campaign].base
         return low + (high - low) * unit
 
+    @cached_property
+    def maturities(self) -> np.ndarray:
+        """[T + 1] float32 share of a click's conversions that come by the end of the trial, by its decision."""
+        return self.delay.matured(np.arange(self.horizon, -1, -1.0)).clip(0.0, 1.0).astype(np.float32)
+
+    def maturity(self, time: Array) -> Array:
+        """[B] the same at `time` [B]."""
+        return self.table_like("maturities", time)[self.index_of(time)]
+
+    def index_of(self, time: Array) -> Array:
+        """[B] int64 the decision at `time` [B]."""
+        xp = namespace(time)
+        return clip(xp.astype(time, xp.int64), 0, self.horizon)
+
     def value_of_clicks(self, rates: Array, time: Array) -> Array:
         """[B, ...] reward of a click at `time` [B], late conversions included, at conversion rates [B, ...]."""
-        share = self.delay.matured(self.horizon - time)
-        share = share.reshape((-1,) + (1,) * (rates.ndim - 1))
+        share = self.maturity(time).reshape((-1,) + (1,) * (rates.ndim - 1))
         return (1.0 + self.conversion_value * share * rates) * (1.0 / self.unit)
 
     # --- the world ---

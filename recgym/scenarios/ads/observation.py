@@ -104,7 +104,7 @@ def campaign_numbers(scenario: Any, seen: Seen, tally: Tally, mean_cost: Array, 
     context["last_conversions"] = clip(tally.converted * (1.0 / per_packet), 0.0, MAX_NUMBER)
     context["budget"] = clip(tally.left / offer.budget, 0.0, 1.0)
     context["pace"] = log_ratio(xp, tally.left / left, mean_cost)
-    context["maturity"] = clip(scenario.delay.matured(scenario.horizon - seen.time), 0.0, 1.0)
+    context["maturity"] = scenario.maturity(seen.time)
     context["base"] = (offer.base - BASE) * (1.0 / BASE_SCALE)
     context["goal"] = log_ratio(xp, offer.goal, expected)
     for place, name in enumerate(scenario.preferences):
@@ -200,7 +200,7 @@ def bidding_observation(scenario: Any, seen: Seen) -> Array:
     ledger, offer = seen.kept, seen.offer
     tally = ledger.tally
     grid = scenario.creatives, len(scenario.levels)
-    index = clip(xp.astype(seen.time, xp.int64), 0, scenario.horizon)
+    index = scenario.index_of(seen.time)
     slot = scenario.table_like("slot_of", seen.reward)[index]
     usual = scenario.table_like("profile", seen.reward)[index]
     to_come = scenario.table_like("profile_left", seen.reward)[index]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -26,7 +26,7 @@ from recgym.scenarios.ads.campaign import MAX_HORIZON, MAX_MONEY, PER_MILLE, Cam
 from recgym.scenarios.ads.campaigns import CAMPAIGNS
 from recgym.scenarios.ads.creatives import cut, draw_embedding, draw_logits, draw_rates, predict
 from recgym.scenarios.ads.observation import placement_layout, placement_observation
-from recgym.scenarios.ads.placement_bound import upper_bound
+from recgym.scenarios.ads.placement_bound import bound_of_placement
 
 __all__ = ["Placement", "PlacementOffer", "PlacementTask"]
 
@@ -68,6 +68,7 @@ class PlacementHidden(NamedTuple):
     rivals: Array  # [B, S] what rivals add to it
     worn: Array  # [B, K] recent base packets, which wear a creative out
     traffic: Array  # [B] factor of the coming day
+    variance: Array  # [B, S] of what an impression costs now
     waiting: Array  # [B, K, J] int64 conversions that are still to come
 
 
@@ -187,7 +188,7 @@ class Placement(Campaign):
             log_price, spread = (real.log_price,) * 2, (real.spread,) * 2
         bid, sigma = between(log_price, luck[:, 0]), between(spread, luck[:, 1])
         price = bid[:, None] + self.slot_price * rng.normal((batch, self.slots))
-        found, cost = self.market(base, price, sigma, bid)
+        found, cost, _ = self.market(base, price, sigma, bid)
         budget = between(self.budget, luck[:, 2]) * self.horizon * (found * cost).mean(axis=1)
         mean_cost = (found * cost).sum(axis=1) / found.sum(axis=1)
         goal = between(self.goal, luck[:, 3]) * mean_cost * xp.exp(-base) / self.conversion_rate
@@ -220,11 +221,10 @@ class Placement(Campaign):
         none = xp.zeros_like(task.rate)
         day = rng.normal((task.base.shape[0],))
         waiting = xp.zeros((*task.rate.shape, len(self.delays)), dtype=xp.int64, device=rng.device)
-        hidden = PlacementHidden(
-            none, xp.zeros_like(task.log_price), xp.zeros_like(task.log_price), none, self._day(day), waiting
-        )
+        still = xp.zeros_like(task.log_price)
+        volume, price, variance = self.market(task.base, task.log_price, task.sigma, task.bid)
+        hidden = PlacementHidden(none, still, still, none, self._day(day), variance, waiting)
         predicted = predict(self, task.logit, task.base, rng)
-        volume, price = self.market(task.base, task.log_price, task.sigma, task.bid)
         available = task.launch <= 0
         known = task.sigma, task.budget, task.goal, task.preference
         return hidden, PlacementOffer(task.base, task.embedding, predicted, *known, available, volume, price)
@@ -238,13 +238,14 @@ class Placement(Campaign):
         rows = rows_of(action)
         cell = rows, creative, slot
         mean, price = self._wanted(state, rows, creative, slot)
-        logit = self.logits_at(task, seen.time, hidden.drift)[cell]
+        logit = xp.where(self.has_changed(task, seen.time), task.changed[cell], task.logit[cell])
+        logit = cut(logit + hidden.drift[rows, creative])
         click_rate = logistic(logit - task.fatigue[rows, creative] * hidden.worn[rows, creative])
         left = seen.kept.left
         share = clip(left / clip(mean * price, 1e-9, None), 0.0, 1.0)
         wins = rng.poisson(mean)
         count = xp.astype(wins, xp.float32)
-        spend = self._paid(task, hidden, cell, count, price, noise[:, 0])
+        spend = clip(count * price + noise[:, 0] * xp.sqrt(count * hidden.variance[rows, slot]), 0.0, None)
         covered = clip(left / clip(spend, 1e-9, None), 0.0, 1.0)
         wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
         spend = xp.where(wins > 0, spend, xp.zeros_like(spend))
@@ -257,8 +258,8 @@ class Placement(Campaign):
         rivals[rows, slot] += task.reaction * xp.astype(mean * left > 0.0, xp.float32)
         drift = hidden.drift + self.drift * noise[:, 2 : 2 + self.creatives]
         walk = hidden.walk + self.price_walk * noise[:, 2 + self.creatives :]
-        after = PlacementHidden(drift, walk, rivals, worn, self._day(noise[:, 1]), bought.waiting)
-        volume, price = self.market(task.base, task.log_price + walk + rivals, task.sigma, task.bid)
+        volume, price, variance = self.market(task.base, task.log_price + walk + rivals, task.sigma, task.bid)
+        after = PlacementHidden(drift, walk, rivals, worn, self._day(noise[:, 1]), variance, bought.waiting)
         available = task.launch <= xp.astype(seen.time, xp.int64)[:, None] + 1
         offer = seen.offer._replace(available=available, volume=volume, price=price)
         feedback = Delivery(bought.wins, bought.spend, bought.clicks, bought.conversions)
@@ -268,11 +269,12 @@ class Placement(Campaign):
         """[B] factor of a day's traffic, 1 on average."""
         return namespace(noise).exp(self.day_factor * noise - 0.5 * self.day_factor**2)
 
-    def market(self, base: Array, log_price: Array, sigma: Array, bid: Array) -> tuple[Array, Array]:
-        """Mean impressions [B, S] that a packet wins in each slot, and the money that one costs."""
+    def market(self, base: Array, log_price: Array, sigma: Array, bid: Array) -> tuple[Array, Array, Array]:
+        """Mean impressions [B, S] that a packet wins in each slot, the money that one costs, and its variance."""
         found = auction("second", bid[:, None], log_price, sigma[:, None])
         offered = 2.0 * self.base_wins(base)[:, None] * self.table_like("shares", base)
-        return offered * found.win, per_win(found)[0] * PER_MILLE
+        mean, variance = per_win(found)
+        return offered * found.win, mean * PER_MILLE, variance * PER_MILLE**2
 
     def _wanted(self, state: State, rows: Array, creative: Array, slot: Array) -> tuple[Array, Array]:
         """[B] mean impressions that a packet would win today, none of a creative that cannot be had; their price."""
@@ -280,18 +282,14 @@ class Placement(Campaign):
         there = xp.astype(offer.available[rows, creative], xp.float32)
         return offer.volume[rows, slot] * state.hidden.traffic * there, offer.price[rows, slot]
 
-    def _paid(self, task: Any, hidden: Any, cell: Any, count: Array, price: Array, noise: Array) -> Array:
-        """[B] money for `count` [B] impressions: normal, at least 0."""
-        rows, _, slot = cell
-        log_price = task.log_price[rows, slot] + hidden.walk[rows, slot] + hidden.rivals[rows, slot]
-        variance = per_win(auction("second", task.bid, log_price, task.sigma))[1] * PER_MILLE**2
-        return clip(count * price + noise * namespace(count).sqrt(count * variance), 0.0, None)
-
     def logits_at(self, task: PlacementTask, time: Array, drift: Array) -> Array:
         """[B, K, S] logits of a click at `time` [B], before fatigue."""
-        xp = namespace(drift)
-        later = xp.astype(time, xp.int64) >= task.change
-        return cut(xp.where(later[:, None, None], task.changed, task.logit) + drift[:, :, None])
+        later = self.has_changed(task, time)[:, None, None]
+        return cut(namespace(drift).where(later, task.changed, task.logit) + drift[:, :, None])
+
+    def has_changed(self, task: PlacementTask, time: Array) -> Array:
+        """[B] bool whether the change point has passed."""
+        return namespace(time).astype(time, namespace(time).int64) >= task.change
 
     # --- the bookkeeping ---
     def open(self, offer: PlacementOffer) -> Tally:
@@ -360,7 +358,7 @@ class Placement(Campaign):
 
     def bound(self, state: State) -> np.ndarray:
         """It holds on average over trials: whoever plays the relaxed problem knows prices, drift and traffic."""
-        return self.valued(upper_bound(self, state), to_numpy(state.task.preference))
+        return self.valued(bound_of_placement(self, state), to_numpy(state.task.preference))
 
     # --- pictures ---
     @cached_property

@@ -30,10 +30,8 @@ import numpy as np
 
 from recgym import fluid
 from recgym.arrays import to_numpy, tree_map
-from recgym.scenarios.ads.auctions import auction, per_win
-from recgym.scenarios.ads.campaign import PER_MILLE
 
-__all__ = ["upper_bound"]
+__all__ = ["bound_of_placement"]
 
 CHUNK = 256  # trials at a time
 NODES = 16  # of recent packets
@@ -55,7 +53,7 @@ class Path(NamedTuple):
     worth: np.ndarray  # [T, B, K] of a click
 
 
-def upper_bound(scenario: Any, state: Any) -> np.ndarray:
+def bound_of_placement(scenario: Any, state: Any) -> np.ndarray:
     """[B] float64 bound on the expected value of any policy from the first decision of a trial on, NumPy.
 
     Args:
@@ -85,8 +83,7 @@ def path_of(scenario: Any, task: Any, rng: np.random.Generator) -> Path:
     times = [np.full(rows, t, dtype=np.float32) for t in range(horizon)]
     logit = np.stack([scenario.logits_at(task, time, drift[t]) for t, time in enumerate(times)])
     log_price = task.log_price + prices
-    wins, price = scenario.market(task.base, log_price, task.sigma, task.bid)
-    variance = per_win(auction("second", task.bid[:, None], log_price, task.sigma[:, None]))[1] * PER_MILLE**2
+    wins, price, variance = scenario.market(task.base, log_price, task.sigma, task.bid)
     noise = np.sqrt(variance * wins) / np.maximum(price * wins, 1e-12)
     wins = wins * day[:, :, None]
     worth = np.stack([scenario.value_of_clicks(task.rate, time) for time in times])
@@ -171,7 +168,7 @@ def _first_prices(scenario: Any, task: Any, path: Path) -> tuple[np.ndarray, np.
     return money.astype(np.float64), np.maximum(mix.value - money * rho, 1e-3).astype(np.float64)
 
 
-class Passage(NamedTuple):
+class PacketStep(NamedTuple):
     """One decision of all slots: what a packet brings, and where it leads."""
 
     reward: np.ndarray  # [B, S, K, G]
@@ -181,17 +178,17 @@ class Passage(NamedTuple):
     weight: np.ndarray  # [B, S, G] of the one above
 
 
-def _passage(scenario: Any, task: Any, path: Path, grid: Grid, t: int) -> Passage:
+def _passage(scenario: Any, task: Any, path: Path, grid: Grid, t: int) -> PacketStep:
     odds = np.exp(path.logit[t]).transpose(0, 2, 1)[..., None] * grid.worn[:, None]
     reward = odds / (1.0 + odds) * path.wins[t][:, :, None, None] * path.worth[t][:, None, :, None]
     news = scenario.dose * path.wins[t] / scenario.base_wins(task.base)[:, None]
     after = scenario.fatigue_memory * grid.nodes + news[:, :, None]
-    return Passage(
+    return PacketStep(
         reward.astype(np.float32), path.cost[t], task.launch <= t, *between_nodes(grid.nodes, after.astype(np.float32))
     )
 
 
-def _earned(path: Path, grid: Grid, passage: list[Passage], money: np.ndarray, day: np.ndarray) -> np.ndarray:
+def _earned(path: Path, grid: Grid, passage: list[PacketStep], money: np.ndarray, day: np.ndarray) -> np.ndarray:
     """[B] sum over creatives of V_k(0) at prices of money [B] and days [T, B]."""
     creatives, count = grid.worn.shape[1:]
     later = np.zeros((len(money), creatives, count), dtype=np.float32)
