@@ -342,18 +342,19 @@ class Bidding(Campaign):
         """The level at which bids through the rest of the day spend the budget, prices being as they are now."""
         plain = tree_map(to_numpy, state)
         task, _, seen = plain
-        value, auctions = self.values_to_come(task, int(seen.time.max()))
-        creative = value[:, :, 0].argmax(axis=1)
-        ahead = np.broadcast_to(self.log_price(plain)[:, None], auctions.shape)
-        plan = paced(self, value.max(axis=1), ahead, task.sigma, auctions, seen.kept.tally.left)
+        value, auctions = self.values_of_the_day(task)
+        now = np.minimum(seen.time.astype(np.int64), self.horizon - 1)
+        creative = value[np.arange(len(now)), :, now].argmax(axis=1)
+        money = seen.kept.tally.left
+        plan = paced(self, value.max(axis=1), self.log_price(plain), task.sigma, money, auctions, now)
         level = np.where(plan.weight > 0.5, plan.dear, plan.cheap)
         action = creative * len(self.levels) + level
         like = state.task.base
         return action if isinstance(like, np.ndarray) else namespace(like).asarray(action, device=like.device)
 
-    def values_to_come(self, task: BiddingTask, time: int) -> tuple[np.ndarray, np.ndarray]:
-        """Reward of an impression of each creative [B, K, n] and auctions [B, n] in the n decisions from `time` on."""
-        times = np.arange(time, self.horizon)
+    def values_of_the_day(self, task: BiddingTask) -> tuple[np.ndarray, np.ndarray]:
+        """Reward of an impression of each creative [B, K, T] and mean number of auctions [B, T] in each decision."""
+        times = np.arange(self.horizon)
         rows = len(task.base)
         logit = task.logit[:, :, self.slot_of[times]]
         worth = [self.value_of_clicks(task.rate, np.full(rows, t, dtype=np.float32)) for t in times]
