@@ -15,7 +15,7 @@ from recgym.baselines.bandit import counting, epsilon_greedy, ucb1
 __all__ = ["FAMILY"]
 
 _SCALE = (0.25, 0.5)  # of draws
-_FIRST = (0.0, 1.0, 2.0)  # logarithms of prices of money
+_FIRST = (0.0, 1.0, 2.0, 3.0)  # logarithms of prices of money
 
 FAMILY = Family(
     page="Advertising",
@@ -56,7 +56,7 @@ FAMILY = Family(
             pid_pacing,
             "prior-free",
             "proportional-integral pacing of a price of money, around the predictions, tuned",
-            {"proportional": (0.1, 0.3), "integral": (0.1, 0.2, 0.4), "first": _FIRST, "scale": _SCALE},
+            {"proportional": (0.03, 0.1, 0.3), "integral": (0.1, 0.4, 0.8), "first": _FIRST, "scale": _SCALE},
         ),
         "ts_lp": Baseline(
             ts_lp,

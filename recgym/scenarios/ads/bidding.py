@@ -374,6 +374,10 @@ class Bidding(Campaign):
     def candidate_names(self) -> tuple[str, ...]:
         return tuple(f"{k + 1} at {bid:g}" for k in range(self.creatives) for bid in self.levels)
 
+    @cached_property
+    def candidate_grid(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return pictures.grid_of(self, tuple(f"{bid:g}" for bid in self.levels))
+
     def trace(self, state: State) -> Mapping[str, Array]:
         return pictures.bidding_trace(self, state)
 
