@@ -55,7 +55,7 @@ FAMILY = Family(
             "adaptive pacing of a price of money, around the predictions, tuned",
             {"step": (0.1, 0.2, 0.4, 0.8), "first": _FIRST, "scale": _SCALE},
             {
-                "AdPlacement-v0": {"step": 0.1, "first": 1.0, "scale": 0.5},
+                "AdPlacement-v0": {"step": 0.1, "first": 0.0, "scale": 0.5},
                 "AdBidding-v0": {"step": 0.4, "first": 2.0, "scale": 0.25},
             },
         ),
@@ -75,7 +75,7 @@ FAMILY = Family(
             "Thompson sampling around the predictions and the fluid program, tuned",
             {"strength": (2.0, 5.0, 10.0), "temper": (0.0, 0.7, 0.85), "scale": (0.0, 0.25, 0.5)},
             {
-                "AdPlacement-v0": {"strength": 5.0, "temper": 0.85, "scale": 0.25},
+                "AdPlacement-v0": {"strength": 2.0, "temper": 0.85, "scale": 0.25},
                 "AdBidding-v0": {"strength": 2.0, "temper": 0.7, "scale": 0.0},
             },
         ),
