@@ -178,7 +178,8 @@ def spreads_of(table: ClickTable) -> tuple[float, float, float, float]:
     factorial moments for counts.) Cells are weighted as if each had an effect of variance `TYPICAL`, so that none with
     many clicks drowns the others. Logits: divided by the square of 1 - rate, d log(rate) / d logit.
     """
-    shown, clicks = table
+    seen = np.ix_(table.shown.sum(axis=1) > 0, table.shown.sum(axis=0) > 0)
+    shown, clicks = table.shown[seen], table.clicks[seen]
     rate = clicks.sum() / max(shown.sum(), 1.0)
     weight = shown / (1.0 + shown * rate * TYPICAL)
     rates = np.divide(clicks, shown, out=np.zeros_like(clicks), where=shown > 0)
@@ -213,7 +214,9 @@ def fit_clicks(table: ClickTable) -> ClickEffects:
     """Fit click rates by creative and slot, with shrinkage; standard errors by leaving out each creative and slot."""
     median, *variances = spreads_of(table)
     shape = table.shown.shape
-    left = [ClickTable(*(np.delete(x, i, axis=a) for x in table)) for a in (0, 1) if shape[a] > 2 for i in range(shape[a])]
+    left = [
+        ClickTable(*(np.delete(x, i, axis=a) for x in table)) for a in (0, 1) if shape[a] > 2 for i in range(shape[a])
+    ]
     values = np.array([np.sqrt(spreads_of(each)[1:]) for each in left]).reshape(-1, 3)
     deviation = np.zeros(3)
     first = shape[0] if shape[0] > 2 else 0
@@ -331,7 +334,8 @@ class DelayFit(NamedTuple):
 
     def matured(self, days: np.ndarray) -> np.ndarray:
         """Share of conversions that have come within so many days."""
-        return sum(w * -np.expm1(-days / mean) for w, mean in zip(self.weights, self.means, strict=True))  # type: ignore
+        parts = [w * -np.expm1(-days / mean) for w, mean in zip(self.weights, self.means, strict=True)]
+        return np.sum(parts, axis=0)
 
 
 def fit_delays(delay: np.ndarray, waited: np.ndarray) -> DelayFit:
