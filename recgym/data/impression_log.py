@@ -46,6 +46,7 @@ LEAST_CHANCE = 0.01  # of winning, by which an impression counts for the auction
 DECILES = np.arange(1, 10) / 10
 PER_MILLE = 1_000.0
 LAWS = {"all": "of prices paid", "truncated": "prices cut at the bid", "censored": "beside bids that lost"}
+MOST_BASE = 0.1  # of a campaign of the scenario
 EFFECTS = ("taste", "taste_by_slot", "slot_effect", "creative_effect", "cell_effect")
 SIGNIFICANT = 5  # digits of what is printed and used
 
@@ -305,7 +306,7 @@ class ImpressionLog:
         if self.calibration is not None:
             fit = self.calibration
             found.append(("prediction, slope", fit.slope, fit.slope_error, ""))
-            found.append(("prediction, level", fit.level, fit.intercept_error, "logits too high"))
+            found.append(("prediction, level", fit.level, fit.level_error, "logits too high"))
             found.append(("prediction, its error", *fit.error, "logits"))
             found.append(("prediction, area under the curve", fit.auc, none, ""))
         if self.delays is not None:
@@ -357,7 +358,10 @@ class ImpressionLog:
             assumed = sum(default[name] ** 2 for name in EFFECTS)
             rate = self.clicked.sum() / self.won.sum() * math.exp(-0.5 * assumed)
             error = 1.0 / math.sqrt(self.clicked.sum())
-        found["base_rate"] = _rounded(np.clip(rate * np.exp([-2.0 * error, 2.0 * error]), 1e-6, 0.1))
+        if rate > MOST_BASE:
+            what = f"a click rate of {rate:.3g} for a creative and hour of the middle, more than {MOST_BASE:g}"
+            raise ValueError(f"{self.path}: {what}: are these impressions, or is clicked another column?")
+        found["base_rate"] = _rounded(np.clip(rate * np.exp([-2.0 * error, 2.0 * error]), 1e-6, MOST_BASE))
         if self.time is not None:
             found["profile"] = self.profile
             if self.has_slots:

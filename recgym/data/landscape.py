@@ -269,6 +269,7 @@ class PredictionFit(NamedTuple):
     slope_error: float
     auc: float  # chance that a click was predicted above an impression without one
     level: float  # by how much predictions are above click rates on the whole, logits
+    level_error: float
     error: Spread  # of a prediction, logits
 
     def rates(self, logit: np.ndarray) -> np.ndarray:
@@ -284,7 +285,8 @@ def fit_prediction(logit: np.ndarray, clicked: np.ndarray) -> PredictionFit:
     Let the prediction z be the logit l and an error of mean m and variance s^2 that does not depend on it. Where both
     are normal, l given z has the slope Var l / Var z, and clicks are rare, so that the regression of clicks has the
     same: s^2 = Var z (1 - slope). Their level is then m = mean z - mean l, mean l = intercept + slope mean z -
-    Var l (1 - slope) / 2, the last as clicks count the mean of e^l and not e^mean l.
+    Var l (1 - slope) / 2, the last as clicks count the mean of e^l and not e^mean l. Predictions that are the same
+    number are taken to share one error, so that there are as many errors as different predictions.
     """
     from scipy import special
 
@@ -307,10 +309,14 @@ def fit_prediction(logit: np.ndarray, clicked: np.ndarray) -> PredictionFit:
     wrong = math.sqrt(variance * (1.0 - inside))
     truth = variance * inside
     level = middle - (intercept + slope * middle - 0.5 * truth * (1.0 - inside))
-    spread = Spread(wrong, variance * slope_error / (2.0 * wrong) if wrong > 0.0 else math.sqrt(variance * slope_error))
+    errors = len(np.unique(logit))
+    by_slope = variance * slope_error / (2.0 * wrong) if wrong > 0.0 else math.sqrt(variance * slope_error)
+    spread = Spread(wrong, math.hypot(by_slope, wrong / math.sqrt(2.0 * errors)))
+    by_slope = 0.5 * variance * abs(1.0 - 2.0 * inside) * slope_error
+    level_error = math.sqrt(covariance[0, 0] + by_slope**2 + variance * (1.0 - inside) / errors)
     intercept_error = math.sqrt(covariance[0, 0] - 2.0 * middle * covariance[0, 1] + middle**2 * covariance[1, 1])
     auc = area_under_curve(logit, clicked)
-    return PredictionFit(intercept, intercept_error, slope, slope_error, auc, level, spread)
+    return PredictionFit(intercept, intercept_error, slope, slope_error, auc, level, level_error, spread)
 
 
 def area_under_curve(score: np.ndarray, clicked: np.ndarray) -> float:
