@@ -22,6 +22,7 @@ __all__ = [
     "fit_delays",
     "fit_market",
     "fit_prediction",
+    "shrunk_rates",
     "spreads_of",
 ]
 
@@ -303,13 +304,13 @@ def fit_prediction(logit: np.ndarray, clicked: np.ndarray) -> PredictionFit:
         if np.abs(step).max() < CLOSE:
             break
     covariance = np.linalg.inv(curvature)
-    slope, slope_error = float(weights[1]), math.sqrt(covariance[1, 1])
+    slope, errors = float(weights[1]), len(np.unique(logit))
     intercept = float(weights[0] - slope * middle)
     inside = min(max(slope, 0.0), 1.0)
+    slope_error = math.sqrt(covariance[1, 1] + inside * (1.0 - inside) / errors)  # of a regression on so few logits
     wrong = math.sqrt(variance * (1.0 - inside))
     truth = variance * inside
     level = middle - (intercept + slope * middle - 0.5 * truth * (1.0 - inside))
-    errors = len(np.unique(logit))
     by_slope = variance * slope_error / (2.0 * wrong) if wrong > 0.0 else math.sqrt(variance * slope_error)
     spread = Spread(wrong, math.hypot(by_slope, wrong / math.sqrt(2.0 * errors)))
     by_slope = 0.5 * variance * abs(1.0 - 2.0 * inside) * slope_error
