@@ -447,6 +447,11 @@ def test_bad_header_path_and_arguments(tmp_path: Path) -> None:
     cheap = {**few(20_000 // 400, 20_000), "price": few(1, 20_000)["price"] * 1e9}
     with pytest.raises(ValueError, match=r"is none of the scenario's: .*log_price.*: see that prices are in the right"):
         _ = impressions(write(path, cheap)).parameters
+    even = {**few(60, 6_000), "price": np.linspace(0.001, 1.0, 6_000), "bid": np.ones(6_000)}
+    with pytest.raises(
+        ValueError, match=r"prices cut at the bid do not tell how far rivals go beyond it: give the bids"
+    ):
+        _ = impressions(write(path, even)).parameters
     dropped = impressions(
         write(
             path,

@@ -46,6 +46,8 @@ LEAST_CHANCE = 0.01  # of winning, by which an impression counts for the auction
 DECILES = np.arange(1, 10) / 10
 PER_MILLE = 1_000.0
 LAWS = {"all": "of prices paid", "truncated": "prices cut at the bid", "censored": "beside bids that lost"}
+MOST_SPREAD = 5.0  # of prices, in the scenario
+MOST_DOUBT = 1.0  # standard error of a mean logarithm of prices, beyond which it is not known
 MOST_BASE = 0.1  # of a campaign of the scenario
 EFFECTS = ("taste", "taste_by_slot", "slot_effect", "creative_effect", "cell_effect")
 SIGNIFICANT = 5  # digits of what is printed and used
@@ -337,11 +339,20 @@ class ImpressionLog:
         """
         market, price = self.market, self.price_by_slot
         seen = np.isfinite(market.errors)
+        if market.sigma > MOST_SPREAD or market.errors[seen].max() > MOST_DOUBT:
+            what = f"logarithms of market prices of {market.means[seen].mean():.3g} with a spread of {market.sigma:.3g}"
+            why = (
+                "prices cut at the bid do not tell how far rivals go beyond it"
+                if market.kind == "truncated"
+                else ("prices are not lognormal, or of several units")
+            )
+            ways = "give the bids that lost too, more rows, or leave out the bids (bid=None)"
+            raise ValueError(f"{self.path}: {what}: {why}: {ways}")
         middle, count = float(market.means[seen].mean()), int(seen.sum())
         error = math.sqrt(price.sd**2 / count + float((market.errors[seen] ** 2).mean()) / count)
         found: dict[str, Any] = {"log_price": _rounded([middle - 2.0 * error, middle + 2.0 * error])}
         spread = [market.sigma - 2.0 * market.sigma_error, market.sigma + 2.0 * market.sigma_error]
-        found["price_spread"] = _rounded(np.clip(spread, 0.01, 5.0))
+        found["price_spread"] = _rounded(np.clip(spread, 0.01, MOST_SPREAD))
         default = {name: given.get(name, getattr(Placement, name)) for name in ORIGINS}
         if self.has_creatives:
             effects = self.effects

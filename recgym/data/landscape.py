@@ -30,6 +30,7 @@ TYPICAL = 0.25  # variance of an effect that the weights of the moments reckon w
 TURNS = 30  # of shrinkage, creatives, slots and cells each
 STEPS, CLOSE = 60, 1e-9  # of Newton's method
 ROUNDS, STILL = 3_000, 1e-7  # of expectation and maximisation, and the change of a parameter at which they end
+DIGITS = 3  # of a delay: a log of millions of clicks has some thousand different ones
 MIN_MIXTURE = 200  # conversions: fewer do not tell two delays apart
 LEAST_RATE, MOST_RATE = 1e-9, 0.5  # of a predicted click
 TINY = 1e-300
@@ -345,6 +346,13 @@ class DelayFit(NamedTuple):
         return np.sum(parts, axis=0)
 
 
+def _counted(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Different values of `days` [n] above 0 to `DIGITS` significant digits, and how many have each."""
+    size = 10.0 ** (np.floor(np.log10(np.maximum(days, 1e-6))) - (DIGITS - 1))
+    values, counts = np.unique(np.round(days / size) * size, return_counts=True)
+    return values, counts.astype(np.float64)
+
+
 def fit_delays(delay: np.ndarray, waited: np.ndarray) -> DelayFit:
     """Fit rate and delays by expectation and maximisation (Chapelle 2014, with a mixture for the delay).
 
@@ -364,13 +372,15 @@ def fit_delays(delay: np.ndarray, waited: np.ndarray) -> DelayFit:
         weights, means = np.array([0.5, 0.5]), np.array([max(low, 1e-6), max(2.0 * high, 3.0 * low)])
     else:
         weights, means = np.ones(1), np.array([delay.mean()])
+    come_at, many = _counted(delay)
+    left, more = _counted(waited)
     for _ in range(ROUNDS):
-        density = weights / means * np.exp(-delay[:, None] / means)
-        mine = density / np.maximum(density.sum(axis=1, keepdims=True), TINY)
-        still = rate * weights * np.exp(-waited[:, None] / means)
-        later = still / (1.0 - rate + still.sum(axis=1, keepdims=True))
+        density = weights / means * np.exp(-come_at[:, None] / means)
+        mine = many[:, None] * density / np.maximum(density.sum(axis=1, keepdims=True), TINY)
+        still = rate * weights * np.exp(-left[:, None] / means)
+        later = more[:, None] * still / (1.0 - rate + still.sum(axis=1, keepdims=True))
         come, comes = mine.sum(axis=0), later.sum(axis=0)
-        new_means = (delay @ mine + waited @ later + comes * means) / np.maximum(come + comes, TINY)
+        new_means = (come_at @ mine + left @ later + comes * means) / np.maximum(come + comes, TINY)
         new_weights = (come + comes) / (come + comes).sum()
         new_rate = min(float((come + comes).sum() / total), 1.0 - 1e-9)
         moved = max(np.abs(np.log(new_means / means)).max(), abs(math.log(new_rate / rate)))
