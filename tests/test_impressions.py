@@ -176,6 +176,21 @@ def test_one_creative_has_assumed_effects(tmp_path: Path) -> None:
     assert mean == pytest.approx(log.clicked.mean(), rel=0.05)
 
 
+def test_what_is_held_out_is_not_fitted(tmp_path: Path) -> None:
+    """The creative that is clicked until the last days is not clicked in them: who has seen only those before loses."""
+    rng = np.random.default_rng(0)
+    time, creative = np.sort(rng.random(20_000)) * 10 * DAY, rng.integers(2, size=20_000)
+    clicked = rng.random(20_000) < np.where((creative == 0) == (time < 8 * DAY), 0.2, 0.02)
+    columns = {"clicked": clicked.astype(int), "price": rng.lognormal(size=20_000), "creative": creative, "time": time}
+    columns["prediction"] = np.where(creative == 0, 0.2, 0.02)
+    log = impressions(write(tmp_path / "log.csv", columns))
+    assert log.split == "the last 2 of 10 days" and np.array_equal(log.late, time >= 8 * DAY)
+    for model in ("creative", "creative x slot", "prediction, calibrated"):
+        assert log.held_out[model].gain < -5 * log.held_out[model].gain_error
+    columns["price"] = np.where(time < 8 * DAY, 1.0, 3.0) * columns["price"]
+    assert impressions(write(tmp_path / "log.csv", columns)).win_error.worst > 0.3 > 10 * log.win_error.worst
+
+
 def test_many_creatives_make_a_task_of_some(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     clicked = rng.random(6_000) < 0.05
