@@ -84,8 +84,6 @@ SCENARIOS: dict[str, Preset] = {
         {},
         (
             {"base_rate": (0.0001, 0.0015)},
-            {"price_spread": (1.5, 2.0)},
-            {"reaction": (0.6, 1.2)},
             {"budget": (0.05, 0.3)},
         ),
     ),

@@ -139,6 +139,7 @@ class _View:
         path: list[dict[str, float]],
         scenario: Any,
     ) -> None:
+        self.cells = true, estimate, chosen  # of all candidates
         rows = np.arange(len(true))
         if len(true) > MAX_BARS:
             best = np.argsort(-true, kind="stable")[:MAX_BARS]
@@ -248,7 +249,12 @@ class _Timeline(_View):
             if place < len(self.panels) - 1:
                 axes.set_xticks([])
         axes.set_xlabel("decisions made")
-        if self.page is None:
+        if self.scenario.candidate_grid is not None:
+            maps = grid[:, 1].subgridspec(1 if self.cells[1] is None else 2, 1, hspace=0.25)
+            for place, (values, title) in enumerate(zip(self.cells, ("expected now", "predicted"), strict=False)):
+                if values is not None:
+                    self._draw_grid(figure.add_subplot(maps[place]), values, title)
+        elif self.page is None:
             self._draw_candidates(figure.add_subplot(grid[:, 1]))
         else:
             shown, candidates = figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1:, 1])
@@ -269,6 +275,24 @@ class _Timeline(_View):
         axes.set_ylim(max(len(places), 1) - 0.4, -0.6)
         axes.set_xticks([])
         axes.set_title("shown last (orange: clicked)" if len(places) else "nobody there", fontsize=8)
+
+    def _draw_grid(self, axes: Any, values: np.ndarray, title: str) -> None:
+        """A cell for each candidate, the darker the higher; a frame around the one chosen last, a dot in the best."""
+        across = self.scenario.candidate_grid
+        shape = tuple(len(names) for names in across)
+        high = max(float(values.max()), 1e-9)
+        axes.pcolormesh(values.reshape(shape), cmap="Blues", vmin=0.0, vmax=high)
+        for set_ticks, names in ((axes.set_yticks, across[0]), (axes.set_xticks, across[1])):
+            shown = np.arange(0, len(names), 1 + len(names) // MAX_STRIPES)
+            set_ticks(shown + 0.5, [shorter(names[i]) for i in shown], fontsize=7)
+        row, column = np.unravel_index(int(values.argmax()), shape)
+        axes.plot(column + 0.5, row + 0.5, "o", color=LINES[4], markersize=4)
+        for place in np.flatnonzero(self.cells[2]):
+            row, column = np.unravel_index(place, shape)
+            axes.plot(column + np.array([0, 1, 1, 0, 0]), row + np.array([0, 0, 1, 1, 0]), color=LINES[1], linewidth=2)
+        axes.set_ylim(shape[0], 0)
+        axes.set_title(f"{title}: white 0, dark {high:.2g}", fontsize=8, pad=3)
+        axes.set_xlabel("dot: highest, frame: chosen last", fontsize=8)
 
     def _draw_candidates(self, axes: Any) -> None:
         places = np.arange(len(self.rows))

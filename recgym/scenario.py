@@ -217,6 +217,11 @@ class Scenario:
         """Of the K candidates; None: they are numbered."""
         return None
 
+    @property
+    def candidate_grid(self) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+        """Names along both axes where candidates are cells of a grid, the second the fastest; None: they are not."""
+        return None
+
     def names_of(self, state: State) -> list[tuple[str, ...]]:
         """Of the K candidates that are on offer in each of the B rows."""
         count = len(to_numpy(state.seen.reward))

@@ -126,6 +126,33 @@ SLATE: dict[str, dict[str, Any]] = {
     "small catalog": {"catalog_size": 7, "topics": 3, "width": 4, "candidates": 7, "horizon": 3, "cold": 1.0},
     "two weights": {"weights": {"value": [0.5, 2.0], "excess": 0.5}, "horizon": 3, "candidates": 5},
 }  # fmt: skip
+PLACEMENT: dict[str, dict[str, Any]] = {
+    "default": {"horizon": 5, "creatives": 3},
+    "one decision": {"horizon": 1, "creatives": 2, "profile": (1.0, 2.0)},
+    "nothing happens": {
+        **dict.fromkeys(("fatigue", "reaction"), (0.0, 0.0)), "conversion_value": 0.0, "horizon": 3, "creatives": 2,
+        **dict.fromkeys(("drift", "change", "launch", "price_walk", "day_factor"), 0.0), "prediction": None,
+    },
+    "all that is": {
+        "fatigue": (0.1, 0.5), "reaction": (0.1, 0.5), "drift": 0.2, "change": 1.0, "launch": 0.5, "horizon": 6,
+        "creatives": 3, "profile": (1.0, 0.5), "delays": ((0.2, 0.5), (0.3, 2.0), (0.5, 9.0)),
+    },
+    "real": {"campaign": "2997", "horizon": 3, "creatives": 2},
+    "two weights": {"weights": {"value": [0.5, 2.0], "over_cap": 0.5}, "horizon": 3, "creatives": 2},
+}  # fmt: skip
+BIDDING: dict[str, dict[str, Any]] = {
+    "default": {"horizon": 6, "creatives": 2},
+    "one decision": {"horizon": 1, "creatives": 1},
+    "first price": {"auction": "first", "horizon": 3, "creatives": 2},
+    "all that is": {
+        "reaction": (2.0, 3.0),
+        "price_walk": 0.3,
+        "traffic": 1.0,
+        "parts": 3,
+        "horizon": 6,
+        "creatives": 2,
+    },
+}
 CASES: dict[str, dict[str, dict[str, Any]]] = {  # id -> case -> parameters
     "RecBandit-v0": BANDIT,
     "RecBanditDrift-v0": BANDIT | DRIFT,
@@ -133,6 +160,8 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {  # id -> case -> parameters
     "RecSlate-v0": SLATE,
     "RecSlateShop-v0": {name: SLATE[name] for name in ("default", "position")},
     "RecSlateSocial-v0": {name: SLATE[name] for name in ("default", "cascade")},
+    "AdPlacement-v0": PLACEMENT,
+    "AdBidding-v0": BIDDING,
     "DynamicPricing-v0": PRICING,
     "DynamicPricingFerreira-v0": FERREIRA,
 }

@@ -22,7 +22,13 @@ ROWS = [
     "DynamicPricing-v0 single env",
     "DynamicPricing-v0 batch, torch CPU",
     *("RecSlate-v0 single env", "RecSlate-v0 single env, without sampling", "RecSlate-v0 batch, torch CPU"),
-    "RecSlate-v0 / RecBanditContextual-v0 batch",
+    *(
+        f"{env_id} single env{how}"
+        for env_id in ("AdPlacement-v0", "AdBidding-v0")
+        for how in ("", ", without sampling")
+    ),
+    "AdPlacement-v0 batch, torch CPU",
+    *(f"{env_id} / RecBanditContextual-v0 batch" for env_id in ("RecSlate-v0", "AdPlacement-v0", "AdBidding-v0")),
     *BATCHES,
     "RecBandit-v0 batch, torch CPU",
     "RecBandit-v0 batch, torch GPU",

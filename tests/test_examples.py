@@ -18,6 +18,8 @@ LENGTHS = {
     "RecSlate-v0": 12_800,
     "RecSlateShop-v0": 12_800,
     "RecSlateSocial-v0": 12_800,
+    "AdPlacement-v0": 7_680,
+    "AdBidding-v0": 6_144,
     "DynamicPricing-v0": 7_680,
 }
 

@@ -126,6 +126,35 @@ def test_steps_rows_streams_and_seeds_are_independent(device: str) -> None:
 
 
 @every_device
+def test_branches_do_not_depend_on_what_was_drawn_before(device: str) -> None:
+    rng = rng_on(device, 8)
+    drawn = []
+    for before in (0, 1, 1_000):
+        rng.rekey(STEP, 5)
+        rng.poisson(full(rng, 3.0, before))
+        rng.branch(1)
+        drawn.append(to_numpy(rng.uniform((100,))))
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+
+
+@every_device
+def test_branches_are_independent_of_each_other_and_of_the_step(device: str) -> None:
+    rng = rng_on(device, 9)
+    drawn = np.empty((3, 2_000, 100))
+    for step in range(2_000):
+        rng.rekey(STEP, step)
+        for branch in range(3):
+            if branch:
+                rng.branch(branch)
+            drawn[branch, step] = to_numpy(rng.uniform((100,)))
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert abs(correlation(drawn[one], drawn[other])) < 4
+        assert abs(correlation(drawn[one, 1:], drawn[other, :-1])) < 4
+        assert abs(correlation(drawn[one, :-1], drawn[other, 1:])) < 4
+
+
+@every_device
 def test_rekeying_repeats_whatever_went_before(device: str) -> None:
     rng = rng_on(device, 8)
 
@@ -194,6 +223,8 @@ def test_every_bit_of_a_key_counts_in_64() -> None:
     key = np.random.SeedSequence(5).generate_state(2, np.uint64).view(np.int64)
     seeds = {seed_of(key, stream, step) for step in range(33_334) for stream in (TASK, START, STEP)}
     assert len(seeds) == 3 * 33_334 and min(seeds) >= 0 and max(seeds) < 2**64
+    branches = {seed_of(key, STEP, step, branch) for step in range(1_000) for branch in range(1, 30)}
+    assert len(branches | seeds) == len(seeds) + 29_000
     plain = seed_of(key, STEP, 9)
     flips = [(word, bit) for word in range(2) for bit in range(64)]
     changed = []

@@ -22,6 +22,7 @@ __all__ = ["environment_benchmarks"]
 
 PRICING = "DynamicPricing-v0"
 SLATE, ONE_ITEM = "RecSlate-v0", "RecBanditContextual-v0"  # pages of items with features, and one such item
+PLACEMENT, BIDDING = "AdPlacement-v0", "AdBidding-v0"
 SB3_ENVS = 256
 NUMPY_ROWS = 4_096
 TORCH_ROWS = 65_536
@@ -174,12 +175,13 @@ def sb3_speed(name: str, workload: Workload) -> Iterator[Measurement]:
     yield Measurement.of(name, ratios, "times", "the two in turn, repeat by repeat")
 
 
-def slate_ratio(name: str, workload: Workload) -> Iterator[Measurement]:
-    """Measure a batch of pages beside a batch of single items with features."""
+def batch_ratio(name: str, workload: Workload, *, env_id: str, least: float) -> Iterator[Measurement]:
+    """Measure a batch beside a batch of single items with features."""
     rows = NUMPY_ROWS // workload.shrink
-    pages, items = measure(workload, *(batch_play(env_id, rows, "cpu")[0] for env_id in (SLATE, ONE_ITEM)))
-    ratios = [a / b for a, b in zip(pages, items, strict=True)]
-    yield Measurement.of(name, ratios, "times", f"{rows:,} rows on NumPy, the two in turn, repeat by repeat", least=0.4)
+    own, items = measure(workload, *(batch_play(each, rows, "cpu")[0] for each in (env_id, ONE_ITEM)))
+    ratios = [a / b for a, b in zip(own, items, strict=True)]
+    note = f"{rows:,} rows on NumPy, the two in turn, repeat by repeat"
+    yield Measurement.of(name, ratios, "times", note, least=least)
 
 
 def memory_growth(name: str, workload: Workload, *, device: str) -> Iterator[Measurement]:
@@ -210,11 +212,17 @@ def environment_benchmarks() -> dict[str, Benchmark]:
         f"{BANDIT} single env": Benchmark("cpu", partial(single_speed, env_id=BANDIT, least=12_000)),
         f"{PRICING} single env": Benchmark("cpu", partial(single_speed, env_id=PRICING, least=4_000)),
         f"{SLATE} single env": Benchmark("cpu", partial(single_speed, env_id=SLATE, least=5_000)),
+        f"{PLACEMENT} single env": Benchmark("cpu", partial(single_speed, env_id=PLACEMENT, least=3_000)),
+        f"{BIDDING} single env": Benchmark("cpu", partial(single_speed, env_id=BIDDING, least=3_000)),
         **{f"{env_id} batch, NumPy": Benchmark("cpu", play) for env_id, play in batches.items()},
         f"{BANDIT} batch, torch CPU": Benchmark("torch", partial(on_torch, rows=TORCH_ROWS, env_id=BANDIT, least=5e6)),
         f"{PRICING} batch, torch CPU": Benchmark("torch", partial(on_torch, rows=NUMPY_ROWS, env_id=PRICING)),
         f"{SLATE} batch, torch CPU": Benchmark("torch", partial(on_torch, rows=NUMPY_ROWS, env_id=SLATE)),
-        f"{SLATE} / {ONE_ITEM} batch": Benchmark("cpu", slate_ratio),
+        f"{PLACEMENT} batch, torch CPU": Benchmark("torch", partial(on_torch, rows=NUMPY_ROWS, env_id=PLACEMENT)),
+        **{
+            f"{env_id} / {ONE_ITEM} batch": Benchmark("cpu", partial(batch_ratio, env_id=env_id, least=share))
+            for env_id, share in ((SLATE, 0.4), (PLACEMENT, 0.2), (BIDDING, 0.2))
+        },
         f"{BANDIT} batch, torch GPU": Benchmark("cuda", gpu_speed),
         "SB3 RecVecEnv / DummyVecEnv": Benchmark("cpu", sb3_speed),
         "memory growth, NumPy": Benchmark("cpu", partial(memory_growth, device="cpu")),

@@ -185,6 +185,10 @@ class BiddingDesk(_Common):
         """[B] int64 decisions made."""
         return self.scenario.horizon - reading.remaining.astype(np.int64)
 
+    def now(self, reading: Reading) -> Any:
+        """[B] int64 the coming decision; after the last one, that one."""
+        return np.minimum(self.time(reading), self.scenario.horizon - 1)
+
     def start(self, rows: int) -> MarketRead:
         cells = np.zeros((rows, self.scenario.creatives, self.scenario.slots))
         return MarketRead(np.zeros(rows), np.zeros((rows, len(SPREADS))), cells, cells, np.zeros(rows, dtype=np.int64))
@@ -233,10 +237,10 @@ class BiddingDesk(_Common):
     def due(self, reading: Reading) -> Floats:
         return self.scenario.profile[self.time(reading)] / self.scenario.horizon
 
-    def ahead(self, log_rate: Floats, conversion: Floats, time: int) -> Floats:
-        """[B, K, n] reward of a base packet in each of the decisions from `time` on."""
+    def ahead(self, log_rate: Floats, conversion: Floats) -> Floats:
+        """[B, K, T] reward of a base packet in each decision of the day."""
         scenario = self.scenario
-        times = np.arange(time, scenario.horizon)
+        times = np.arange(scenario.horizon)
         maturity = scenario.delay.matured((scenario.horizon - times).astype(np.float64))
         late = 1.0 + scenario.conversion_value * conversion[:, :, None] * maturity
         rate = np.exp(np.minimum(log_rate, MAX_RATE))[:, :, scenario.slot_of[times]]
@@ -252,21 +256,21 @@ class BiddingDesk(_Common):
         return np.where(told, SPREADS[kept.misfit.argmin(axis=1)], USUAL_SPREAD)
 
     def plan(self, kept: MarketRead, reading: Reading, log_rate: Floats, conversion: Floats) -> Floats:
-        scenario, time = self.scenario, int(self.time(reading).max())
-        value = self.ahead(log_rate, conversion, time)
-        creative = value[:, :, 0].argmax(axis=1)
-        rows, left = len(value), value.shape[2]
-        prices = np.broadcast_to(kept.log_price[:, None], (rows, left))
-        auctions = np.broadcast_to(2.0 * scenario.profile[time : time + left], (rows, left))
-        mix = paced(scenario, value.max(axis=1), prices, self.spread(kept), auctions, self.money(reading))
-        level = np.where(reading.rng.random(rows) < mix.weight, mix.dear, mix.cheap)
+        scenario, now = self.scenario, self.now(reading)
+        value = self.ahead(log_rate, conversion)
+        rows = np.arange(len(value))
+        creative = value[rows, :, now].argmax(axis=1)
+        auctions = np.broadcast_to(2.0 * scenario.profile[:-1], (len(rows), scenario.horizon))
+        money = self.money(reading)
+        mix = paced(scenario, value.max(axis=1), kept.log_price, self.spread(kept), money, auctions, now)
+        level = np.where(reading.rng.random(len(rows)) < mix.weight, mix.dear, mix.cheap)
         return one_hot(creative * len(scenario.levels) + level, scenario.layout.candidates)
 
     def buy(
         self, kept: MarketRead, reading: Reading, log_rate: Floats, conversion: Floats, log_price: Floats
     ) -> Floats:
         """The level nearest to the value over the price of money: at the second price nothing is better."""
-        value = self.ahead(log_rate, conversion, int(self.time(reading).max()))[:, :, 0]
+        value = self.ahead(log_rate, conversion)[np.arange(len(log_price)), :, self.now(reading)]
         creative, best = value.argmax(axis=1), value.max(axis=1)
         bid = np.log(np.maximum(best, 1e-12)) - log_price
         levels = np.where(self.scenario.bids > 0.0, self.scenario.log_levels, -np.inf)

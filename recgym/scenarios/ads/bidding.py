@@ -21,7 +21,7 @@ from recgym.panels import Panel
 from recgym.parameters import numbers, param, refuse
 from recgym.scenario import Account, Response, Seen, State
 from recgym.scenarios.ads import pictures
-from recgym.scenarios.ads.auctions import AUCTIONS, auction, per_win
+from recgym.scenarios.ads.auctions import AUCTIONS, MIN_CHANCE, auction, per_win
 from recgym.scenarios.ads.bidding_bound import bound_of_bidding
 from recgym.scenarios.ads.campaign import (
     MAX_COUNT,
@@ -48,6 +48,11 @@ class BiddingHidden(NamedTuple):
     walk: Array  # [B] of the logarithm of the price
     rivals: Array  # [B] what rivals add to it
     waiting: Array  # [B, K, J] int64 conversions that are still to come
+    auctions: Array  # [B] mean number of the coming decision
+    win: Array  # [B, L] chance to win one, by level
+    cost: Array  # [B, L] mean payment for one
+    variance: Array  # [B, L] of the payment for a win
+    worth: Array  # [B, K] reward of an impression, by creative
 
 
 class BiddingOffer(NamedTuple):
@@ -209,7 +214,8 @@ class Bidding(Campaign):
         walk = self.price_walk * rng.normal((task.base.shape[0],))
         predicted = predict(self, task.logit, task.base, rng)
         known = task.budget, task.goal, task.preference
-        return BiddingHidden(walk, none, waiting), BiddingOffer(task.base, task.embedding, predicted, *known)
+        hidden = self._meet(task, none, walk, none, waiting)
+        return hidden, BiddingOffer(task.base, task.embedding, predicted, *known)
 
     def respond(self, state: State, action: Array, rng: Rng) -> tuple[BiddingHidden, Response]:
         xp = rng.xp
@@ -217,28 +223,35 @@ class Bidding(Campaign):
         rows = rows_of(action)
         noise = rng.normal((action.shape[0], 2))
         creative, level = action // len(self.levels), action % len(self.levels)
-        offered = rng.poisson(self.traffic_at(task, seen.time))
-        found = auction(
-            self.auction, self.table_like("log_levels", task.base)[level], self.log_price(state), task.sigma
-        )
-        bids = self.table_like("bids", task.base)[level]
-        chance = clip(found.win * bids, 0.0, 1.0)
+        offered = rng.poisson(hidden.auctions)
+        chance = hidden.win[rows, level]
         rng.branch(4)
         wins = rng.binomial(offered, chance)
         count = xp.astype(wins, xp.float32)
-        price, variance = per_win(found)
+        price = hidden.cost[rows, level] / clip(chance, MIN_CHANCE, None)
         left = seen.kept.tally.left
-        spend = clip(count * price + noise[:, 0] * xp.sqrt(count * variance), 0.0, None)
+        spend = clip(count * price + noise[:, 0] * xp.sqrt(count * hidden.variance[rows, level]), 0.0, None)
         covered = clip(left / clip(spend, 1e-9, None), 0.0, 1.0)
         wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
         spend = xp.where(wins > 0, spend, xp.zeros_like(spend))
         click_rate = logistic(self.logits_now(task, seen.time)[rows, creative])
-        expected = self._affordable(state)[rows, action]
+        value = hidden.worth[rows, creative] * self._bought(state)[rows, level]
+        expected = self.valued(value, task.preference)
         bought = self.sell(wins, spend, creative, click_rate, task.rate, hidden.waiting, rng)
         rivals = self.rival_memory * hidden.rivals + (1.0 - self.rival_memory) * task.reaction * chance
         walk = hidden.walk + self.price_walk * noise[:, 1]
         feedback = Result(bought.wins, bought.spend, bought.clicks, bought.conversions, offered)
-        return BiddingHidden(walk, rivals, bought.waiting), Response(feedback, seen.offer, expected)
+        after = self._meet(task, seen.time + 1.0, walk, rivals, bought.waiting)
+        return after, Response(feedback, seen.offer, expected)
+
+    def _meet(self, task: BiddingTask, time: Array, walk: Array, rivals: Array, waiting: Array) -> BiddingHidden:
+        """The market before the decision at `time` [B]."""
+        log_price = task.level_price + self.wave(task.phase, time) + walk + rivals
+        levels, bids = self.table_like("log_levels", task.base), self.table_like("bids", task.base)
+        found = auction(self.auction, levels[None], log_price[:, None], task.sigma[:, None])
+        worth = logistic(self.logits_now(task, time)) * self.value_of_clicks(task.rate, time)
+        market = self.traffic_at(task, time), found.win * bids, found.cost * bids, per_win(found)[1]
+        return BiddingHidden(walk, rivals, waiting, *market, worth)
 
     def traffic_at(self, task: BiddingTask, time: Array) -> Array:
         """[B] mean number of auctions at `time` [B]."""
@@ -308,18 +321,17 @@ class Bidding(Campaign):
         return bidding_observation(self, seen)
 
     # --- the optimum ---
+    def _bought(self, state: State) -> Array:
+        """[B, L] mean impressions that each level buys, with the money left."""
+        hidden = state.hidden
+        cost = hidden.auctions[:, None] * hidden.cost
+        share = clip(state.seen.kept.tally.left[:, None] / clip(cost, 1e-9, None), None, 1.0)
+        return hidden.auctions[:, None] * hidden.win * share
+
     def _affordable(self, state: State) -> Array:
-        """[B, C] `expected` of each candidate, with the money left."""
-        task, _, seen = state
-        levels = self.table_like("log_levels", task.base)
-        found = auction(self.auction, levels[None], self.log_price(state)[:, None], task.sigma[:, None])
-        bids = self.table_like("bids", task.base)
-        offered = self.traffic_at(task, seen.time)[:, None]
-        cost = offered * found.cost * bids
-        share = clip(seen.kept.tally.left[:, None] / clip(cost, 1e-9, None), 0.0, 1.0)
-        worth = logistic(self.logits_now(task, seen.time)) * self.value_of_clicks(task.rate, seen.time)
-        value = worth[:, :, None] * (offered * found.win * bids * share)[:, None]
-        return self.valued(value.reshape(value.shape[0], -1), task.preference)
+        """[B, C] `expected` of each candidate."""
+        value = state.hidden.worth[:, :, None] * self._bought(state)[:, None]
+        return self.valued(value.reshape(value.shape[0], -1), state.task.preference)
 
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         return self._affordable(state), None
@@ -327,33 +339,34 @@ class Bidding(Campaign):
     def targets(self, state: State) -> Mapping[str, Array]:
         """[B, C] of each candidate: `logit` of a click now less the base, and `win`, the probability to win."""
         xp, task = namespace(state.seen.reward), state.task
-        levels = self.table_like("log_levels", task.base)
-        found = auction(self.auction, levels[None], self.log_price(state)[:, None], task.sigma[:, None])
-        win = found.win * self.table_like("bids", task.base)
+        win = state.hidden.win
         logit = self.logits_now(task, state.seen.time) - task.base[:, None]
         shape = (logit.shape[0], self.creatives, len(self.levels))
         both = (xp.broadcast_to(logit[:, :, None], shape), xp.broadcast_to(win[:, None], shape))
         return dict(zip(("logit", "win"), (each.reshape(shape[0], -1) for each in both), strict=True))
 
     def best_reward(self, state: State) -> Array:
-        return namespace(state.seen.reward).max(self._affordable(state), axis=1)
+        xp = namespace(state.seen.reward)
+        best = xp.max(state.hidden.worth, axis=1) * xp.max(self._bought(state), axis=1)
+        return self.valued(best, state.task.preference)
 
     def informed_action(self, state: State) -> Array:
         """The level at which bids through the rest of the day spend the budget, prices being as they are now."""
         plain = tree_map(to_numpy, state)
         task, _, seen = plain
-        value, auctions = self.values_to_come(task, int(seen.time.max()))
-        creative = value[:, :, 0].argmax(axis=1)
-        ahead = np.broadcast_to(self.log_price(plain)[:, None], auctions.shape)
-        plan = paced(self, value.max(axis=1), ahead, task.sigma, auctions, seen.kept.tally.left)
+        value, auctions = self.values_of_the_day(task)
+        now = np.minimum(seen.time.astype(np.int64), self.horizon - 1)
+        creative = value[np.arange(len(now)), :, now].argmax(axis=1)
+        money = seen.kept.tally.left
+        plan = paced(self, value.max(axis=1), self.log_price(plain), task.sigma, money, auctions, now)
         level = np.where(plan.weight > 0.5, plan.dear, plan.cheap)
         action = creative * len(self.levels) + level
         like = state.task.base
         return action if isinstance(like, np.ndarray) else namespace(like).asarray(action, device=like.device)
 
-    def values_to_come(self, task: BiddingTask, time: int) -> tuple[np.ndarray, np.ndarray]:
-        """Reward of an impression of each creative [B, K, n] and auctions [B, n] in the n decisions from `time` on."""
-        times = np.arange(time, self.horizon)
+    def values_of_the_day(self, task: BiddingTask) -> tuple[np.ndarray, np.ndarray]:
+        """Reward of an impression of each creative [B, K, T] and mean number of auctions [B, T] in each decision."""
+        times = np.arange(self.horizon)
         rows = len(task.base)
         logit = task.logit[:, :, self.slot_of[times]]
         worth = [self.value_of_clicks(task.rate, np.full(rows, t, dtype=np.float32)) for t in times]
@@ -372,6 +385,10 @@ class Bidding(Campaign):
     @cached_property
     def candidate_names(self) -> tuple[str, ...]:
         return tuple(f"{k + 1} at {bid:g}" for k in range(self.creatives) for bid in self.levels)
+
+    @cached_property
+    def candidate_grid(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return pictures.grid_of(self, tuple(f"{bid:g}" for bid in self.levels))
 
     def trace(self, state: State) -> Mapping[str, Array]:
         return pictures.bidding_trace(self, state)

@@ -58,7 +58,7 @@ def _chunk(scenario: Any, state: Any, rng: np.random.Generator) -> np.ndarray:
     steps[:, 0] = hidden.walk
     wave = np.stack([scenario.wave(task.phase, np.full(rows, t, dtype=np.float32)) for t in range(horizon)], axis=1)
     log_price = task.level_price[:, None] + wave + np.cumsum(steps, axis=1)
-    value, auctions = scenario.values_to_come(task, 0)
+    value, auctions = scenario.values_of_the_day(task)
     value, budget = value.max(axis=1).astype(np.float64), task.budget.astype(np.float64)
     sigma = task.sigma[:, None]
     reacts = bool(task.reaction.max() > 0.0)

@@ -25,7 +25,7 @@ MAX_HORIZON = 100_000
 MAX_CREATIVES = 1_000
 MAX_MONEY = 1e12
 MAX_COUNT = 2**40  # impressions, clicks, conversions
-MAX_REWARD = 1e9
+MAX_REWARD = 1e18
 PER_MILLE = 1e-3  # prices are per thousand impressions
 UNIFORM = "[least, most] of a uniform distribution over campaigns"
 

@@ -15,8 +15,8 @@ from recgym.scenarios.ads.creatives import MAX_PREDICTED
 
 __all__ = ["bidding_layout", "bidding_observation", "placement_layout", "placement_observation"]
 
-MAX_NUMBER = 1e6  # of an observed number
-MAX_LOG = 20.0  # of an observed logarithm
+MAX_NUMBER = 1e18  # of an observed number: no campaign gets there
+MAX_LOG = 60.0  # of an observed logarithm, likewise
 PSEUDO = 2.0  # clicks that a response is shrunk by
 BASE, BASE_SCALE = math.log(1e-3), 1.0  # around which base logits are observed
 FREQUENCY = 0.2  # scale of the recent packets
@@ -53,7 +53,7 @@ def creative_fields(scenario: Any) -> list[Field]:
         CHOSEN,
         Field("predicted", -MAX_PREDICTED, MAX_PREDICTED, "predicted logit of a click, less the base; 0: none"),
         Field("embedding", -1e3, 1e3, "of the creative", scenario.width),
-        frequency._replace(high=MAX_NUMBER * FREQUENCY),
+        frequency._replace(high=MAX_NUMBER),
         log_field("exposure", "log of 1 and the base packets bought of the creative in the slot"),
         log_field("response", "log of its clicks per click expected at the base"),
         log_field("exposure_creative", "the same of the creative in all slots"),
@@ -79,7 +79,7 @@ def placement_layout(scenario: Any) -> Layout:
 
 
 def log_ratio(xp: Any, one: Array, other: Array) -> Array:
-    return clip(xp.log((one + 1e-9) / (other + 1e-9)), -MAX_LOG, MAX_LOG)
+    return xp.log((one + 1e-9) / (other + 1e-9))
 
 
 def campaign_numbers(scenario: Any, seen: Seen, tally: Tally, mean_cost: Array, mean_price: Array) -> dict[str, Array]:
@@ -97,12 +97,11 @@ def campaign_numbers(scenario: Any, seen: Seen, tally: Tally, mean_cost: Array, 
     context = clock(seen, scenario.horizon)
     left = clip(scenario.horizon - seen.time, 1.0, None)
     expected = mean_price * xp.exp(-offer.base) / scenario.conversion_rate
-    context["last_reward"] = clip(seen.reward, -MAX_REWARD, MAX_REWARD)
-    context["last_wins"] = clip(tally.won, 0.0, MAX_NUMBER)
-    context["last_clicks"] = clip(tally.clicked * (1.0 / scenario.packet), 0.0, MAX_NUMBER)
+    context["last_wins"] = tally.won
+    context["last_clicks"] = tally.clicked * (1.0 / scenario.packet)
     per_packet = scenario.packet * scenario.conversion_rate
-    context["last_conversions"] = clip(tally.converted * (1.0 / per_packet), 0.0, MAX_NUMBER)
-    context["budget"] = clip(tally.left / offer.budget, 0.0, 1.0)
+    context["last_conversions"] = tally.converted * (1.0 / per_packet)
+    context["budget"] = tally.left / offer.budget
     context["pace"] = log_ratio(xp, tally.left / left, mean_cost)
     context["maturity"] = scenario.maturity(seen.time)
     context["base"] = (offer.base - BASE) * (1.0 / BASE_SCALE)
@@ -115,7 +114,7 @@ def campaign_numbers(scenario: Any, seen: Seen, tally: Tally, mean_cost: Array, 
 def exposure_and_response(xp: Any, packet: float, packets: Array, clicks: Array) -> tuple[Array, Array]:
     """log(1 + n) of base packets n, and log of (clicks + 2) per (clicks expected at the base + 2)."""
     response = xp.log((clicks + PSEUDO) / (packets * packet + PSEUDO))
-    return clip(xp.log(packets + 1.0), 0.0, MAX_LOG), clip(response, -MAX_LOG, MAX_LOG)
+    return xp.log(packets + 1.0), response
 
 
 def creative_numbers(scenario: Any, tally: Tally) -> dict[str, Array]:
@@ -124,14 +123,14 @@ def creative_numbers(scenario: Any, tally: Tally) -> dict[str, Array]:
     exposure, response = exposure_and_response(xp, packet, tally.wins, tally.clicks)
     totals = xp.sum(tally.wins, axis=2), xp.sum(tally.clicks, axis=2)
     by_creative = exposure_and_response(xp, packet, *totals)
-    mature = clip(xp.log(tally.mature + 1.0) * MATURE, 0.0, MAX_LOG)
+    mature = xp.log(tally.mature + 1.0) * MATURE
     conversion = xp.log((tally.revealed + 1.0) / (tally.mature * scenario.conversion_rate + 1.0))
     one = {
-        "frequency": clip(tally.frequency, 0.0, MAX_NUMBER) * FREQUENCY,
+        "frequency": tally.frequency * FREQUENCY,
         "exposure_creative": by_creative[0],
         "response_creative": by_creative[1],
         "mature": mature,
-        "conversion": clip(conversion, -MAX_LOG, MAX_LOG),
+        "conversion": conversion,
     }
     return {name: value[:, :, None] for name, value in one.items()} | {"exposure": exposure, "response": response}
 
@@ -217,13 +216,13 @@ def bidding_observation(scenario: Any, seen: Seen) -> Array:
     cells["bid"], cells["bids"] = log_bid[None, None], bids[None, None]
     cells["level"] = numbered(len(scenario.levels), seen.reward)[None, None]
     per_auction = log_ratio(xp, tally.left, half * scenario.horizon * clip(to_come, 1e-6, None))
-    cells["cost"] = clip(log_bid[None] - per_auction[:, None], -MAX_LOG, MAX_LOG)[:, None]
-    cells["asked"] = clip(xp.log(ledger.asked + 1.0), 0.0, MAX_LOG)[:, None]
+    cells["cost"] = (log_bid[None] - per_auction[:, None])[:, None]
+    cells["asked"] = xp.log(ledger.asked + 1.0)[:, None]
     rate = (ledger.taken + WIN_SHRINKAGE) / (ledger.asked + 2.0 * WIN_SHRINKAGE)
-    cells["win_rate"] = clip(rate, 0.0, 1.0)[:, None]
+    cells["win_rate"] = clip(rate, None, 1.0)[:, None]
     cells["embedding"], cells["outlook"] = offer.embedding[:, :, None], offer.predicted[:, :, None]
     context = campaign_numbers(scenario, seen, tally, half, xp.ones_like(half))
-    context["last_auctions"] = clip(ledger.offered, 0.0, MAX_NUMBER)
-    context["paid"] = clip(xp.log(clip(ledger.price, 1e-9, None)), -MAX_LOG, MAX_LOG)
+    context["last_auctions"] = ledger.offered
+    context["paid"] = xp.log(ledger.price + 1e-9)
     context["traffic"], context["traffic_left"] = usual, to_come
     return scenario.layout.join(context, cells, grid)

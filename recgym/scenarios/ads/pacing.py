@@ -28,27 +28,29 @@ def price_range(value: Any) -> tuple[np.ndarray, np.ndarray]:
     return middle - SPAN, middle + SPAN
 
 
-def paced(scenario: Any, value: Any, log_price: Any, sigma: Any, auctions: Any, money: Any) -> Paced:
+def paced(scenario: Any, value: Any, log_price: Any, sigma: Any, money: Any, auctions: Any, now: Any) -> Paced:
     """Levels that earn the most per auction at the price of money at which the day's bids cost what is left.
 
     Args:
         scenario: a Bidding.
-        value: [B, n] reward of an impression in each decision to come, the next first.
-        log_price: [B, n] mean logarithm of the highest rival bid then.
+        value: [B, T] reward of an impression in each decision of the day.
+        log_price: [B] mean logarithm of the highest rival bid, as it is thought to stay.
         sigma: [B] its standard deviation.
-        auctions: [B, n] then.
         money: [B] left.
+        auctions: [B, T] in each decision of the day; what has passed does not count.
+        now: [B] int64 the coming decision.
     """
-    found = auction(scenario.auction, scenario.log_levels, log_price[:, :, None], sigma[:, None, None])
-    win, cost = found.win * scenario.bids, found.cost * scenario.bids
-    earned = value[:, :, None] * win
+    found = auction(scenario.auction, scenario.log_levels, log_price[:, None], sigma[:, None])
+    win, cost = (found.win * scenario.bids)[:, None], found.cost * scenario.bids  # [B, 1, L], [B, L]
+    earned, rows = value[:, :, None] * win, np.arange(len(money))
+    auctions = np.where(np.arange(auctions.shape[1]) >= now[:, None], auctions, 0.0)
     low, high = price_range(value)
 
     def chosen(log_lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Levels [B] of the next decision, and what all cost [B]."""
-        level = (earned - np.exp(log_lam)[:, None, None] * cost).argmax(axis=2)
-        spent = (np.take_along_axis(cost, level[:, :, None], axis=2)[:, :, 0] * auctions).sum(axis=1)
-        return level[:, 0], spent
+        level = (earned - np.exp(log_lam)[:, None, None] * cost[:, None]).argmax(axis=2)
+        spent = (np.take_along_axis(cost, level, axis=1) * auctions).sum(axis=1)
+        return level[rows, now], spent
 
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)

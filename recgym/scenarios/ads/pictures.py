@@ -8,7 +8,7 @@ from recgym.arrays import Array, logistic, namespace
 from recgym.panels import Panel, Series
 from recgym.scenario import Seen, State
 
-__all__ = ["believed", "bidding_panels", "bidding_trace", "names_of", "panels_of", "trace"]
+__all__ = ["believed", "bidding_panels", "bidding_trace", "grid_of", "names_of", "panels_of", "trace"]
 
 SHRINKAGE = 20.0  # clicks that a prediction is worth beside those counted
 
@@ -52,6 +52,11 @@ def bidding_panels(scenario: Any) -> tuple[Panel, ...]:
 def names_of(scenario: Any) -> tuple[str, ...]:
     """Creative and slot of each candidate."""
     return tuple(f"{k + 1} in {s + 1}" for k in range(scenario.creatives) for s in range(scenario.slots))
+
+
+def grid_of(scenario: Any, columns: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the creatives, and of `columns`."""
+    return tuple(f"creative {k + 1}" for k in range(scenario.creatives)), columns
 
 
 def trace(scenario: Any, state: State) -> dict[str, Array]:

@@ -369,6 +369,10 @@ class Placement(Campaign):
     def candidate_names(self) -> tuple[str, ...]:
         return pictures.names_of(self)
 
+    @cached_property
+    def candidate_grid(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return pictures.grid_of(self, tuple(f"slot {s + 1}" for s in range(self.slots)))
+
     def trace(self, state: State) -> Mapping[str, Array]:
         return pictures.trace(self, state)
 
