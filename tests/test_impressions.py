@@ -187,6 +187,10 @@ def test_what_is_held_out_is_not_fitted(tmp_path: Path) -> None:
     assert log.split == "the last 2 of 10 days" and np.array_equal(log.late, time >= 8 * DAY)
     for model in ("creative", "creative x slot", "prediction, calibrated"):
         assert log.held_out[model].gain < -5 * log.held_out[model].gain_error
+    columns["prediction"] = np.where(clicked, 1e-300, np.nextafter(1.0, 0.0))  # as wrong as can be, yet not endless
+    wrong = impressions(write(tmp_path / "log.csv", columns)).held_out["prediction"]
+    assert math.isfinite(wrong.log_loss) and wrong.gain < 0
+    columns["prediction"] = np.full(len(time), 0.1)
     columns["price"] = np.where(time < 8 * DAY, 1.0, 3.0) * columns["price"]
     assert impressions(write(tmp_path / "log.csv", columns)).win_error.worst > 0.3 > 10 * log.win_error.worst
 

@@ -254,7 +254,7 @@ class ImpressionLog:
             rates["creative x slot"] = effects.rates[self.creative[at], self.slot[at]]
         if self.logit is not None:
             train = known & self.won
-            rates["prediction"] = 1.0 / (1.0 + np.exp(-self.logit[at]))
+            rates["prediction"] = np.clip(1.0 / (1.0 + np.exp(-self.logit[at])), LEAST_RATE, 1.0 - LEAST_RATE)
             rates["prediction, calibrated"] = fit_prediction(self.logit[train], self.clicked[train]).rates(
                 self.logit[at]
             )

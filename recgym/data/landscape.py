@@ -28,6 +28,7 @@ __all__ = [
 
 TYPICAL = 0.25  # variance of an effect that the weights of the moments reckon with: .5 logits
 TURNS = 30  # of shrinkage, creatives, slots and cells each
+RIDGE = 1e-3  # keeps the slope finite where predictions part clicks from the rest without a fault
 STEPS, CLOSE = 60, 1e-9  # of Newton's method
 ROUNDS, STILL = 3_000, 1e-7  # of expectation and maximisation, and the change of a parameter at which they end
 DIGITS = 3  # of a delay: a log of millions of clicks has some thousand different ones
@@ -299,8 +300,8 @@ def fit_prediction(logit: np.ndarray, clicked: np.ndarray) -> PredictionFit:
     steps = STEPS if variance > 1e-12 else 0
     for _ in range(steps):
         chance = special.expit(x @ weights)
-        curvature = (x.T * (chance * (1.0 - chance))) @ x
-        step = np.linalg.solve(curvature, x.T @ (clicked - chance))
+        curvature = (x.T * (chance * (1.0 - chance))) @ x + RIDGE * np.eye(2)
+        step = np.linalg.solve(curvature, x.T @ (clicked - chance) - RIDGE * weights)
         weights = weights + step * min(1.0, 2.0 / max(np.abs(step).max(), TINY))
         if np.abs(step).max() < CLOSE:
             break
