@@ -37,6 +37,7 @@ EXAMPLES = """examples:
   recgym train --env RecBandit-v0 --log open_bandit/random/men.csv.gz   # arms and prior from a log
   recgym train --env DynamicPricing-v0 --log orange_juice.csv.gz    # demand from a log of sales
   recgym train --env RecSlate-v0 --log ml-100k    # users and items from ratings
+  recgym train --env AdPlacement-v0 --log impressions.csv.gz    # a campaign from impressions that were won
   recgym train --env my_module:MyScenario    # a scenario of your own, from the current folder
   tensorboard --logdir logs
 """
@@ -156,7 +157,8 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         type=Path,
         metavar="PATH",
         help="log that sets the task distribution and is reported on: "
-        "Open Bandit for RecBandit-v0, transactions for DynamicPricing-v0, ratings or clicks for RecSlate-v0",
+        "Open Bandit for RecBandit-v0, transactions for DynamicPricing-v0, ratings or clicks for RecSlate-v0, "
+        "impressions that were won for AdPlacement-v0",
     )
     add(
         "--log-column",
@@ -164,7 +166,7 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
         action="append",
         metavar="NAME=COLUMN",
         help="of a log: what its columns (sales, price, user, rating, ...) are called there; promotion=null: none; "
-        "like=4: least rating that is liked",
+        "like=4: least rating that is liked; per=1: impressions that a price is for",
     )
     add("--missing", choices=("drop",), help="of a log of sales: leave out rows without a number")
     add("--returns", choices=("drop",), help="of a log of sales: leave out rows of negative sales")

@@ -12,13 +12,14 @@ from typing import Any
 
 import recgym
 from recgym.baselines import baselines_for, family_of, make_baseline
-from recgym.data import OpenBanditLog, RatingLog, TransactionLog
+from recgym.data import ImpressionLog, OpenBanditLog, RatingLog, TransactionLog
 from recgym.evaluation.offpolicy import off_policy_report, print_off_policy
-from recgym.evaluation.report import print_ratings, print_shares, print_transactions
+from recgym.evaluation.report import print_impressions, print_ratings, print_shares, print_transactions
 from recgym.evaluation.statistics import ratio
 from recgym.evaluation.trials import Trials
 from recgym.parameters import class_of
 from recgym.scenario import Scenario
+from recgym.scenarios.ads import Bidding
 from recgym.terminal import progress, say
 
 __all__ = ["begin", "finish", "print_findings", "read_log"]
@@ -60,6 +61,14 @@ def begin_slate(log: RatingLog, env: str, parameters: Mapping[str, Any]) -> dict
     return everything
 
 
+def begin_ads(log: ImpressionLog, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the campaign of a log of impressions, and print what it rests on; `parameters` come on top."""
+    everything = log.parameters_beside(parameters)
+    scenario: Any = recgym.make_scenario(env, **everything)
+    print_impressions(log, asdict(scenario), {**log.origins, **dict.fromkeys(parameters, "given")})
+    return everything
+
+
 def finish_bandit(
     log: OpenBanditLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials]
 ) -> dict[str, Any]:
@@ -85,6 +94,13 @@ def finish_slate(
 ) -> dict[str, Any]:
     """Report what the log says of users and items, and the returns in shares of the informed policy's."""
     return {"ratings": log.to_json(), "share_of_informed": _shares(results)}
+
+
+def finish_ads(
+    log: ImpressionLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials]
+) -> dict[str, Any]:
+    """Report what the log says of the campaign, and the returns in shares of the informed policy's."""
+    return {"impressions": log.to_json(), "share_of_informed": _shares(results)}
 
 
 def _shares(results: Mapping[str, Trials]) -> dict[str, dict[str, float]]:
@@ -115,12 +131,19 @@ def read_log(env: str, path: Path, columns: Mapping[str, Any]) -> Any:
 
 def _reader(env: str) -> Any:
     """The function that reads logs for an environment."""
-    name = family_of(recgym.make_scenario(env)).reader
+    name = _reader_name(env)
     if not name or _is_reference(env):
-        readers = {env_id: family_of(recgym.make_scenario(env_id)).reader for env_id in recgym.SCENARIOS}
+        readers = {env_id: _reader_name(env_id) for env_id in recgym.SCENARIOS}
         able = [env_id for env_id, reader in readers.items() if reader and not _is_reference(env_id)]
         raise ValueError(f"--log: {env} takes nothing from a log; {', '.join(able)} do")
     return class_of(name)
+
+
+def _reader_name(env: str) -> str:
+    scenario = recgym.make_scenario(env)
+    if isinstance(scenario, Bidding):  # levels of bids and the traffic of a day are in no log of what was won
+        return ""
+    return family_of(scenario).reader
 
 
 def _is_reference(env: str) -> bool:
@@ -139,6 +162,8 @@ def begin(log: Any, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         return begin_pricing(log, env, parameters)
     if isinstance(log, RatingLog):
         return begin_slate(log, env, parameters)
+    if isinstance(log, ImpressionLog):
+        return begin_ads(log, env, parameters)
     return {**log.parameters, **parameters}
 
 
@@ -150,6 +175,8 @@ def finish(log: Any, agents: Mapping[str, Any], scenario: Scenario, results: Map
         return finish_pricing(log, agents, scenario, results)
     if isinstance(log, RatingLog):
         return finish_slate(log, agents, scenario, results)
+    if isinstance(log, ImpressionLog):
+        return finish_ads(log, agents, scenario, results)
     return {}
 
 

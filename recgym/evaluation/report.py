@@ -21,7 +21,7 @@ from recgym.scenario import Scenario
 from recgym.terminal import Table, check_tables, progress, say, width_of
 
 if TYPE_CHECKING:
-    from recgym.data import RatingLog, TransactionLog
+    from recgym.data import ImpressionLog, RatingLog, TransactionLog
 
 __all__ = [
     "FIGURE_ENDINGS",
@@ -31,6 +31,7 @@ __all__ = [
     "compare",
     "curves_figure",
     "print_comparison",
+    "print_impressions",
     "print_ratings",
     "print_shares",
     "print_table",
@@ -289,6 +290,34 @@ def print_ratings(log: RatingLog, parameters: Mapping[str, Any], origins: Mappin
         table.add(name, loss, auc)
     table.caption = "± standard error; of rows that were shown or sought, not of rows drawn at random"
     table.show()
+    print_origins(parameters, origins)
+
+
+def print_impressions(log: ImpressionLog, parameters: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    """Print what a log of impressions says of a campaign, and where the parameters of the scenario come from.
+
+    Args:
+        log: the log.
+        parameters: of the scenario, all of them.
+        origins: where each of them comes from; see `ImpressionLog.origins`.
+    """
+    won, clicks = int(log.won.sum()), int(log.clicked.sum())
+    table = Table(f"campaign in {log.path}: {won:,} impressions, {clicks:,} clicks", ("what", "estimate"))
+    for name, value, error, unit in log.estimates:
+        table.add(name, f"{value:.4g} ± {error:.2g} {unit}" if math.isfinite(error) else f"{value:.4g} {unit}")
+    table.caption = "± standard error; what creatives and hours went with: nobody drew them at random"
+    table.show()
+    for reason, rows in log.left_out.items():
+        say(f"left out: {rows:,} rows, {reason}")
+    headings = ("model", "log loss", "less than constant")
+    table = Table(f"clicks, nats per thousand impressions, held out: {log.split}", headings)
+    for name, scores in log.held_out.items():
+        gain = "" if name == "constant" else f"{scores.gain:.3f} ± {scores.gain_error:.3f}"
+        table.add(name, f"{scores.log_loss:.3f} ± {scores.error:.3f}", gain)
+    table.show()
+    wrong = log.win_error
+    off = f"{100 * wrong.mean:.1f} % on average, {100 * wrong.worst:.1f} % at most"
+    say(f"win rates, held out: off by {off} ({wrong.of})")
     print_origins(parameters, origins)
 
 

@@ -106,4 +106,5 @@ FAMILY = Family(
     },
     shown=("greedy_lp", "lints_lp", "belief_lp"),
     expert="belief_lp",
+    reader="recgym.data.ads:impressions",
 )
