@@ -68,7 +68,10 @@ EXTREMES: list[dict[str, Any]] = [  # each is tried on the environments that hav
     {"w_rev": (100.0, 100.0), "w_vol": (100.0, 100.0), "purchase": (1e-6, 1e-6)},
 ]
 VARIED: dict[str, dict[str, Any]] = {"DynamicPricingFerreira-v0": {"table": None}}  # without it there is one task alone
-FEWEST = {"family": 3, "rival": 3, "elasticity": 40, "stock": 40, "table": 1, "w_rev": 1}  # values among 50 tasks
+FEWEST = {  # values among 50 tasks
+    "family": 3, "rival": 3, "elasticity": 40, "stock": 40, "table": 1, "w_rev": 1, "change": 5, "launch": 20,
+    "reaction": 20,
+}  # fmt: skip
 
 
 def varied(id: str, **parameters: Any) -> dict[str, Any]:

@@ -59,6 +59,8 @@ def test_columns_by_hand() -> None:
         feedback=(3,),
         features=(0, 1, 6),
         prior=2,
+        groups=(),
+        availability=None,
     )
 
 

@@ -69,6 +69,7 @@ class PlacementHidden(NamedTuple):
     worn: Array  # [B, K] recent base packets, which wear a creative out
     traffic: Array  # [B] factor of the coming day
     variance: Array  # [B, S] of what an impression costs now
+    value: Array  # [B, K, S] mean value of a packet on a usual day, were there money enough; 0 where it cannot be had
     waiting: Array  # [B, K, J] int64 conversions that are still to come
 
 
@@ -223,9 +224,10 @@ class Placement(Campaign):
         waiting = xp.zeros((*task.rate.shape, len(self.delays)), dtype=xp.int64, device=rng.device)
         still = xp.zeros_like(task.log_price)
         volume, price, variance = self.market(task.base, task.log_price, task.sigma, task.bid)
-        hidden = PlacementHidden(none, still, still, none, self._day(day), variance, waiting)
-        predicted = predict(self, task.logit, task.base, rng)
         available = task.launch <= 0
+        value = self._packets(task, 0.0 * task.base, none, none, available, volume)
+        hidden = PlacementHidden(none, still, still, none, self._day(day), variance, value, waiting)
+        predicted = predict(self, task.logit, task.base, rng)
         known = task.sigma, task.budget, task.goal, task.preference
         return hidden, PlacementOffer(task.base, task.embedding, predicted, *known, available, volume, price)
 
@@ -250,8 +252,7 @@ class Placement(Campaign):
         wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
         spend = xp.where(wins > 0, spend, xp.zeros_like(spend))
         bought = self.sell(wins, spend, creative, click_rate, task.rate, hidden.waiting, rng)
-        worth = self.value_of_clicks(task.rate[rows, creative], seen.time)
-        expected = self.valued(share * mean * click_rate * worth, task.preference)
+        expected = self.valued(hidden.value[cell] * self._part(state)[rows, slot], task.preference)
         worn = hidden.worn * self.fatigue_memory
         worn[rows, creative] += self.dose * share * mean / self.base_wins(task.base)
         rivals = hidden.rivals * self.rival_memory
@@ -259,8 +260,9 @@ class Placement(Campaign):
         drift = hidden.drift + self.drift * noise[:, 2 : 2 + self.creatives]
         walk = hidden.walk + self.price_walk * noise[:, 2 + self.creatives :]
         volume, price, variance = self.market(task.base, task.log_price + walk + rivals, task.sigma, task.bid)
-        after = PlacementHidden(drift, walk, rivals, worn, self._day(noise[:, 1]), variance, bought.waiting)
         available = task.launch <= xp.astype(seen.time, xp.int64)[:, None] + 1
+        value = self._packets(task, seen.time + 1.0, drift, worn, available, volume)
+        after = PlacementHidden(drift, walk, rivals, worn, self._day(noise[:, 1]), variance, value, bought.waiting)
         offer = seen.offer._replace(available=available, volume=volume, price=price)
         feedback = Delivery(bought.wins, bought.spend, bought.clicks, bought.conversions)
         return after, Response(feedback, offer, expected)
@@ -313,13 +315,19 @@ class Placement(Campaign):
         return placement_observation(self, seen)
 
     # --- the optimum ---
-    def values_and_costs(self, state: State) -> tuple[Array, Array]:
-        """[B, K, S] mean value of a packet, were there money enough, 0 where it cannot be had; [B, S] its mean cost."""
-        task, hidden, seen = state
-        offer = seen.offer
-        logit = self.logits_at(task, seen.time, hidden.drift) - (task.fatigue * hidden.worn)[:, :, None]
-        worth = self.value_of_clicks(task.rate, seen.time) * namespace(logit).astype(offer.available, logit.dtype)
-        return logistic(logit) * worth[:, :, None] * offer.volume[:, None], offer.volume * offer.price
+    def _packets(
+        self, task: PlacementTask, time: Array, drift: Array, worn: Array, available: Array, volume: Array
+    ) -> Array:
+        """[B, K, S] mean value of packets at `time` [B]; see `PlacementHidden.value`."""
+        logit = self.logits_at(task, time, drift) - (task.fatigue * worn)[:, :, None]
+        worth = self.value_of_clicks(task.rate, time) * namespace(logit).astype(available, logit.dtype)
+        return logistic(logit) * worth[:, :, None] * volume[:, None]
+
+    def _part(self, state: State) -> Array:
+        """[B, S] how much of a usual day's packet today's is, with the money left."""
+        today, offer = state.hidden.traffic[:, None], state.seen.offer
+        cost = offer.volume * offer.price * today
+        return clip(state.seen.kept.left[:, None] / clip(cost, 1e-9, None), None, 1.0) * today
 
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         estimate = pictures.believed(self, state.seen)
@@ -336,15 +344,13 @@ class Placement(Campaign):
 
     def _affordable(self, state: State) -> Array:
         """[B, C] `expected` of each candidate, today and with the money left."""
-        value, cost = self.values_and_costs(state)
-        today = state.hidden.traffic[:, None]
-        share = clip(state.seen.kept.left[:, None] / clip(cost * today, 1e-9, None), 0.0, 1.0)
-        return self.valued((value * (share * today)[:, None]).reshape(value.shape[0], -1), state.task.preference)
+        value = state.hidden.value * self._part(state)[:, None]
+        return self.valued(value.reshape(value.shape[0], -1), state.task.preference)
 
     def informed_action(self, state: State) -> Array:
         """The fluid program of each slot's best creative, with the budget per decision left, solved anew each time."""
-        value, cost = self.values_and_costs(state)
-        creative, best, mix = self.planned(value, cost, state.seen)
+        offer = state.seen.offer
+        creative, best, mix = self.planned(state.hidden.value, offer.volume * offer.price, state.seen)
         slot = fluid.action_of(mix, mix.weight > 0.5, best)
         return creative[rows_of(slot), slot] * self.slots + slot
 
