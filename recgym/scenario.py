@@ -308,6 +308,21 @@ class Scenario:
             for name in self.preferences
         )
 
+    @cached_property
+    def preference_space(self) -> gymnasium.spaces.Box:
+        """What the weights of the `preferences` may be."""
+        spans = np.array([self.weight_ranges[name] for name in self.preferences], dtype=np.float32).reshape(-1, 2)
+        return gymnasium.spaces.Box(spans[:, 0], spans[:, 1], dtype=np.float32)
+
+    def weighed(self, amount: Array, preference: Array) -> Array:
+        """[B, ...] reward of so much of the first objective, where nothing else is weighed; `preference` [B, P]."""
+        first = self.objectives[0]
+        if first in self.preferences:
+            weight = preference[:, self.preferences.index(first)]
+            return amount * weight.reshape((-1,) + (1,) * (amount.ndim - 1))
+        weight = self.weight_ranges[first][1]
+        return amount if weight == 1.0 else weight * amount
+
     def worth(self, objectives: Array, costs: Array, preference: Array | None = None) -> Array:
         """[B] reward: weights . objectives - prices . costs.
 

@@ -36,7 +36,7 @@ ERRORS = 5.0  # standard errors by which means may differ: a right scenario fail
 DTYPES = ("float32", "bool", "int64")
 ALWAYS = {"time": "clock", "remaining": "remaining", "last_reward": "outcome"}  # context fields, and their roles
 MOVES = {  # the roles of the fields that a part of what is seen may move
-    "time": {"clock", "remaining", "market", "feature", "statistic"},  # of this part of the day
+    "time": {"clock", "remaining", "market"},
     "reward": {"outcome"},
     "offer": {"feature", "prior", "market", "preference", "presence", "availability", "group"},
     "kept": {"prior", "statistic", "outcome", "action", "market", "presence", "availability"},

@@ -126,29 +126,24 @@ SLATE: dict[str, dict[str, Any]] = {
     "small catalog": {"catalog_size": 7, "topics": 3, "width": 4, "candidates": 7, "horizon": 3, "cold": 1.0},
     "two weights": {"weights": {"value": [0.5, 2.0], "excess": 0.5}, "horizon": 3, "candidates": 5},
 }  # fmt: skip
-CAMPAIGN: dict[str, Any] = {"creatives": 2, "embedding": 2}
+SMALL: dict[str, Any] = {"creatives": 1, "embedding": 1, "profile": (1.0,)}
 PLACEMENT: dict[str, dict[str, Any]] = {
-    "default": {"horizon": 4, "creatives": 2, "profile": (1.0, 0.5, 0.2)},
-    "one decision": {**CAMPAIGN, "horizon": 1, "profile": (1.0, 2.0)},
+    "default": {**SMALL, "horizon": 2},
     "nothing happens": {
-        **dict.fromkeys(("fatigue", "reaction"), (0.0, 0.0)), "conversion_value": 0.0, "horizon": 3, "creatives": 1,
+        **SMALL, **dict.fromkeys(("fatigue", "reaction"), (0.0, 0.0)), "conversion_value": 0.0, "horizon": 1,
         **dict.fromkeys(("drift", "change", "launch", "price_walk", "day_factor"), 0.0), "prediction": None,
-        "profile": (1.0, 0.5), "campaign": "2997",
+        "campaign": "2997",
     },
     "all that is": {
-        **CAMPAIGN, "fatigue": (0.1, 0.5), "reaction": (0.1, 0.5), "drift": 0.2, "change": 1.0, "launch": 0.5,
-        "horizon": 5, "profile": (1.0, 0.5), "delays": ((0.2, 0.5), (0.3, 2.0), (0.5, 9.0)),
-    },
-    "two weights": {
-        **CAMPAIGN, "weights": {"value": [0.5, 2.0], "over_cap": 0.5}, "horizon": 2, "profile": (1.0, 0.5),
+        **SMALL, "creatives": 2, "fatigue": (0.1, 0.5), "reaction": (0.1, 0.5), "drift": 0.2, "change": 1.0,
+        "launch": 0.5, "horizon": 2, "delays": ((0.2, 0.5), (0.3, 2.0), (0.5, 9.0)), "profile": (1.0,),
+        "weights": {"value": [0.5, 2.0]},
     },
 }  # fmt: skip
-LEVELS: dict[str, Any] = {**CAMPAIGN, "levels": (0.0, 0.5, 1.0), "parts": 2}
+LEVELS: dict[str, Any] = {"creatives": 1, "embedding": 1, "levels": (0.0, 0.5), "parts": 2}
 BIDDING: dict[str, dict[str, Any]] = {
-    "default": {"horizon": 4, "creatives": 1, "levels": (0.0, 0.5, 1.0)},
-    "one decision": {**LEVELS, "horizon": 1},
-    "first price": {**LEVELS, "auction": "first", "horizon": 2},
-    "all that is": {**LEVELS, "reaction": (2.0, 3.0), "price_walk": 0.3, "traffic": 1.0, "horizon": 5},
+    "default": {**LEVELS, "horizon": 2},
+    "all that is": {**LEVELS, "reaction": (2.0, 3.0), "price_walk": 0.3, "traffic": 1.0, "horizon": 2},
 }
 CASES: dict[str, dict[str, dict[str, Any]]] = {  # id -> case -> parameters
     "RecBandit-v0": BANDIT,

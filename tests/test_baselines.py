@@ -517,10 +517,10 @@ def test_headroom(preset: str) -> None:
     """Room to learn in, and room that the known policies leave; `scripts/benchmark.py --headroom` has it in full.
 
     400 trials: what is gained and what is left are 13 standard errors above 0 and more. The share that is left has to
-    be .1; it is least in pricing, .135 with a standard error of .013. Slates and campaigns take long and leave more,
-    .25 of campaigns with a standard error of .02 in 200 trials.
+    be .1; it is least in pricing, .135 with a standard error of .013. Campaigns take long and leave more, .25 with a
+    standard error of .02 in 200 trials.
     """
-    trials = 200 if preset.startswith(("RecSlate", "Ad")) else 400
+    trials = 200 if preset.startswith("Ad") else 400
     assert headroom(recgym.make_scenario(preset), trials=trials).passed
 
 

@@ -18,7 +18,7 @@ import recgym
 
 TOLERANCE = 1e-6
 LOGIT_TOLERANCE = 2e-5  # after some hundred float32 products; another vector unit moved one by 9e-6
-MAX_BYTES = 1_600_000
+MAX_BYTES = 1_500_000
 
 
 @cache

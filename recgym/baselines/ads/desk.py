@@ -14,7 +14,7 @@ from recgym.baselines.planning import mixture, one_hot
 from recgym.baselines.policy import Floats, Reading
 from recgym.scenarios.ads import Bidding
 from recgym.scenarios.ads.auctions import auction
-from recgym.scenarios.ads.observation import FREQUENCY, MATURE, PSEUDO
+from recgym.scenarios.ads.observation import BASE, FREQUENCY, MATURE, PSEUDO
 from recgym.scenarios.ads.pacing import paced
 
 __all__ = ["BiddingDesk", "Counted", "Desk", "PlacementDesk", "desk_of"]
@@ -198,7 +198,7 @@ class BiddingDesk(_Common):
 
         scenario, chosen = self.scenario, self.cells(reading, "chosen")
         offered, won = reading.field("last_auctions"), reading.field("last_wins")
-        base = scenario.base_wins(reading.field("base") + np.log(1e-3))
+        base = scenario.base_wins(reading.field("base") + BASE)
         offered, won = offered * base, won * base
         level = chosen.sum(axis=1) @ scenario.log_levels
         there = chosen.any(axis=(1, 2)) & (chosen.sum(axis=1) @ scenario.bids > 0.0) & (won > MIN_WINS)

@@ -56,7 +56,7 @@ class BiddingHidden(NamedTuple):
 
 
 class BiddingOffer(NamedTuple):
-    """What is known of a campaign; nothing of it changes."""
+    """What is known of a campaign; only the last changes."""
 
     base: Array  # [B]
     embedding: Array  # [B, K, d]
@@ -64,6 +64,7 @@ class BiddingOffer(NamedTuple):
     budget: Array  # [B] reference prices
     goal: Array  # [B]
     preference: Array  # [B, P]
+    part: Array  # [B] int64 part of the day of the coming decision
 
 
 class Result(NamedTuple):
@@ -215,7 +216,7 @@ class Bidding(Campaign):
         predicted = predict(self, task.logit, task.base, rng)
         known = task.budget, task.goal, task.preference
         hidden = self._meet(task, none, walk, none, waiting)
-        return hidden, BiddingOffer(task.base, task.embedding, predicted, *known)
+        return hidden, BiddingOffer(task.base, task.embedding, predicted, *known, self.part_at(none))
 
     def respond(self, state: State, action: Array, rng: Rng) -> tuple[BiddingHidden, Response]:
         xp = rng.xp
@@ -236,13 +237,13 @@ class Bidding(Campaign):
         spend = xp.where(wins > 0, spend, xp.zeros_like(spend))
         click_rate = logistic(self.logits_now(task, seen.time)[rows, creative])
         value = hidden.worth[rows, creative] * self._bought(state)[rows, level]
-        expected = self.valued(value, task.preference)
+        expected = self.weighed(value, task.preference)
         bought = self.sell(wins, spend, creative, click_rate, task.rate, hidden.waiting, rng)
         rivals = self.rival_memory * hidden.rivals + (1.0 - self.rival_memory) * task.reaction * chance
         walk = hidden.walk + self.price_walk * noise[:, 1]
         feedback = Result(bought.wins, bought.spend, bought.clicks, bought.conversions, offered)
         after = self._meet(task, seen.time + 1.0, walk, rivals, bought.waiting)
-        return after, Response(feedback, seen.offer, expected)
+        return after, Response(feedback, seen.offer._replace(part=self.part_at(seen.time + 1.0)), expected)
 
     def _meet(self, task: BiddingTask, time: Array, walk: Array, rivals: Array, waiting: Array) -> BiddingHidden:
         """The market before the decision at `time` [B]."""
@@ -268,9 +269,13 @@ class Bidding(Campaign):
         """What the time of day adds to the logarithm of the price."""
         return self.price_wave * namespace(time).sin(2.0 * math.pi * (time * (1.0 / self.horizon) + phase))
 
+    def part_at(self, time: Array) -> Array:
+        """[B] int64 part of the day at `time` [B]."""
+        return self.table_like("slot_of", time)[self.index_of(time)]
+
     def logits_now(self, task: BiddingTask, time: Array) -> Array:
         """[B, K] logits of a click at `time` [B]."""
-        slot = self.table_like("slot_of", time)[self.index_of(time)]
+        slot = self.part_at(time)
         return cut(task.logit[rows_of(slot), :, slot])
 
     # --- the bookkeeping ---
@@ -292,8 +297,7 @@ class Bidding(Campaign):
         kept, base = seen.kept, seen.offer.base
         rows = rows_of(action)
         creative, level = action // len(self.levels), action % len(self.levels)
-        slot = self.table_like("slot_of", base)[self.index_of(seen.time)]
-        tally = self.tally_after(kept.tally, base, action, creative, slot, Delivery(*feedback[:4]))
+        tally = self.tally_after(kept.tally, base, action, creative, seen.offer.part, Delivery(*feedback[:4]))
         offered = xp.astype(feedback.offered, xp.float32) / self.base_wins(base)
         any_won = feedback.wins > 0
         paid = feedback.spend / clip(xp.astype(feedback.wins, xp.float32), 1.0, None)
@@ -331,7 +335,7 @@ class Bidding(Campaign):
     def _affordable(self, state: State) -> Array:
         """[B, C] `expected` of each candidate."""
         value = state.hidden.worth[:, :, None] * self._bought(state)[:, None]
-        return self.valued(value.reshape(value.shape[0], -1), state.task.preference)
+        return self.weighed(value.reshape(value.shape[0], -1), state.task.preference)
 
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         return self._affordable(state), None
@@ -348,7 +352,7 @@ class Bidding(Campaign):
     def best_reward(self, state: State) -> Array:
         xp = namespace(state.seen.reward)
         best = xp.max(state.hidden.worth, axis=1) * xp.max(self._bought(state), axis=1)
-        return self.valued(best, state.task.preference)
+        return self.weighed(best, state.task.preference)
 
     def informed_action(self, state: State) -> Array:
         """The level at which bids through the rest of the day spend the budget, prices being as they are now."""
@@ -375,7 +379,7 @@ class Bidding(Campaign):
 
     def bound(self, state: State) -> np.ndarray:
         """It holds on average over trials: whoever plays the relaxed problem knows the path of prices."""
-        return self.valued(bound_of_bidding(self, state), to_numpy(state.task.preference))
+        return self.weighed(bound_of_bidding(self, state), to_numpy(state.task.preference))
 
     # --- pictures ---
     @cached_property
@@ -404,7 +408,8 @@ class Bidding(Campaign):
 
     @cached_property
     def offer_space(self) -> gymnasium.spaces.Dict:
-        return gymnasium.spaces.Dict(dict(self.public_boxes) | {"predicted": self.predicted_box})
+        part = gymnasium.spaces.Box(0, self.parts - 1, (), np.int64)
+        return gymnasium.spaces.Dict(dict(self.public_boxes) | {"predicted": self.predicted_box, "part": part})
 
     @cached_property
     def feedback_space(self) -> gymnasium.spaces.Dict:

@@ -333,23 +333,10 @@ class Campaign(Scenario):
         wrong = next(((why, rows) for why, rows in faults.items() if rows.any()), None)
         return "" if wrong is None else f"row {int(wrong[1].argmax())} {wrong[0]}"
 
-    def valued(self, value: Array, preference: Array) -> Array:
-        """[B, ...] reward of so much `value`, where nothing else is weighed."""
-        if "value" in self.preferences:
-            weight = preference[:, self.preferences.index("value")]
-            return value * weight.reshape((-1,) + (1,) * (value.ndim - 1))
-        weight = self.weight_ranges["value"][1]
-        return value if weight == 1.0 else weight * value
-
     # --- spaces ---
     def box(self, low: float, high: float, *shape: int) -> gymnasium.spaces.Box:
         """A space of numbers."""
         return gymnasium.spaces.Box(low, high, shape, np.float32)
-
-    @cached_property
-    def preference_box(self) -> gymnasium.spaces.Box:
-        spans = np.array([self.weight_ranges[name] for name in self.preferences], dtype=np.float32).reshape(-1, 2)
-        return gymnasium.spaces.Box(spans[:, 0], spans[:, 1], dtype=np.float32)
 
     @cached_property
     def public_boxes(self) -> dict[str, gymnasium.spaces.Space[Any]]:
@@ -359,7 +346,7 @@ class Campaign(Scenario):
             "embedding": self.box(-1e3, 1e3, self.creatives, self.width),
             "budget": self.box(1e-9, MAX_MONEY),
             "goal": self.box(0.0, MAX_MONEY),
-            "preference": self.preference_box,
+            "preference": self.preference_space,
         }
 
     @cached_property

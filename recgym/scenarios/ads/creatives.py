@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from recgym.arrays import Array, Rng, clip, namespace
+from recgym.arrays import Array, Rng, clip, logistic, namespace
 
 __all__ = ["MAX_PREDICTED", "Logits", "cut", "draw_embedding", "draw_logits", "draw_rates", "predict"]
 
@@ -60,7 +60,7 @@ def draw_rates(scenario: Any, rng: Rng, batch: int) -> Array:
     """[batch, K] conversions per click: their logit is normal around that of `conversion_rate`."""
     middle = math.log(scenario.conversion_rate / (1.0 - scenario.conversion_rate))
     logit = middle + scenario.conversion_spread * rng.normal((batch, scenario.creatives))
-    return 1.0 / (1.0 + rng.xp.exp(-logit))
+    return logistic(logit)
 
 
 def predict(scenario: Any, logit: Array, base: Array, rng: Rng) -> Array:

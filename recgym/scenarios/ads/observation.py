@@ -18,7 +18,7 @@ __all__ = ["bidding_layout", "bidding_observation", "placement_layout", "placeme
 MAX_NUMBER = 1e18  # of an observed number: no campaign gets there
 MAX_LOG = 60.0  # of an observed logarithm, likewise
 PSEUDO = 2.0  # clicks that a response is shrunk by
-BASE, BASE_SCALE = math.log(1e-3), 1.0  # around which base logits are observed
+BASE = math.log(1e-3)  # around which base logits are observed
 FREQUENCY = 0.2  # scale of the recent packets
 LOWEST_BID = -3.0  # logarithm that a bid of nothing is shown as
 WIN_SHRINKAGE = 0.01  # base packets won and lost, that a win rate is shrunk by
@@ -104,7 +104,7 @@ def campaign_numbers(scenario: Any, seen: Seen, tally: Tally, mean_cost: Array, 
     context["budget"] = tally.left / offer.budget
     context["pace"] = log_ratio(xp, tally.left / left, mean_cost)
     context["maturity"] = scenario.maturity(seen.time)
-    context["base"] = (offer.base - BASE) * (1.0 / BASE_SCALE)
+    context["base"] = offer.base - BASE
     context["goal"] = log_ratio(xp, offer.goal, expected)
     for place, name in enumerate(scenario.preferences):
         context[f"weight_{name}"] = offer.preference[:, place]
@@ -200,7 +200,7 @@ def bidding_observation(scenario: Any, seen: Seen) -> Array:
     tally = ledger.tally
     grid = scenario.creatives, len(scenario.levels)
     index = scenario.index_of(seen.time)
-    slot = scenario.table_like("slot_of", seen.reward)[index]
+    slot = offer.part
     usual = scenario.table_like("profile", seen.reward)[index]
     to_come = scenario.table_like("profile_left", seen.reward)[index]
     half = 0.5 * scenario.auctions_of(offer.base)  # that a mean decision wins

@@ -252,7 +252,7 @@ class Placement(Campaign):
         wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
         spend = xp.where(wins > 0, spend, xp.zeros_like(spend))
         bought = self.sell(wins, spend, creative, click_rate, task.rate, hidden.waiting, rng)
-        expected = self.valued(hidden.value[cell] * self._part(state)[rows, slot], task.preference)
+        expected = self.weighed(hidden.value[cell] * self._part(state)[rows, slot], task.preference)
         worn = hidden.worn * self.fatigue_memory
         worn[rows, creative] += self.dose * share * mean / self.base_wins(task.base)
         rivals = hidden.rivals * self.rival_memory
@@ -331,7 +331,7 @@ class Placement(Campaign):
 
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         estimate = pictures.believed(self, state.seen)
-        return self._affordable(state), self.valued(estimate, state.task.preference)
+        return self._affordable(state), self.weighed(estimate, state.task.preference)
 
     def targets(self, state: State) -> Mapping[str, Array]:
         """[B, C] logits of a click now, less the base: `logit`."""
@@ -345,7 +345,7 @@ class Placement(Campaign):
     def _affordable(self, state: State) -> Array:
         """[B, C] `expected` of each candidate, today and with the money left."""
         value = state.hidden.value * self._part(state)[:, None]
-        return self.valued(value.reshape(value.shape[0], -1), state.task.preference)
+        return self.weighed(value.reshape(value.shape[0], -1), state.task.preference)
 
     def informed_action(self, state: State) -> Array:
         """The fluid program of each slot's best creative, with the budget per decision left, solved anew each time."""
@@ -364,7 +364,7 @@ class Placement(Campaign):
 
     def bound(self, state: State) -> np.ndarray:
         """It holds on average over trials: whoever plays the relaxed problem knows prices, drift and traffic."""
-        return self.valued(bound_of_placement(self, state), to_numpy(state.task.preference))
+        return self.weighed(bound_of_placement(self, state), to_numpy(state.task.preference))
 
     # --- pictures ---
     @cached_property

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym import fluid
-from recgym.arrays import to_numpy, tree_map
+from recgym.arrays import logistic, to_numpy, tree_map
 
 __all__ = ["bound_of_placement"]
 
@@ -148,14 +148,14 @@ def _chunk(scenario: Any, task: Any, path: Path) -> np.ndarray:
 
 def _most_value(path: Path) -> np.ndarray:
     """[B] the most that a packet may bring."""
-    rate = 1.0 / (1.0 + np.exp(-path.logit))
+    rate = logistic(path.logit)
     return (rate * path.wins[:, :, None] * path.worth[..., None]).max(axis=(0, 2, 3))
 
 
 def _first_prices(scenario: Any, task: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Prices of money and of a day [B] of the fluid program of a mean decision, with the wear of a few packets."""
     worn = path.logit.mean(axis=0) - 2.0 * task.fatigue[:, :, None]
-    rate = 1.0 / (1.0 + np.exp(-worn))
+    rate = logistic(worn)
     value = (rate * path.worth.mean(axis=0)[:, :, None] * path.wins.mean(axis=0)[:, None]).max(axis=1)
     cost = path.cost.mean(axis=0)
     rho = task.budget / scenario.horizon

@@ -45,7 +45,6 @@ from recgym.scenarios.slate.observation import (
 from recgym.scenarios.slate.users import (
     SlateTask,
     next_taste,
-    preference_space,
     sample_users,
     task_space,
     uniform_param,
@@ -289,7 +288,7 @@ class Slate(Scenario):
         present = (offer.present & ~leaves) | (~offer.present & (luck[:, -1] * self.away < 1.0))
         taste = next_taste(self, hidden.taste, inventory.features[shown], clicks, count, rng)
         after = self._meet(task, taste, interest, burden, item)
-        expected = self.valued(row_sum(chance * mean), task.preference)
+        expected = self.weighed(row_sum(chance * mean), task.preference)
         response = Response(SlateFeedback(click, value), SlateOffer(item, present, task.preference), expected)
         return after, response
 
@@ -357,7 +356,7 @@ class Slate(Scenario):
     def best_reward(self, state: State) -> Array:
         value = self.myopic_page(state)[1]
         present = namespace(value).astype(state.seen.offer.present, value.dtype)
-        return self.valued(value * present, state.task.preference)
+        return self.weighed(value * present, state.task.preference)
 
     def myopic_page(self, state: State) -> tuple[Array, Array]:
         """The page [B, k] that is best now, and its mean value [B], were the user there."""
@@ -384,20 +383,12 @@ class Slate(Scenario):
         """It holds on average over trials, for the multinomial logit with fresh candidates and a taste that stays."""
         if self.choice != "mnl" or not self.fresh or self.drift > 0.0 or self.redraw > 0.0:
             return None
-        return self.valued(upper_bound(self, state), to_numpy(state.task.preference))
+        return self.weighed(upper_bound(self, state), to_numpy(state.task.preference))
 
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         task, hidden, _ = state
         alone = logistic(hidden.logit) * hidden.worth * self.trust(task, hidden)[:, None]
-        return self.valued(alone, task.preference), self.valued(pictures.predicted(self, state.seen), task.preference)
-
-    def valued(self, value: Array, preference: Array) -> Array:
-        """Reward of so much `value` [B, ...], where nothing else is weighed."""
-        if "value" in self.preferences:
-            weight = preference[:, self.preferences.index("value")]
-            return value * weight.reshape((-1,) + (1,) * (value.ndim - 1))
-        weight = self.weight_ranges["value"][1]
-        return value if weight == 1.0 else weight * value
+        return self.weighed(alone, task.preference), self.weighed(pictures.predicted(self, state.seen), task.preference)
 
     # --- pictures ---
     @cached_property
@@ -429,7 +420,7 @@ class Slate(Scenario):
             {
                 "item": gymnasium.spaces.Box(0, self.items.items - 1, (self.candidates,), np.int64),
                 "present": gymnasium.spaces.Box(0, 1, (), np.bool_),
-                "preference": preference_space(self),
+                "preference": self.preference_space,
             }
         )
 

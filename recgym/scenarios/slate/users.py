@@ -12,7 +12,7 @@ from recgym.arrays import Array, Rng, namespace, row_sum, where_rows
 from recgym.parameters import param
 from recgym.scenarios.slate.inventory import Inventory
 
-__all__ = ["LIMITS", "SlateTask", "next_taste", "preference_space", "sample_users", "task_space", "uniform_param"]
+__all__ = ["LIMITS", "SlateTask", "next_taste", "sample_users", "task_space", "uniform_param"]
 
 LIMITS = {  # of a task's numbers
     "outside": (-20.0, 20.0),
@@ -89,14 +89,8 @@ def task_space(scenario: Any) -> gymnasium.spaces.Dict:
         name: gymnasium.spaces.Box(low, high, (), np.float32) for name, (low, high) in LIMITS.items()
     }
     boxes["taste"] = gymnasium.spaces.Box(-MAX_TASTE, MAX_TASTE, (scenario.items.width,), np.float32)
-    boxes["preference"] = preference_space(scenario)
+    boxes["preference"] = scenario.preference_space
     return gymnasium.spaces.Dict(boxes)
-
-
-def preference_space(scenario: Any) -> gymnasium.spaces.Box:
-    """What drawn weights may be."""
-    spans = np.array([scenario.weight_ranges[name] for name in scenario.preferences], dtype=np.float32).reshape(-1, 2)
-    return gymnasium.spaces.Box(spans[:, 0], spans[:, 1], dtype=np.float32)
 
 
 def next_taste(scenario: Any, taste: Array, features: Array, clicks: Array, count: Array, rng: Rng) -> Array:
