@@ -206,6 +206,16 @@ class Scenario:
         """Labels [B, ...] of what is hidden, for auxiliary heads in training only."""
         return {}
 
+    def trial_figures(self, task: Task, objectives: np.ndarray, costs: np.ndarray) -> dict[str, np.ndarray]:
+        """For reports: [N] figures of whole trials that are no sums over decisions, by name; NumPy.
+
+        Args:
+            task: [N, ...].
+            objectives: [N, M] summed over each trial.
+            costs: [N, C] likewise.
+        """
+        return {}
+
     # --- pictures of how a trial went: where there are panels, they take the place of the regret's ---
     @property
     def panels(self) -> tuple[Panel, ...]:

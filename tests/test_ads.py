@@ -11,6 +11,7 @@ from scipy import integrate, special, stats
 import recgym
 from recgym.arrays import tree_map
 from recgym.catalog import Catalog
+from recgym.evaluation import evaluate
 from recgym.rng import NumpyRng, make_rng
 from recgym.runner import Runner
 from recgym.scenarios.ads import Bidding, Placement
@@ -489,3 +490,18 @@ def test_first_prices_are_not_above_the_bid() -> None:
     paid = feedback(scenario, wins=10, offered=20, spend=10 * 0.78)
     assert "pays more than its bids" in scenario.impossible(seen, np.array([3]), paid)
     assert scenario.impossible(seen, np.array([3]), paid._replace(spend=np.array([7.0], dtype=np.float32))) == ""
+
+
+@pytest.mark.parametrize("env_id", BOTH)
+def test_the_score_of_a_report_punishes_dear_conversions_alone(env_id: str) -> None:
+    scenario = recgym.make_scenario(env_id)
+    task = scenario.sample_task(make_rng("cpu", 0), 4)._replace(goal=np.array([2.0, 2.0, 2.0, 2.0], np.float32))
+    objectives = np.zeros((4, 4))
+    objectives[:, 2] = [10.0, 10.0, 10.0, 0.0]  # conversions
+    objectives[:, 3] = [10.0, 40.0, 20.0, 40.0]  # at a cost of 1, of 4 and of 2 each; and none for the money
+    score = scenario.trial_figures(task, objectives, np.zeros((4, 2)))["score"]
+    np.testing.assert_allclose(score, [10.0, 2.5, 10.0, 0.0])
+    summaries = evaluate(scenario, {"ts_lp": None}, trials=64, seed=0).summaries
+    for summary in summaries.values():
+        assert 0.0 < summary.figures["score"].mean <= summary.objectives["conversions"].mean
+    assert summaries["random"].figures["score"].mean < summaries["informed"].figures["score"].mean

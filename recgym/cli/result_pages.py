@@ -77,7 +77,8 @@ def policies_table(report: Mapping[str, Any], names: tuple[str, ...] = ()) -> st
     agents = [name for name in sorted(chosen) if policies[name]["kind"] == "agent"]
     bounded = "of_bound" in policies[chosen[0]]
     unit = _unit(report["env"])
-    head = ["policy", "knows", f"{unit} per trial", "% of bound" if bounded else "regret", "normalised score"]
+    beside = tuple(policies[chosen[0]].get("figures", {}))
+    head = ["policy", "knows", f"{unit} per trial", "% of bound" if bounded else "regret", "normalised score", *beside]
     rows = []
     for name in chosen:
         figures = policies[name]
@@ -85,6 +86,7 @@ def policies_table(report: Mapping[str, Any], names: tuple[str, ...] = ()) -> st
         share = {key: 100 * value for key, value in figures["of_bound"].items()} if bounded else figures["regret"]
         row = [f"**{name}**" if own else f"`{name}`", KNOWS[figures["kind"]], interval(figures["return"])]
         row += [interval(share, 1) if bounded else interval(share), interval(figures["normalised"], 3)]
+        row += [interval(figures["figures"][key], 1) for key in beside]
         row += ["" if name == agent else interval(policies[agent]["versus"][name]) for agent in agents]
         rows.append(row)
     return table([*head, *(f"{agent} minus it" for agent in agents)], rows)

@@ -15,7 +15,7 @@ from recgym.terminal import Table, say
 
 __all__ = ["Headroom", "bound_shares", "headroom", "headrooms", "print_bound_shares", "print_headrooms"]
 
-HORIZONS = (30, 100)  # decisions: short and long beside what is learned in them
+HORIZONS = (30, 60, 100)  # decisions: short, usual and long beside what is learned in them
 
 
 class Headroom(NamedTuple):

@@ -24,6 +24,7 @@ class Summary(NamedTuple):
     versus: dict[str, Interval]  # paired difference of the return to that of every policy
     objectives: dict[str, Interval]
     costs: dict[str, Interval]
+    figures: dict[str, Interval]  # of whole trials; see `Scenario.trial_figures`
 
 
 def summarise(
@@ -37,8 +38,14 @@ def summarise(
         bounds: [N] upper bounds on the return; see `upper_bounds`.
     """
     names = list(results)
-    fields = ("return", "regret", *scenario.objectives, *scenario.costs)
-    table = np.stack([_per_trial(trials) for trials in results.values()], axis=1)  # [N, P, F]
+    of_trials = [scenario.trial_figures(trials.tasks, trials.objectives, trials.costs) for trials in results.values()]
+    beside = tuple(of_trials[0])
+    fields = ("return", "regret", *scenario.objectives, *scenario.costs, *beside)
+    columns = [
+        np.column_stack([_per_trial(trials), *more.values()])
+        for trials, more in zip(results.values(), of_trials, strict=True)
+    ]
+    table = np.stack(columns, axis=1)  # [N, P, F]
     means = table.mean(axis=0)
     resampled = _resampled_means(table.reshape(len(table), -1)).reshape(-1, *means.shape)  # [R, P, F]
     random = names.index("random")
@@ -62,6 +69,7 @@ def summarise(
             versus={other: _percentiles(gain[j], gains[:, j]) for j, other in enumerate(names)},
             objectives={key: figures[key] for key in scenario.objectives},
             costs={key: figures[key] for key in scenario.costs},
+            figures={key: figures[key] for key in beside},
         )
     return summaries
 

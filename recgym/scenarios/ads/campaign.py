@@ -320,6 +320,16 @@ class Campaign(Scenario):
         costs = xp.stack([over, excess], axis=1)
         return Account(self.worth(objectives, costs, preference), objectives, costs)
 
+    def trial_figures(self, task: Any, objectives: np.ndarray, costs: np.ndarray) -> dict[str, np.ndarray]:
+        """`score`: n min(1, (C / c)^2) for n conversions at a cost c each, where C is wanted (Su et al. 2024).
+
+        "AuctionNet: A Novel Benchmark for Decision-Making in Large-Scale Games", NeurIPS 2024.
+        """
+        conversions, spend = (objectives[:, self.objectives.index(name)] for name in ("conversions", "spend"))
+        wanted = task.goal * conversions
+        kept = np.minimum(1.0, wanted / np.maximum(spend, 1e-9))
+        return {"score": conversions * kept**2}
+
     def why_impossible(self, tally: Tally, feedback: Delivery) -> str:
         """Say why no packet could have led to `feedback`; "": one could."""
         clicks = tally.clicks.sum(axis=(1, 2)) + feedback.clicks
