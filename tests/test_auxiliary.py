@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 import recgym
 from recgym.agents import MetaPPO
-from recgym.agents.auxiliary import hidden_labels
+from recgym.agents.auxiliary import hidden_labels, true_rewards
 from recgym.agents.imitation import Expert
 from recgym.agents.policy import TransformerPolicy
 from recgym.sb3 import make_vec_env
@@ -133,6 +135,56 @@ def test_labels_have_to_be_there() -> None:
         learner(policy_kwargs={"auxiliary": 3})
     with pytest.raises(ValueError, match=r"auxiliary=1, but Bandit\.targets gives 0"):
         learner("RecBandit-v0", parameters={"horizon": 5}, policy_kwargs={"auxiliary": 1})
+
+
+# --- a critic that is told the truth ----------------------------------------------------------------------------------
+def test_the_critic_is_told_the_mean_rewards_of_the_simulator() -> None:
+    env = make_vec_env("RecBandit-v0", n_envs=5, seed=0, horizon=4)
+    env.reset()
+    np.testing.assert_array_equal(true_rewards(env, "cpu")[..., 0].numpy(), env.runner.state.task.rates)
+
+
+def test_the_value_sees_the_truth_and_the_scores_do_not() -> None:
+    model = learner("RecBandit-v0", 2, {"horizon": 4, "arms": 3}, policy_kwargs={"asymmetric_critic": True})
+    policy = shaken(model)
+    observation = torch.as_tensor(model.env.reset())
+    starts = torch.ones(len(observation), dtype=torch.bool)
+    outcomes = []
+    for truth in (None, torch.ones(len(observation), 3, 1)):
+        with torch.no_grad():
+            distribution, value, memory = policy.step(observation, None, starts, truth)
+            again, whole, _ = policy.tell_trials(
+                observation[:, None], starts[:, None], truth=None if truth is None else truth[:, None]
+            )
+        np.testing.assert_allclose(whole[:, 0].numpy(), value.numpy(), atol=1e-6)
+        outcomes.append((distribution.logits.numpy(), again.logits[:, 0].numpy(), value.numpy(), memory))
+    np.testing.assert_array_equal(outcomes[0][0], outcomes[1][0])
+    np.testing.assert_array_equal(outcomes[0][1], outcomes[1][1])
+    assert np.abs(outcomes[0][2] - outcomes[1][2]).min() > 1e-3
+    for one, other in zip(outcomes[0][3], outcomes[1][3], strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+def test_the_first_value_knows_the_trial_where_the_critic_is_told(device: str) -> None:
+    correlation = {}
+    for told in (False, True):
+        env = make_vec_env("RecBandit-v0", n_envs=256, seed=0, device=device, horizon=10, arms=2)
+        kwargs = {**PLAIN, "heads": 2, "asymmetric_critic": told}
+        model = MetaPPO(
+            "TransformerPolicy", env, seed=0, device="cpu", learning_rate=1e-2, gae_lambda=1.0, policy_kwargs=kwargs
+        )
+        model.learn(256 * 10 * 8)
+        first, earned = model.rollout_buffer.values[0].numpy(), model.rollout_buffer.rewards.sum(dim=0).numpy()
+        correlation[told] = float(np.corrcoef(first + 1e-9 * np.arange(256), earned)[0, 1])
+    assert correlation[True] > 0.6  # of sums of ten clicks with their mean it is at most about .8
+    assert abs(correlation[False]) < 0.25  # four standard errors
+
+
+def test_the_truth_needs_a_simulator() -> None:
+    env = DummyVecEnv([lambda: gym.make("RecBandit-v0", horizon=5)])
+    with pytest.raises(ValueError, match="asymmetric_critic needs the simulator's truth, which only a RecVecEnv gives"):
+        MetaPPO("TransformerPolicy", env, policy_kwargs={"asymmetric_critic": True})
 
 
 # --- labels that average draws ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch import Tensor
 from recgym.arrays import to_numpy
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["check_labels", "hidden_labels"]
+__all__ = ["check_labels", "check_truth", "hidden_labels", "true_rewards"]
 
 
 def hidden_labels(env: VecEnv, device: Any) -> Tensor:
@@ -25,7 +25,12 @@ def hidden_labels(env: VecEnv, device: Any) -> Tensor:
     labels = [value for value in scenario.targets(state).values() if tuple(value.shape) == (rows, count)]
     if not labels:
         return torch.zeros(rows, count, 0, device=device)
-    return torch.stack([torch.as_tensor(to_numpy(each), dtype=torch.float32, device=device) for each in labels], dim=-1)
+    return torch.stack([as_labels(each, device) for each in labels], dim=-1)
+
+
+def as_labels(array: Any, device: Any) -> Tensor:
+    """A tensor of float32 on a device; what is there already is not copied."""
+    return torch.as_tensor(array if isinstance(array, Tensor) else to_numpy(array), dtype=torch.float32, device=device)
 
 
 def check_labels(env: VecEnv, wanted: int) -> None:
@@ -44,3 +49,20 @@ def check_labels(env: VecEnv, wanted: int) -> None:
     if found != wanted:
         name = type(env.unwrapped.scenario).__name__
         raise ValueError(f"auxiliary={wanted}, but {name}.targets gives {found} numbers of each candidate: use {found}")
+
+
+def true_rewards(env: VecEnv, device: Any) -> Tensor:
+    """[B, K, 1] mean reward of each candidate, as `Scenario.candidate_rewards` knows it; 0 where it does not."""
+    scenario, state = env.unwrapped.scenario, env.unwrapped.runner.state  # type: ignore[attr-defined]
+    rewards = as_labels(scenario.candidate_rewards(state)[0], device)
+    return torch.nan_to_num(rewards)[..., None]
+
+
+def check_truth(env: VecEnv, *, asked: bool) -> None:
+    """Refuse an environment whose simulator an asymmetric critic cannot ask.
+
+    Raises:
+        ValueError: says why.
+    """
+    if asked and not isinstance(env.unwrapped, RecVecEnv):
+        raise ValueError("asymmetric_critic needs the simulator's truth, which only a RecVecEnv gives")

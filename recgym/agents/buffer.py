@@ -27,6 +27,7 @@ class Batch(NamedTuple):
     advantages: Tensor  # [b, T]
     returns: Tensor  # [b, T]
     hidden: Tensor  # [b, T, K, n] labels of the auxiliary head; n is 0 without one
+    truth: Tensor  # [b, T, K, 1] what an asymmetric critic is told; last axis 0 without one
     labels: Tensor  # [b, T, K] the expert's probabilities, or [b, T, k] its slate; last axis 0 without an expert
 
 
@@ -88,6 +89,7 @@ class TrialBuffer(BaseBuffer):
         gae_lambda: lambda.
         labels: width of the expert's labels.
         hidden: shape (K, n) of the auxiliary head's.
+        truth: shape (K, 1) of what an asymmetric critic is told.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class TrialBuffer(BaseBuffer):
         gae_lambda: float = 0.95,
         labels: int = 0,
         hidden: tuple[int, int] = (0, 0),
+        truth: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__(buffer_size, observation_space, action_space, device, n_envs)
         self.gamma, self.gae_lambda = gamma, gae_lambda
@@ -118,7 +121,7 @@ class TrialBuffer(BaseBuffer):
         self.log_probs = empty()
         self.advantages = empty()
         slate = isinstance(action_space, spaces.MultiDiscrete)
-        self.hidden = empty(*hidden)
+        self.hidden, self.truth = empty(*hidden), empty(*truth)
         self.labels = empty(labels, dtype=torch.int64 if slate else torch.float32)
 
     def add(
@@ -131,6 +134,7 @@ class TrialBuffer(BaseBuffer):
         log_prob: Tensor,
         label: Tensor | None = None,
         hidden: Tensor | None = None,
+        truth: Tensor | None = None,
     ) -> None:
         """Keep one decision of every environment; tensors [B, ...]."""
         t = self.pos
@@ -144,6 +148,8 @@ class TrialBuffer(BaseBuffer):
             self.labels[t] = label
         if hidden is not None:
             self.hidden[t] = hidden
+        if truth is not None:
+            self.truth[t] = truth
         self.pos += 1
         self.full = self.pos == self.buffer_size
 
@@ -188,6 +194,7 @@ class TrialBuffer(BaseBuffer):
             advantages=rows(self.advantages),
             returns=rows(self.returns),
             hidden=rows(self.hidden),
+            truth=rows(self.truth),
             labels=rows(self.labels),
         )
 

@@ -101,7 +101,7 @@ class MetaPPO(OnPolicyAlgorithm):
             n_steps=options.n_steps,  # type: ignore[arg-type] # None until the environment is known
             gamma=options.gamma,
             gae_lambda=options.gae_lambda,
-            ent_coef=options.ent_coef,
+            ent_coef=options.ent_coef,  # type: ignore[arg-type] # may be a schedule
             vf_coef=options.vf_coef,
             max_grad_norm=options.max_grad_norm,
             use_sde=False,
@@ -189,8 +189,7 @@ class MetaPPO(OnPolicyAlgorithm):
         """
         assert self.env is not None
         wrapped = self._wrap_env(env, self.verbose)
-        layout = self.policy.layout
-        check_shown(wrapped, layout, spaces_of(self.env), any_candidates=True)
+        check_shown(wrapped, self.policy.layout, spaces_of(self.env), any_candidates=True)
         if (wrapped.observation_space, wrapped.action_space) != (self.observation_space, self.action_space):
             raise ValueError(
                 "set_env: this environment has other spaces, such as of another number of candidates or decisions; "
@@ -286,6 +285,7 @@ class MetaPPO(OnPolicyAlgorithm):
         options = self.options
         self._update_learning_rate(self.policy.optimizer)
         clip_range = FloatSchedule(options.clip_range)(self._current_progress_remaining)
+        ent_coef = FloatSchedule(options.ent_coef)(self._current_progress_remaining)
         expert_coef = options.expert_coef * self._current_progress_remaining if arena.expert else 0.0
         logs: dict[str, list[float]] = {}
         too_far = False
@@ -299,7 +299,7 @@ class MetaPPO(OnPolicyAlgorithm):
                 policy_loss, log_ratio = losses.policy_loss(log_probs, batch.log_probs, advantages, clip_range, present)
                 value_loss = self._value_loss(values, batch, present)
                 entropy_loss = -losses.mean_present(distribution.entropy(batch.actions), present)
-                loss = policy_loss + options.ent_coef * entropy_loss + options.vf_coef * value_loss
+                loss = policy_loss + ent_coef * entropy_loss + options.vf_coef * value_loss
                 loss = loss + options.auxiliary_coef * auxiliary
                 if expert_coef:
                     cross_entropy, agreement = imitation_loss(distribution, batch.labels, present)
@@ -328,8 +328,8 @@ class MetaPPO(OnPolicyAlgorithm):
         """Distributions, values [b, S] and batch of `batch_decisions`, where [b, S] one is made, auxiliary loss."""
         count = self.options.batch_decisions
         at = None if count is None else torch.randperm(length, device=self.device)[:count].sort().values
-        distribution, values, told = self.policy.tell_trials(batch.observations, batch.starts, at)
-        batch = batch if at is None else Batch(*(column[:, at] for column in batch))
+        whole, batch = batch, batch if at is None else Batch(*(column[:, at] for column in batch))
+        distribution, values, told = self.policy.tell_trials(whole.observations, whole.starts, at, batch.truth)
         present = self.policy.present(batch.observations)
         return distribution, values, batch, present, losses.auxiliary_loss(told, batch.hidden, present)
 

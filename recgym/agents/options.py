@@ -30,7 +30,7 @@ __all__ = [
 
 INIT_POLICIES = ("uniform", "expert", "softmax")
 LEARN_FROM = ("reward", "expected_reward", "regret")
-SCHEDULES = ("learning_rate", "clip_range")  # options that may be one
+SCHEDULES = ("learning_rate", "clip_range", "ent_coef")  # options that may be one
 SCHEDULE = "a number of at least 0, or a schedule of the remaining progress, which falls from 1 to 0"
 PRIOR_TOLERANCE = 1e-3  # by which the sum of probabilities may differ from 1
 
@@ -79,7 +79,7 @@ class MetaPPOOptions:
         optional=True,
     )
     normalize_advantage: bool = param(True, effect="to mean 0 and standard deviation 1 per minibatch")
-    ent_coef: float = param(0.0, effect="weight of the entropy bonus")
+    ent_coef: float | Schedule = param(0.0, unit=SCHEDULE, kind="other", effect="weight of the entropy bonus")
     vf_coef: float = param(0.5, effect="weight of the value loss")
     max_grad_norm: float = param(0.5, above=True, effect="gradients are clipped to it")
     target_kl: float | None = param(
@@ -176,6 +176,11 @@ class TransformerOptions:
         unit="numbers",
         effect="of each candidate, hidden, that a head is trained to tell beside its score, as many as the scenario's "
         "`targets` has per candidate; 0: none",
+    )
+    asymmetric_critic: bool = param(
+        False,
+        effect="whether the value is told, in training, the true mean reward of each candidate, which a simulator "
+        "knows (`Scenario.candidate_rewards`). The score never is",
     )
     history_layers: int = param(0, effect="of the Transformer over the trial; 0: none")
     context_length: int = param(

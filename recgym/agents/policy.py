@@ -132,10 +132,15 @@ class TransformerPolicy(ActorCriticPolicy):
         return Memory(*map(restart, memory))
 
     # --- one decision: acting ---
-    def step(self, observation: Tensor, memory: Memory | None, starts: Tensor) -> tuple[PlackettLuce, Tensor, Memory]:
-        """Distribution, values [B] and memory after observations [B, D]; `starts` [B] bool begins trials."""
+    def step(
+        self, observation: Tensor, memory: Memory | None, starts: Tensor, truth: Tensor | None = None
+    ) -> tuple[PlackettLuce, Tensor, Memory]:
+        """Distribution, values [B] and memory after observations [B, D].
+
+        `starts` [B] bool begins trials; `truth` [B, K, 1] is what an asymmetric critic is told.
+        """
         observation = self._flat(observation, 1)
-        logits, values, memory = self.network.step(observation, self.restarted(memory, observation, starts))
+        logits, values, memory = self.network.step(observation, self.restarted(memory, observation, starts), truth)
         return PlackettLuce(logits, self.places), values, memory
 
     def forward(  # type: ignore[override]
@@ -221,10 +226,13 @@ class TransformerPolicy(ActorCriticPolicy):
         return self.tell_trials(observation, starts, at)[:2]
 
     def tell_trials(
-        self, observation: Tensor, starts: Tensor, at: Tensor | None = None
+        self, observation: Tensor, starts: Tensor, at: Tensor | None = None, truth: Tensor | None = None
     ) -> tuple[PlackettLuce, Tensor, Tensor | None]:
-        """As `evaluate_trials`, and what the auxiliary head tells [B, S, K, n], if there is one."""
-        logits, values, told = self.network.told(self._flat(observation, 2), starts, at)
+        """As `evaluate_trials`, and what the auxiliary head tells [B, S, K, n], if there is one.
+
+        `truth` [B, S, K, 1] is what an asymmetric critic is told at these decisions.
+        """
+        logits, values, told = self.network.told(self._flat(observation, 2), starts, at, truth)
         return PlackettLuce(logits, self.places), values, told
 
     def evaluate_actions(  # type: ignore[override]

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 import recgym
-from recgym.agents.auxiliary import check_labels, hidden_labels
+from recgym.agents.auxiliary import check_labels, check_truth, hidden_labels, true_rewards
 from recgym.agents.buffer import TrialBuffer
 from recgym.agents.environments import horizon_of
 from recgym.agents.imitation import Expert, follow_expert
@@ -79,6 +79,7 @@ class Decision(NamedTuple):
     log_probs: Tensor  # [B] of the policy, whoever acted
     label: Tensor | None  # what the expert would do, where it is asked
     hidden: Tensor | None  # [B, K, n] what an auxiliary head is to tell
+    truth: Tensor | None  # [B, K, 1] what an asymmetric critic is told
 
 
 class Turn(NamedTuple):
@@ -123,6 +124,7 @@ def _make_arena(env: VecEnv, n_steps: int, policy: TransformerPolicy, options: M
     length = horizon_of(env, policy.layout) or n_steps
     check_length(policy, length)
     check_labels(env, policy.options.auxiliary)
+    check_truth(env, asked=policy.options.asymmetric_critic)
     asked = options.expert is not None and (options.pretrain_steps or options.expert_coef)
     expert = Expert(options.expert, env, options.expert_draws) if options.expert and asked else None
     buffer = TrialBuffer(
@@ -135,6 +137,7 @@ def _make_arena(env: VecEnv, n_steps: int, policy: TransformerPolicy, options: M
         gae_lambda=options.gae_lambda,
         labels=expert.width if expert else 0,
         hidden=(policy.layout.candidates, policy.options.auxiliary) if policy.layout else (0, 0),
+        truth=(policy.layout.candidates, int(policy.options.asymmetric_critic)) if policy.layout else (0, 0),
     )
     return Arena(env, length, buffer, expert)
 
@@ -206,15 +209,17 @@ class Collector:
     def decide(self) -> Decision:
         """Draw actions of the policy, of which some are the expert's."""
         label = None
+        env, device, options = self.arena.env, self.policy.device, self.policy.options
+        hidden = hidden_labels(env, device) if options.auxiliary else None
+        truth = true_rewards(env, device) if options.asymmetric_critic else None
         with torch.no_grad():
-            distribution, values, self.memory = self.policy.step(self.observation, self.memory, self.starts)
+            distribution, values, self.memory = self.policy.step(self.observation, self.memory, self.starts, truth)
             actions = distribution.sample()
             if self.expert is not None:
                 label = self.expert.label(self.observation, self.starts)
                 actions = follow_expert(actions, label, self.options.pretrain_mix) if self.imitating else actions
             log_probs = distribution.log_prob(actions)
-        hidden = hidden_labels(self.arena.env, self.policy.device) if self.policy.options.auxiliary else None
-        return Decision(self.observation, self.starts, actions, values, log_probs, label, hidden)
+        return Decision(self.observation, self.starts, actions, values, log_probs, label, hidden, truth)
 
     def play(self, decision: Decision) -> Turn:
         """Step the environments."""
@@ -251,6 +256,7 @@ class Collector:
             decision.log_probs,
             decision.label,
             decision.hidden,
+            decision.truth,
         )
         self.observation = torch.as_tensor(turn.observation, device=self.policy.device)
         self.starts = turn.ended

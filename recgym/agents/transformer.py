@@ -206,7 +206,9 @@ class CandidateNetwork(nn.Module):
         self.auxiliary = nn.Linear(width, options.auxiliary) if options.auxiliary else None
         self.score = nn.Linear(width, 1, bias=False)  # a bias shared by all candidates cancels
         nn.init.zeros_(self.score.weight)  # a fresh policy is the initial policy, exactly
-        self.value = nn.Sequential(nn.Linear(width + self.reading.context, width), nn.GELU(), nn.Linear(width, 1))
+        self.critic = nn.Sequential(nn.Linear(width + 1, width), nn.GELU()) if options.asymmetric_critic else None
+        pooled = width + self.reading.context + (width if self.critic else 0)
+        self.value = nn.Sequential(nn.Linear(pooled, width), nn.GELU(), nn.Linear(width, 1))
         self.init_policy, self.temperature = options.init_policy, options.temperature
         self.lasting = [*scales, 1.0].index(1.0)  # the scale that forgets nothing
         if options.init_policy == "expert" and self.reading.prior is None:
@@ -218,7 +220,7 @@ class CandidateNetwork(nn.Module):
         return self.told(observation, starts, at)[:2]
 
     def told(
-        self, observation: Tensor, starts: Tensor, at: Tensor | None = None
+        self, observation: Tensor, starts: Tensor, at: Tensor | None = None, truth: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits [B, S, K], values [B, S] and what the auxiliary head tells [B, S, K, n], if there is one.
 
@@ -226,6 +228,7 @@ class CandidateNetwork(nn.Module):
             observation: [B, T, D], each row one trial from its beginning.
             starts: [B, T] bool; only the first decision starts.
             at: int64 [S], the decisions that are looked at; None: all.
+            truth: [B, S, K, 1] what an asymmetric critic is told of them; None: zeros.
         """
         context, candidates = self.reading.split(observation)
         time = observation.shape[1]
@@ -242,7 +245,7 @@ class CandidateNetwork(nn.Module):
             past = torch.ones(time, time, dtype=torch.bool, device=observation.device).tril()[None, None]
             read = self.history(self.reading.summary(context, chosen, feedback, offered), past)[1]
             mask = past[:, :, at]
-        return self._decide(context[:, at], candidates[:, at], sums, moments, read, mask)
+        return self._decide(context[:, at], candidates[:, at], sums, moments, read, mask, truth)
 
     # --- one decision ---
     def initial(self, observation: Tensor) -> Memory:
@@ -261,11 +264,13 @@ class CandidateNetwork(nn.Module):
             length=new(rows, dtype=torch.int64),
         )
 
-    def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
-        """Logits [B, K], values [B] and the memory after observations [B, D]."""
-        return self.step_parts(*self.reading.split(observation), memory)
+    def step(self, observation: Tensor, memory: Memory, truth: Tensor | None = None) -> tuple[Tensor, Tensor, Memory]:
+        """Logits [B, K], values [B] and the memory after observations [B, D]; `truth` [B, K, 1] as in `told`."""
+        return self.step_parts(*self.reading.split(observation), memory, truth)
 
-    def step_parts(self, context: Tensor, candidates: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+    def step_parts(
+        self, context: Tensor, candidates: Tensor, memory: Memory, truth: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Memory]:
         """As `step`, for observations that are split: context [B, Dc] and candidates [B, K, Di]."""
         chosen, feedback = self.reading.last_decision(context, candidates)
         sums, moments, read, mask = None, None, None, None
@@ -282,7 +287,8 @@ class CandidateNetwork(nn.Module):
         if self.history is not None or self.feature_memory is not None:
             memory = memory._replace(offered=candidates)
         sums, moments = (None if part is None else part[:, None] for part in (sums, moments))
-        logits, values, _ = self._decide(context[:, None], candidates[:, None], sums, moments, read, mask)
+        truth = None if truth is None else truth[:, None]
+        logits, values, _ = self._decide(context[:, None], candidates[:, None], sums, moments, read, mask, truth)
         return logits[:, 0], values[:, 0], memory
 
     # --- parts ---
@@ -297,6 +303,7 @@ class CandidateNetwork(nn.Module):
         moments: Tensor | None,
         read: list[Tensor] | None,
         mask: Tensor | None,
+        truth: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits [B, S, K], values [B, S] and what the auxiliary head tells [B, S, K, n]."""
         shape = candidates.shape[:3]
@@ -314,7 +321,12 @@ class CandidateNetwork(nn.Module):
         if self.reading.availability is not None:
             logits = torch.where(candidates[..., self.reading.availability] > 0, logits, UNAVAILABLE)
         # The value of a trial grows with the decisions left, so the network tells the value of one.
-        value = self.value(torch.cat([x.mean(dim=2), context], dim=-1))[..., 0]
+        pooled = [x.mean(dim=2), context]
+        if self.critic is not None:
+            known = x.new_zeros(*shape, 1) if truth is None else truth
+            y = self.critic(torch.cat([x, known], dim=-1))
+            pooled = [y.mean(dim=2), y.amax(dim=2), context]
+        value = self.value(torch.cat(pooled, dim=-1))[..., 0]
         told = None if self.auxiliary is None else self.auxiliary(x)
         return logits, self.reading.decisions_left(context) * value, told
 
@@ -382,8 +394,10 @@ class SequenceNetwork(nn.Module):
         x = x if at is None else x[:, at]
         return self.score(x), self.value(x)[..., 0]
 
-    def told(self, observation: Tensor, starts: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor, None]:
-        """As `forward`; there is no auxiliary head."""
+    def told(
+        self, observation: Tensor, starts: Tensor, at: Tensor | None = None, truth: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, None]:
+        """As `forward`; there is neither an auxiliary head nor a critic that is told anything."""
         return *self.forward(observation, starts, at), None
 
     def initial(self, observation: Tensor) -> Memory:
@@ -392,7 +406,7 @@ class SequenceNetwork(nn.Module):
         none = new(rows, 0, 0, 0)
         return Memory(none, none, new(rows, 0, 0), new(rows, 0, self.history.cached), new(rows, dtype=torch.int64))
 
-    def step(self, observation: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Memory]:
+    def step(self, observation: Tensor, memory: Memory, truth: Tensor | None = None) -> tuple[Tensor, Tensor, Memory]:
         """Logits [B, actions], values [B] and the memory after observations [B, D]."""
         x, _, _, memory = self.history.step(observation, memory)
         return self.score(x)[:, 0], self.value(x)[:, 0, 0], memory
