@@ -111,6 +111,19 @@ def test_the_moving_average_by_hand() -> None:
     assert 5 < sum(counts[:1]) < 45
 
 
+@pytest.mark.parametrize("kind", [Bandit, DriftBandit])
+def test_the_moving_average_starts_where_it_is_told(kind: type[Bandit]) -> None:
+    """So that nothing shown tells the prior."""
+    shown = []
+    for prior in ((1.0, 99.0), (50.0, 1.0)):
+        scenario = kind(arms=3, horizon=5, prior=prior, initial_average=0.5)
+        runner = Runner(scenario, 4, make_rng(seed=4))
+        runner.restart()
+        shown.append(runner.observation())
+    assert (scenario.layout.get(shown[0], "average") == 0.5).all()
+    np.testing.assert_array_equal(*shown)
+
+
 @pytest.mark.parametrize("arms, horizon", [(3, 20), (10, 100)])
 def test_uniform_play_loses_what_theory_says(arms: int, horizon: int) -> None:
     """T (K / (K + 1) - 1/2): finds a defect of .02 per decision (s.e. .003 at K = 10)."""
@@ -522,6 +535,7 @@ BAD: dict[str, list[Any]] = {
     "arms": [0, -1, 10_001, 2.0, "3", True, None, NAN, [3]],
     "horizon": [0, -5, 100_001, 10.0, "3", False, None, NAN],
     "alpha": [-0.1, 1.1, NAN, float("inf"), "0.5", True, None, 1j, np.complex64(1), [0.5]],
+    "initial_average": [-0.1, 1.1, NAN, "0.5", True, [0.5]],
     "statistics": [0, 1, "yes", None, 0.5, np.bool_(True)],
     "prior": [
         (NAN, 1.0), (1.0, NAN), (0.0, 1.0), (1.0, -2.0), (1.0, 2e6), (1e-300, 1.0), (1.0,), (1.0, 1.0, 1.0), 1.0, None,

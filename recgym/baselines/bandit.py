@@ -169,8 +169,8 @@ class Averages(NamedTuple):
 
 
 def greedy_average(scenario: Any, start: float | None = None) -> IndexPolicy:
-    """Greedy on the scenario's moving average s_i, begun at `start` (None: at the prior mean, as the state vector)."""
-    first = scenario.prior_mean if start is None else start
+    """Greedy on the scenario's moving average s_i, begun at `start` (None: as the state vector)."""
+    first = scenario.first_average if start is None else start
 
     def learn(memory: Averages, reading: Reading) -> Averages:
         step = (1.0 - scenario.alpha) * reading.chosen

@@ -97,9 +97,10 @@ class Bandit(ClickScenario):
     `Discrete(arms)`: the item to show.
 
     ## Observation Space
-    The fields of `layout`. The exponential moving average of item i starts at the prior mean a / (a + b) and moves
-    only when the item is shown: s_i <- alpha s_i + (1 - alpha) click. Without `statistics` only `time`, `remaining`,
-    `last_reward` and `chosen` are left: the setting of Duan et al. (2016), where memory alone tells the arms apart.
+    The fields of `layout`. The exponential moving average of item i starts at `initial_average`, the prior mean, and
+    moves only when the item is shown: s_i <- alpha s_i + (1 - alpha) click. Without `statistics` only `time`,
+    `remaining`, `last_reward` and `chosen` are left: the setting of Duan et al. (2016), where memory alone tells the
+    arms apart.
     With an `expert`, each item shows the log-probability log softmax(logit r + error)_i that he gave it before the
     trial, his error e_i ~ N(0, expert^2); it stays as it is until the next trial.
 
@@ -107,7 +108,7 @@ class Bandit(ClickScenario):
     1 for a click (or its weight), else 0. `expected` is r_i; the best action's is max_i r_i.
 
     ## Starting State
-    Nothing shown yet, every average at the prior mean.
+    Nothing shown yet, every average at `initial_average`.
 
     ## Episode End
     Terminates after `horizon` decisions; never truncated.
@@ -126,6 +127,15 @@ class Bandit(ClickScenario):
     )
     alpha: float = param(
         0.9, 0.0, 1.0, "share", "weight of the old value in the moving average; near 1 remembers longer, 1 never learns"
+    )
+    initial_average: float | None = param(
+        None,
+        0.0,
+        1.0,
+        "probability",
+        "what the moving averages start at, where the prior is to stay secret; without a number its mean a / (a + b)",
+        kind="number",
+        optional=True,
     )
     statistics: bool = param(True, effect="show the running statistics `average` and `exposure`")
     expert: float | None = param(
@@ -180,7 +190,7 @@ class Bandit(ClickScenario):
     # --- the bookkeeping ---
     def open(self, offer: BanditOffer) -> BanditKept:
         none = namespace(offer.expert).zeros_like(offer.expert)
-        return BanditKept(none + self.prior_mean, none, none)
+        return BanditKept(none + self.first_average, none, none)
 
     def update(self, seen: Seen, action: Array, feedback: Clicks) -> BanditKept:
         shown = (rows_of(action), action)
@@ -216,9 +226,9 @@ class Bandit(ClickScenario):
 
     # --- spaces ---
     @property
-    def prior_mean(self) -> float:
-        """Click probability of a candidate of which nothing is known."""
-        return self.prior[0] / (self.prior[0] + self.prior[1])
+    def first_average(self) -> float:
+        """What the moving average of a candidate starts at of which nothing is known."""
+        return self.prior[0] / (self.prior[0] + self.prior[1]) if self.initial_average is None else self.initial_average
 
     @property
     def _least_likely(self) -> float:
