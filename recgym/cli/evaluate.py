@@ -12,6 +12,7 @@ from recgym.baselines import baselines_for
 from recgym.cli.list_ import print_baselines
 from recgym.cli.options import add_parameters, choose_device, guarded, make_parser
 from recgym.evaluation import ARGMAX, PRETRAINED, Shuffled, cut_figure, rl2
+from recgym.evaluation.exploration import check_explored, exploration_figure, exploration_json, print_exploration
 from recgym.evaluation.report import FIGURE_ENDINGS, check_drawable, compare, curves_figure, print_comparison
 from recgym.files import check_writable, write_atomically, write_json
 from recgym.terminal import progress, say
@@ -27,6 +28,7 @@ EXAMPLES = """examples:
   recgym evaluate --policies baselines,mine=logs/latest    # the last run, where it was trained, beside all baselines
   recgym evaluate --env RecBandit-v0 --param arms=20 --param prior=[1,3] --policies greedy --json report.json
   recgym evaluate --env DynamicPricing-v0 --policies glm_ts,pretrained:DynamicPricing-v0 --by family --figure by.png
+  recgym evaluate --policies gittins,thompson,pretrained:RecBandit-v0 --exploration how.png
   recgym evaluate --env RecBanditDrift-v0 --list-policies
   recgym evaluate --suite rl2 --policies meta-0=A.safetensors,meta-1=B.safetensors --markdown table.md
 A path is a checkpoint, the folder of a run, or logs/latest. Without --env and --param policies play where the first
@@ -55,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--figure", type=Path, metavar="FILE", help="draw what is lost, or with --by scores by group (png, pdf, svg)")
     add("--markdown", type=Path, metavar="FILE", help="write the suite's tables")
     add("--by", metavar="FIELD", help="also cut the report by a field of the task, or by difficulty")
+    add("--exploration", type=Path, metavar="FILE", help="draw how policies explore, and print their first decisions")
     add("--shuffle", default="", metavar="FIELDS", help="play agents also with these from another trial: their worth")
     add("--device", default="auto", help="of checkpoints: auto, cpu, cuda (default: %(default)s)")
     add("--list-policies", action="store_true", help="list the environment's baselines and stop")
@@ -70,6 +73,8 @@ def run_evaluation(options: argparse.Namespace) -> int:
         raise ValueError("--by cuts the report of one environment: leave it out, or --suite")
     if options.suite and options.figure:
         raise ValueError("--figure shows the regret in one environment: leave it out, or --suite")
+    if options.suite and options.exploration:
+        raise ValueError("--exploration shows how policies explore in one environment: leave it out, or --suite")
     if options.markdown and not options.suite:
         raise ValueError("--markdown writes the tables of a suite: add --suite")
     if options.trials is None:
@@ -95,11 +100,15 @@ def run_evaluation(options: argparse.Namespace) -> int:
     agents = {label: source for label, source in policies.items() if source is not None}
     if options.shuffle and (options.suite or not agents):
         raise ValueError("--shuffle is for agents in one environment: name a checkpoint in --policies")
-    if options.figure and options.figure.suffix not in FIGURE_ENDINGS:
-        raise ValueError(f"--figure {options.figure}: the ending must be one of {', '.join(FIGURE_ENDINGS)}")
-    for path in filter(None, (options.json, options.figure, options.markdown)):
+    for option in ("figure", "exploration"):
+        path = getattr(options, option)
+        if path and path.suffix not in FIGURE_ENDINGS:
+            raise ValueError(f"--{option} {path}: the ending must be one of {', '.join(FIGURE_ENDINGS)}")
+    if options.exploration:
+        check_explored(scenario)
+    for path in filter(None, (options.json, options.figure, options.exploration, options.markdown)):
         check_writable(path)
-    check_drawable(figure=options.figure is not None)
+    check_drawable(figure=bool(options.figure or options.exploration))
     device = choose_device(options.device) if agents else "cpu"
     if options.suite:
         evaluate_suite(options, policies, device=device)
@@ -120,17 +129,25 @@ def run_evaluation(options: argparse.Namespace) -> int:
     )
     if options.quick:
         say(f"a quick look at {options.trials:,} trials")
+    if fields:
+        report["shuffled"] = fields
+    if options.exploration:
+        report["exploration"] = exploration_json(comparison.trials)
     if options.json:
-        write_json(options.json, report | ({"shuffled": fields} if fields else {}))
+        write_json(options.json, report)
+    title = f"{env}, {options.trials:,} held-out trials"
+    emphasis = [name for name, player in players.items() if player is not None]
+    if options.exploration:
+        exploration_figure(comparison.trials, title=title, emphasise=emphasis).savefig(options.exploration)
     if options.figure:
-        title = f"{env}, {options.trials:,} held-out trials"
-        emphasis = [name for name, player in players.items() if player is not None]
         if comparison.cut is not None:
             figure = cut_figure(comparison.cut, title=title, emphasise=emphasis)
         else:
             figure = curves_figure(comparison.trials, scenario, title=title, emphasise=emphasis)
         figure.savefig(options.figure)
     print_comparison(report)
+    if options.exploration:
+        print_exploration(report["exploration"])
     return 0
 
 
