@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import recgym
-from recgym.agents import run_folder
+from recgym.agents import MetaPPO, run_folder
 from recgym.agents.algorithms import ALGORITHMS, build
 from recgym.agents.callbacks import EvaluationCallback
 from recgym.agents.checkpoint import read, save
@@ -198,6 +198,26 @@ def test_tuned_values_are_of_known_environments_and_build(algo: str) -> None:
         values = tuned_values(algo, env_id)
         assert values["n_timesteps"] > 0 and values["n_envs"] > 0
     assert tuned_values(algo, "my_module:Class") == tables["default"]
+
+
+@pytest.mark.parametrize("env_id", agent_ids())
+def test_without_an_expert_the_reward_alone_is_learned_from(env_id: str) -> None:
+    values = arguments_of(RunOptions(env=env_id, without_expert=True))
+    env = make_vec_env(env_id, 2)
+    model = build("meta_ppo", env, {k: v for k, v in values.items() if k not in ("n_timesteps", "n_envs")}, seed=0)
+    assert isinstance(model, MetaPPO)
+    assert (model.expert, model.expert_coef, model.pretrain_steps, model.learn_from) == (None, 0.0, 0, "reward")
+    assert not model.policy.options.auxiliary and not model.policy.options.asymmetric_critic
+    recipe = tuned_values("meta_ppo", env_id).get("policy_kwargs", {})
+    assert {**recipe, "auxiliary": 0} == {"auxiliary": 0, **values["policy_kwargs"]}  # the same network
+
+
+def test_without_an_expert_none_can_be_named() -> None:
+    for given in ({"pretrain_expert": "ucb1"}, {"pretrain_steps": 10}):
+        with pytest.raises(ValueError, match="--without-expert imitates nobody"):
+            arguments_of(RunOptions(without_expert=True, **given))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="--without-expert is an option of meta_ppo, not of ppo"):
+        arguments_of(RunOptions(algo="ppo", without_expert=True))
 
 
 def test_options_come_before_tuned_values() -> None:

@@ -24,7 +24,10 @@ __all__ = ["Resumption", "RunOptions", "arguments_of", "log_digest", "options_to
 # a resumed run may change these, and takes over the others
 LENGTHS = ("n_timesteps", "eval_freq", "eval_trials", "save_freq", "trials")
 PRETRAIN = ("pretrain_expert", "pretrain_steps", "init_policy")  # options of MetaPPO that are hyperparameters of it
-FIXED = ("param", "hyperparam", "n_envs", "seed", "tensorboard_log", "vary", "tasks", "start_from", *PRETRAIN)
+FIXED = (
+    *("param", "hyperparam", "n_envs", "seed", "tensorboard_log", "vary", "tasks", "start_from", "without_expert"),
+    *PRETRAIN,
+)
 FROM_ONE = ("n_epochs", "batch_size", "n_steps", "train_freq", "gradient_steps", "buffer_size", "n_envs", "n_timesteps")
 
 
@@ -41,6 +44,7 @@ class RunOptions:
     pretrain_expert: str | None = None
     pretrain_steps: int | None = None
     init_policy: str | None = None
+    without_expert: bool = False  # the values of MetaPPO that learn from the reward alone
     vary: tuple[tuple[str, Any], ...] = ()  # parameters that differ from rollout to rollout, and their values
     tasks: int | None = None  # None: a new task for every trial
     seed: int = 0
@@ -64,12 +68,14 @@ def arguments_of(options: RunOptions) -> dict[str, Any]:
     Raises:
         ValueError: an option that the algorithm does not have, or a value that it does not take.
     """
-    tuned = tuned_values(options.algo, options.env)
+    tuned = tuned_values(options.algo, options.env, expert=not options.without_expert)
     values = {**tuned, **options.hyperparam}
     _check_hyperparameters(options.algo, values, tuned)
-    own = [name for name in (*PRETRAIN, "vary") if getattr(options, name) not in (None, ())]
+    own = [name for name in (*PRETRAIN, "vary", "without_expert") if getattr(options, name) not in (None, (), False)]
     if own and options.algo != "meta_ppo":
         raise ValueError(f"--{own[0].replace('_', '-')} is an option of meta_ppo, not of {options.algo}")
+    if options.without_expert and (options.pretrain_expert is not None or options.pretrain_steps):
+        raise ValueError("--without-expert imitates nobody: leave it out, or --pretrain-expert and --pretrain-steps")
     if options.pretrain_expert is not None:
         values["expert"] = options.pretrain_expert
     if options.pretrain_steps is not None:

@@ -30,6 +30,7 @@ EXAMPLES = """examples:
   recgym train --env RecBandit-v0
   recgym train --env RecBandit-v0 --quick    # a look in about a minute
   recgym train --env RecBanditDrift-v0 --pretrain-expert discounted_ucb --pretrain-steps 1000000
+  recgym train --without-expert    # nothing but the reward to learn from
   recgym train --vary arms=[5,10,50] --vary horizon=[10,100,500] --n-envs 64    # one agent for nine sizes
   recgym train --env RecBandit-v0 --param arms=20 -n 1000000 --pretrain-steps 700000 --seed 1
   recgym train -i logs/latest       # go on where the last run stopped
@@ -120,6 +121,7 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     add("-n", "--n-timesteps", type=int, metavar="N", help="in total (default: tuned)")
     add("--n-envs", type=int, metavar="N", help="trials played at once (default: tuned)")
     add("--hyperparam", type=named_value, action="append", metavar="NAME=VALUE", help="of the algorithm")
+    add("--without-expert", action="store_true", help="MetaPPO from the reward alone: its values for that")
     add("--pretrain-expert", metavar="NAME", help="baseline that MetaPPO imitates first (default: tuned)")
     add("--pretrain-steps", type=int, metavar="N", help="decisions that imitate it; 0: none (default: tuned)")
     add(
@@ -214,19 +216,20 @@ def train_options(arguments: Sequence[str]) -> dict[str, Any]:
     if options.pop("quick", False):
         if "trained_agent" in options:
             parser.error("--quick is for a new run: leave it out, or -i")
-        options = {**quick_look(options.get("algo", default.algo), options.get("env", default.env)), **options}
+        algo, env = options.get("algo", default.algo), options.get("env", default.env)
+        options = {**quick_look(algo, env, expert="without_expert" not in options), **options}
         length, trials = options["n_timesteps"], options["trials"]
         say(f"a quick look: {length:,} timesteps and {trials:,} trials; leave --quick out for more")
     return options
 
 
-def quick_look(algo: str, env: str) -> dict[str, Any]:
+def quick_look(algo: str, env: str, *, expert: bool) -> dict[str, Any]:
     """The options of a run of about a minute."""
     from recgym.agents.tuned import tuned_values
 
     look = dict(QUICK)
     if algo == "dqn":  # whose environments are few, and whose decisions are dear
         del look["n_envs"]
-    elif algo == "meta_ppo" and tuned_values(algo, env).get("pretrain_steps"):
+    elif algo == "meta_ppo" and tuned_values(algo, env, expert=expert).get("pretrain_steps"):
         look["pretrain_steps"] = QUICK_IMITATION
     return look
