@@ -35,10 +35,12 @@ __all__ = [
 Array = Any  # np.ndarray or torch.Tensor: float32, bool or int64
 Seed = int | Sequence[int] | None
 # What NumPy has as the array API wants it, from 2.1 on: their wrappers take a tenth of a small environment's step.
-OWN = ("arange", "astype", "cumulative_sum", "empty", "full", "full_like", "ones", "ones_like", "reshape", "sum")
+OWN = ("arange", "cumulative_sum", "empty", "full", "full_like", "ones", "ones_like", "zeros", "zeros_like")
+METHODS = ("argmax", "astype", "max", "mean", "min", "reshape", "sum")  # of arrays: NumPy's functions wrap these
 NUMPY: Any = SimpleNamespace(**vars(array_api_compat.numpy))
 if hasattr(np, "cumulative_sum"):
-    vars(NUMPY).update((name, getattr(np, name)) for name in (*OWN, "zeros", "zeros_like"))
+    vars(NUMPY).update((name, getattr(np, name)) for name in OWN)
+    vars(NUMPY).update((name, getattr(np.ndarray, name)) for name in METHODS)
 MAX_LOGIT = 30.0  # e^30 to one is as sure as float32 can tell
 SHORT = 4  # numbers in a row that are better added column by column
 LONG = 4096  # numbers in an array: from here on a pass over it costs more than a call
