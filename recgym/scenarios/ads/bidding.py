@@ -52,6 +52,7 @@ class BiddingHidden(NamedTuple):
     win: Array  # [B, L] chance to win one, by level
     cost: Array  # [B, L] mean payment for one
     variance: Array  # [B, L] of the payment for a win
+    click_rate: Array  # [B, K] probability that an impression is clicked now, by creative
     worth: Array  # [B, K] reward of an impression, by creative
 
 
@@ -235,10 +236,9 @@ class Bidding(Campaign):
         covered = clip(left / clip(spend, 1e-9, None), 0.0, 1.0)
         wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
         spend = xp.where(wins > 0, spend, xp.zeros_like(spend))
-        click_rate = logistic(self.logits_now(task, seen.time)[rows, creative])
         value = hidden.worth[rows, creative] * self._bought(state)[rows, level]
         expected = self.weighed(value, task.preference)
-        bought = self.sell(wins, spend, creative, click_rate, task.rate, hidden.waiting, rng)
+        bought = self.sell(wins, spend, creative, hidden.click_rate[rows, creative], task.rate, hidden.waiting, rng)
         rivals = self.rival_memory * hidden.rivals + (1.0 - self.rival_memory) * task.reaction * chance
         walk = hidden.walk + self.price_walk * noise[:, 1]
         feedback = Result(bought.wins, bought.spend, bought.clicks, bought.conversions, offered)
@@ -250,9 +250,10 @@ class Bidding(Campaign):
         log_price = task.level_price + self.wave(task.phase, time) + walk + rivals
         levels, bids = self.table_like("log_levels", task.base), self.table_like("bids", task.base)
         found = auction(self.auction, levels[None], log_price[:, None], task.sigma[:, None])
-        worth = logistic(self.logits_now(task, time)) * self.value_of_clicks(task.rate, time)
+        click_rate = logistic(self.logits_now(task, time))
+        worth = click_rate * self.value_of_clicks(task.rate, time)
         market = self.traffic_at(task, time), found.win * bids, found.cost * bids, per_win(found)[1]
-        return BiddingHidden(walk, rivals, waiting, *market, worth)
+        return BiddingHidden(walk, rivals, waiting, *market, click_rate, worth)
 
     def traffic_at(self, task: BiddingTask, time: Array) -> Array:
         """[B] mean number of auctions at `time` [B]."""
