@@ -138,6 +138,7 @@ class TorchRng:
     def binomial(self, count: Array, probability: Array) -> Array:
         if self._generator is None:
             return self._torch.from_numpy(self._host.binomial(count.numpy(), probability.numpy()))
+        probability = probability.expand(count.shape)
         drawn = self._torch.binomial(count.to(probability.dtype), probability, generator=self._generator)
         return drawn.to(self._torch.int64)
 
