@@ -153,8 +153,9 @@ def placement_observation(scenario: Any, seen: Seen) -> Array:
     tally, offer = seen.kept, seen.offer
     grid = scenario.creatives, scenario.slots
     cost = offer.volume * offer.price
-    mean_cost = cost.mean(axis=1)
-    mean_price = xp.sum(cost, axis=1) / clip(xp.sum(offer.volume, axis=1), 1e-9, None)
+    total_cost = xp.sum(cost, axis=1)
+    mean_cost = total_cost / scenario.slots
+    mean_price = total_cost / clip(xp.sum(offer.volume, axis=1), 1e-9, None)
     pace = tally.left / clip(scenario.horizon - seen.time, 1.0, None)
     cells = creative_numbers(scenario, tally)
     cells["chosen"] = tally.chosen.reshape((-1, *grid))

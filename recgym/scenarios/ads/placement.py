@@ -240,7 +240,8 @@ class Placement(Campaign):
         creative, slot = action // slots, action % slots
         rows = rows_of(action)
         cell = rows, creative, slot
-        mean, price = self._wanted(state, rows, creative, slot)
+        volume, price, today = seen.offer.volume[rows, slot], seen.offer.price[rows, slot], hidden.traffic
+        mean = volume * today * xp.astype(seen.offer.available[rows, creative], xp.float32)
         left = seen.kept.left
         share = clip(left / clip(mean * price, 1e-9, None), 0.0, 1.0)
         wins = rng.poisson(mean)
@@ -248,9 +249,9 @@ class Placement(Campaign):
         spend = clip(count * price + noise[:, 0] * xp.sqrt(count * hidden.variance[rows, slot]), 0.0, None)
         covered = clip(left / clip(spend, 1e-9, None), 0.0, 1.0)
         wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
-        spend = xp.where(wins > 0, spend, xp.zeros_like(spend))
+        spend = spend * (wins > 0)
         bought = self.sell(wins, spend, creative, hidden.click_rate[cell], task.rate, hidden.waiting, rng)
-        expected = self.weighed(hidden.value[cell] * self._part(state)[rows, slot], task.preference)
+        expected = self.weighed(hidden.value[cell] * part_of_day(volume * price, today, left), task.preference)
         worn = hidden.worn * self.fatigue_memory
         worn[rows, creative] += self.dose * share * mean / self.base_wins(task.base)
         rivals = hidden.rivals * self.rival_memory
@@ -275,12 +276,6 @@ class Placement(Campaign):
         offered = 2.0 * self.base_wins(base)[:, None] * self.table_like("shares", base)
         mean, variance = per_win(found)
         return offered * found.win, mean * PER_MILLE, variance * PER_MILLE**2
-
-    def _wanted(self, state: State, rows: Array, creative: Array, slot: Array) -> tuple[Array, Array]:
-        """[B] mean impressions that a packet would win today, none of a creative that cannot be had; their price."""
-        xp, offer = namespace(slot), state.seen.offer
-        there = xp.astype(offer.available[rows, creative], xp.float32)
-        return offer.volume[rows, slot] * state.hidden.traffic * there, offer.price[rows, slot]
 
     def logits_at(self, task: PlacementTask, time: Array, drift: Array) -> Array:
         """[B, K, S] logits of a click at `time` [B], before fatigue."""
@@ -322,12 +317,6 @@ class Placement(Campaign):
         click_rate = logistic(logit)
         return click_rate, click_rate * worth[:, :, None] * volume[:, None]
 
-    def _part(self, state: State) -> Array:
-        """[B, S] how much of a usual day's packet today's is, with the money left."""
-        today, offer = state.hidden.traffic[:, None], state.seen.offer
-        cost = offer.volume * offer.price * today
-        return clip(state.seen.kept.left[:, None] / clip(cost, 1e-9, None), None, 1.0) * today
-
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         estimate = pictures.believed(self, state.seen)
         return self._affordable(state), self.weighed(estimate, state.task.preference)
@@ -343,7 +332,8 @@ class Placement(Campaign):
 
     def _affordable(self, state: State) -> Array:
         """[B, C] `expected` of each candidate, today and with the money left."""
-        value = state.hidden.value * self._part(state)[:, None]
+        offer, today, left = state.seen.offer, state.hidden.traffic[:, None], state.seen.kept.left[:, None]
+        value = state.hidden.value * part_of_day(offer.volume * offer.price, today, left)[:, None]
         return self.weighed(value.reshape(value.shape[0], -1), state.task.preference)
 
     def informed_action(self, state: State) -> Array:
@@ -403,3 +393,14 @@ class Placement(Campaign):
         boxes["available"] = gymnasium.spaces.Box(0, 1, (self.creatives,), np.bool_)
         boxes |= {name: self.box(0.0, MAX_MONEY, self.slots) for name in ("volume", "price")}
         return gymnasium.spaces.Dict(boxes)
+
+
+def part_of_day(cost: Array, today: Array, left: Array) -> Array:
+    """How much of a usual day's packet today's is, with the money left; shapes are those of all three together.
+
+    Args:
+        cost: of the packet on a usual day.
+        today: factor of today's traffic.
+        left: money.
+    """
+    return clip(left / clip(cost * today, 1e-9, None), None, 1.0) * today
