@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, clip, namespace, row_sum, rows_of, unit_rows
+from recgym.arrays import Array, Rng, clip, columns, constant, namespace, row_sum, rows_of, unit_rows
 from recgym.catalog import MAX_WIDTH, Catalog, known_catalog
 from recgym.parameters import numbers, param, refuse
 from recgym.scenario import Account, Scenario, weights_param
@@ -253,7 +253,7 @@ class Campaign(Scenario):
         converting = rng.binomial(clicks, rates[shown])
         by_class = self.delay.by_class(converting, rng)
         waiting = waiting + 0
-        waiting[shown] += rng.xp.stack(by_class, axis=1)
+        waiting[shown] += columns(*by_class)
         rng.branch(3)
         come = self.delay.revealed(waiting, rng)
         return Bought(wins, spend, clicks, come.sum(axis=2), waiting - come)
@@ -289,8 +289,8 @@ class Campaign(Scenario):
         wins, clicks, young = tally.wins + 0.0, tally.clicks + 0.0, tally.young + 0.0
         wins[rows, creative, slot] += packets
         clicks[rows, creative, slot] += clicked
-        young[rows, creative] += clicked[:, None] * self.delay.row(self.delay.weights, base)
-        passing = young * self.delay.row(self.delay.passing, base)
+        young[rows, creative] += clicked[:, None] * constant(self.delay.weights, base)
+        passing = young * constant(self.delay.passing, base)
         frequency = tally.frequency * self.fatigue_memory
         frequency[rows, creative] += self.dose * packets
         left = clip(tally.left - feedback.spend, 0.0, None)
@@ -316,8 +316,8 @@ class Campaign(Scenario):
         exposure = 2.0 * (tally.frequency[rows_of(creative), creative] * self.fatigue_memory + self.dose * packets)
         over = packets * share_over(exposure, self.cap)
         excess = feedback.spend - goal * conversions
-        objectives = xp.stack([value, clicks, conversions, feedback.spend], axis=1)
-        costs = xp.stack([over, excess], axis=1)
+        objectives = columns(value, clicks, conversions, feedback.spend)
+        costs = columns(over, excess)
         return Account(self.worth(objectives, costs, preference), objectives, costs)
 
     def trial_figures(self, task: Any, objectives: np.ndarray, costs: np.ndarray) -> dict[str, np.ndarray]:
