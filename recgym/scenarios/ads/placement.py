@@ -227,7 +227,7 @@ class Placement(Campaign):
         available = task.launch <= 0
         value = self._packets(task, 0.0 * task.base, none, none, available, volume)
         hidden = PlacementHidden(none, still, still, none, self._day(day), variance, value, waiting)
-        predicted = predict(self, task.logit, task.base, rng)
+        predicted = predict(self, task, rng)
         known = task.sigma, task.budget, task.goal, task.preference
         return hidden, PlacementOffer(task.base, task.embedding, predicted, *known, available, volume, price)
 
