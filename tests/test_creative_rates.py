@@ -18,7 +18,7 @@ from recgym.baselines import make_baseline
 from recgym.baselines.ads.beliefs import aware_noise, aware_prior
 from recgym.catalog import Catalog
 from recgym.data import impressions
-from recgym.data.creative_rates import _find_mode, fit_creatives, score_new_creatives
+from recgym.data.creative_rates import CreativeFit, _find_mode, fit_creatives, score_new_creatives
 from recgym.data.landscape import ClickTable
 from recgym.rng import NumpyRng, make_rng
 from recgym.runner import Runner
@@ -116,6 +116,18 @@ def made(
     return Made(ClickTable(often, rng.binomial(often.astype(int), logistic(logit)) * 1.0), slot, features, taste, logit)
 
 
+def distances(fits: list[tuple[CreativeFit, Made]]) -> np.ndarray:
+    """Squared distance of each taste from its mean in units of its covariance: chi-squared of four, 95 % below 9.49."""
+    return np.array([(w := each.taste - fit.mean) @ np.linalg.solve(fit.covariance, w) for fit, each in fits])
+
+
+def test_few_creatives_do_not_make_certain() -> None:
+    """Of ten creatives the largest evidence is often at no taste; what is claimed of it holds yet."""
+    logs = [made(seed, count=10) for seed in range(60)]
+    fits = [(fit_creatives(each.table, each.slot, each.features), each) for each in logs]
+    assert 2.0 < distances(fits).mean() < 6.0 and (distances(fits) < 9.49).mean() > 0.85
+
+
 def test_the_fit_finds_what_made_the_clicks() -> None:
     """Over 100 logs: no bias beyond 4 standard errors of the mean, spreads of estimates as their errors say."""
     fits = [(fit_creatives(each.table, each.slot, each.features), each) for each in map(made, range(100))]
@@ -124,11 +136,13 @@ def test_the_fit_finds_what_made_the_clicks() -> None:
     sigma = np.array([fit.rest for fit, _ in fits])
     assert abs(sigma[:, 0].mean() - 0.3) < 4 * sigma[:, 0].std() / 10 < 0.03
     assert sigma[:, 1].mean() == pytest.approx(sigma[:, 0].std(), rel=0.2)
-    assert np.mean([fit.taste.sd for fit, _ in fits]) == pytest.approx(0.8 * np.sqrt(8 / 9), rel=0.1)  # mean of a chi
+    tau = np.array([fit.taste for fit, _ in fits])
+    assert tau[:, 0].mean() == pytest.approx(0.8, abs=0.12)  # above it, as a mean of what four weights leave open
+    assert tau[:, 1].mean() == pytest.approx(tau[:, 0].std(), rel=0.35)
     wrong = np.array([each.taste - fit.mean for fit, each in fits])
     assert np.abs(wrong.mean(axis=0)).max() < 4 * wrong.std() / 10
-    inside = [w @ np.linalg.solve(fit.covariance, w) for w, (fit, _) in zip(wrong, fits, strict=True)]
-    assert np.mean(inside) == pytest.approx(4.0, abs=1.0)  # chi-squared of four, and the doubt of tau
+    inside = distances(fits)
+    assert inside.mean() == pytest.approx(4.0, abs=4 * inside.std() / 10) and (inside < 9.49).mean() > 0.9
     fit = fits[0][0]
     np.testing.assert_allclose(fit.tastes[1:].T @ fit.tastes[1:], fit.covariance)
 
@@ -155,19 +169,19 @@ def test_more_features_than_creatives() -> None:
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(20, 20)))[0]
     few, many = (fit_creatives(each.table, each.slot, x) for x in (each.features, padded @ turn))
     np.testing.assert_allclose(turn @ many.mean, np.append(few.mean, np.zeros(15)), atol=1e-3)
-    wanted = np.eye(20) * few.taste.sd**2
+    wanted = np.eye(20) * (few.taste.sd**2 + few.taste.error**2)
     wanted[:5, :5] = few.covariance
     np.testing.assert_allclose(turn @ many.covariance @ turn.T, wanted, atol=2e-3)
 
 
 def test_predictions_of_new_creatives_are_calibrated() -> None:
     """Slopes of 1 within their errors, errors as what features do not tell, and a gain; without taste none."""
-    found = [score_new_creatives(each.table, each.slot, each.features) for each in map(made, range(8))]
+    found = [score_new_creatives(each.table, each.slot, each.features) for each in map(made, range(5))]
     slope = np.array([(new.slope - 1.0) / new.slope_error for new in found])
-    assert abs(slope.mean()) < 4 / np.sqrt(8) and np.abs(slope).max() < 4
+    assert abs(slope.mean()) < 4 / np.sqrt(5) and np.abs(slope).max() < 4
     assert 0.3 < np.mean([new.wrong.sd for new in found]) < 0.4 < np.mean([new.spread.sd for new in found])
-    assert all(new.gain > 0 for new in found) and sum(new.gain > 2 * new.gain_error for new in found) >= 6
-    nothing = [made(seed, tau=0.0) for seed in range(8)]
+    assert all(new.gain > 0 for new in found) and sum(new.gain > 2 * new.gain_error for new in found) >= 4
+    nothing = [made(seed, tau=0.0) for seed in range(5)]
     vain = [score_new_creatives(each.table, each.slot, each.features) for each in nothing]
     assert all(new.gain < 2 * new.gain_error for new in vain)
     assert np.mean([new.wrong.sd - new.spread.sd for new in vain]) > -0.005

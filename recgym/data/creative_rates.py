@@ -2,15 +2,16 @@
 
 The logit of a click on creative k in part s of the day is b + g_s + e_k.w + delta_k: g_s is given, e_k are the
 creative's features, w ~ N(0, tau^2 I) the campaign's taste, delta_k ~ N(0, sigma^2) what features do not tell. The mode
-of b, w and delta is found by Newton's method, tau and sigma by the largest evidence, in Laplace's approximation
-(Gelman & Hill 2007, chapter 14; Rasmussen & Williams 2006, chapter 3). What is predicted of a creative that the log has
-never seen is b + e_k.mean.
+of b, w and delta is found by Newton's method, and tau and sigma are averaged over, by their evidence in Laplace's
+approximation and half-normal priors: the largest evidence may be at no taste at all, of which few creatives make nobody
+certain (Gelman & Hill 2007, chapter 14; Rasmussen & Williams 2006, chapter 3; Gelman 2006 for priors of spreads). What
+is predicted of a creative that the log has never seen is b + e_k.mean.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import numpy as np
 from recgym.arrays import logistic, unit_rows
 from recgym.catalog import Catalog, known_catalog
 from recgym.data.factors import Floats
-from recgym.data.landscape import ClickEffects, ClickTable, Spread, plain_numbers
+from recgym.data.landscape import ClickEffects, ClickTable, Spread
 from recgym.data.sources import shortened
 
 __all__ = [
@@ -37,11 +38,12 @@ __all__ = [
 MIN_CREATIVES = 8  # fewer do not tell what features do from chance
 FOLDS = 10  # of creatives
 SEED = 0
-STEPS, CLOSE = 100, 1e-9  # of Newton's method
+STEPS, CLOSE = 100, 1e-7  # of Newton's method
 LONGEST = 2.0  # logits that a step may move a creative by: a long one from far away overshoots
-LEAST, MOST = 1e-3, 5.0  # standard deviations, logits
-STARTS = ((0.5, 0.2), (0.1, 0.5))  # tau and sigma from which the largest evidence is looked for
-NEAR = 0.02  # logits, at which the curvature of the evidence is taken
+LEAST, MOST = 0.01, 5.0  # tau and sigma, logits
+WIDE = 1.0  # logits, of their half-normal priors
+POINTS, PASSES = 8, 3  # of a side of the grid of them, and how often it closes in
+TAIL = 1e-3  # of the most probable value, below which one is left out of the next grid
 FLAT = 10.0  # standard deviation a priori of what has no spread to be fitted
 FLOOR = 1e-12  # of a chance
 PER_MILLE = 1_000.0
@@ -126,8 +128,6 @@ def fit_creatives(
         features: [K, D]; D may be 0.
         taste: least and most tau.
     """
-    from scipy import optimize
-
     level = math.log((table.clicks.sum() + 0.5) / (table.shown.sum() - table.clicks.sum() + 0.5))
     given, width = np.atleast_2d(offset) + level, features.shape[1]
     turn = np.eye(width)
@@ -135,35 +135,52 @@ def fit_creatives(
         turn = np.linalg.svd(features, full_matrices=False)[2].T
     x = np.column_stack([np.ones(len(features)), features @ turn])
 
-    def mode(spreads: Sequence[float]) -> _Mode:
-        prior = np.array([FLAT**2, *[max(abs(spreads[0]), LEAST) ** 2] * turn.shape[1]])
-        return _find_mode(table, given, x, prior, max(abs(spreads[1]), LEAST) ** 2)
+    def mode(tau: float, sigma: float) -> _Mode:
+        return _find_mode(table, given, x, np.array([FLAT**2, *[tau**2] * turn.shape[1]]), sigma**2)
 
-    def loss(spreads: Sequence[float]) -> float:
-        return -mode(spreads).evidence
-
-    limits = [taste, (LEAST, MOST)]
-    starts = [np.clip(start, *np.transpose(limits)) for start in STARTS]
-    searches = [optimize.minimize(loss, start, method="L-BFGS-B", bounds=limits) for start in starts]
-    best = min(searches, key=lambda search: search.fun).x
-    free = [i for i, (low, high) in enumerate(limits) if low < high and (i or width)]
-    curvature = np.zeros((2, 2))
-    for i in free:
-        for j in free:
-            a, b = NEAR * np.eye(2)[i], NEAR * np.eye(2)[j]
-            corners = loss(best + a + b) - loss(best + a - b) - loss(best - a + b) + loss(best - a - b)
-            curvature[i, j] = corners / (4.0 * NEAR**2)
-    errors = np.sqrt(np.clip(np.diag(np.linalg.pinv(curvature)), 0.0, None))
-    found = mode(best)
-    outside = best[0] ** 2 * (np.eye(width) - turn @ turn.T)
+    tau, sigma, share, modes = _weighed(mode, [taste if width else (FLAT, FLAT), (LEAST, MOST)])
+    outside = np.eye(width) - turn @ turn.T
+    base = share @ [each.weights[0] for each in modes]
+    mean = turn @ np.sum([p * each.weights[1:] for p, each in zip(share, modes, strict=True)], axis=0)
+    covariance = (share @ tau**2) * outside - np.outer(mean, mean)
+    for p, each in zip(share, modes, strict=True):
+        own = each.covariance[1:, 1:] + np.outer(each.weights[1:], each.weights[1:])
+        covariance += p * turn @ own @ turn.T
     return CreativeFit(
-        base=level + float(found.weights[0]),
-        base_error=1.0 / math.sqrt(found.precision),
-        mean=turn @ found.weights[1:],
-        covariance=turn @ found.covariance[1:, 1:] @ turn.T + outside,
-        taste=Spread(float(best[0]), float(errors[0]) or math.inf),
-        rest=Spread(float(best[1]), float(errors[1]) or math.inf),
+        base=level + float(base),
+        base_error=math.sqrt(share @ [1.0 / each.precision for each in modes]),
+        mean=mean,
+        covariance=covariance,
+        taste=_spread_of(tau, share),
+        rest=_spread_of(sigma, share),
     )
+
+
+def _weighed(
+    mode: Callable[[float, float], _Mode], limits: list[tuple[float, float]]
+) -> tuple[Floats, Floats, Floats, list[_Mode]]:
+    """Pairs of spreads [n] on a grid that closes in on where the evidence lies, their shares [n] of it, and modes."""
+    for _ in range(PASSES):
+        axes = [np.geomspace(low, high, POINTS if low < high else 1) for low, high in limits]
+        tau, sigma = (each.ravel() for each in np.meshgrid(*axes, indexing="ij"))
+        modes = [mode(*pair) for pair in zip(tau, sigma, strict=True)]
+        log = np.array([each.evidence for each in modes]) - 0.5 * sigma**2 / WIDE**2 + np.log(sigma)
+        if len(axes[0]) > 1:
+            log += np.log(tau) - 0.5 * tau**2 / WIDE**2
+        share = np.exp(log - log.max())
+        share /= share.sum()
+        table = share.reshape(len(axes[0]), len(axes[1]))
+        for side, axis in enumerate(axes):
+            mass = table.sum(axis=1 - side)
+            near = np.flatnonzero(mass > TAIL * mass.max())
+            limits[side] = axis[max(near[0] - 1, 0)], axis[min(near[-1] + 1, len(axis) - 1)]
+    return tau, sigma, share, modes
+
+
+def _spread_of(values: Floats, share: Floats) -> Spread:
+    """Mean and standard deviation of values [n] with shares [n]."""
+    mean = share @ values
+    return Spread(float(mean), math.sqrt(max(share @ (values - mean) ** 2, 0.0)))
 
 
 def slot_logits(effects: ClickEffects) -> Floats:
@@ -242,7 +259,7 @@ class KnownCreatives:
 
     @property
     def estimates(self) -> list[tuple[str, float, float, str]]:
-        """What is printed: name, value, its standard error (infinite: none) and unit."""
+        """What is printed: name, value, its standard error and unit."""
         fit, new = self.fit, self.new
         return [
             (f"taste for their {len(fit.mean)} features", *fit.taste, "logits"),
@@ -258,7 +275,7 @@ class KnownCreatives:
         fit, new = self.fit, self.new
         spreads = {"taste": fit.taste, "rest": fit.rest, "wrong": new.wrong, "spread": new.spread}
         single = {"base": fit.base, "base_error": fit.base_error, "slope": new.slope, "slope_error": new.slope_error}
-        found = {name: dict(zip(Spread._fields, plain_numbers(each), strict=True)) for name, each in spreads.items()}
+        found = {name: each._asdict() for name, each in spreads.items()}
         return {**single, "gain": new.gain, "gain_error": new.gain_error, "mean": fit.mean.tolist(), **found}
 
 
