@@ -214,7 +214,7 @@ class Bidding(Campaign):
         none = xp.zeros_like(task.base)
         waiting = xp.zeros((*task.rate.shape, len(self.delays)), dtype=xp.int64, device=rng.device)
         walk = self.price_walk * rng.normal((task.base.shape[0],))
-        predicted = predict(self, task.logit, task.base, rng)
+        predicted = predict(self, task, rng)
         known = task.budget, task.goal, task.preference
         part = self.part_at(none)
         hidden = self._meet(task, none, part, walk, none, waiting)

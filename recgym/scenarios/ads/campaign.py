@@ -82,7 +82,7 @@ class Campaign(Scenario):
     catalog: Any = param(
         None,
         unit="a Catalog, the path of its file, its digest once it was given, or None: synthetic",
-        effect="creatives, drawn anew for each campaign; their features are the embeddings",
+        effect="creatives, drawn anew for each campaign; their features are embeddings, its `tastes` the campaign's",
         kind="other",
     )
     campaign: str | None = param(
@@ -96,7 +96,7 @@ class Campaign(Scenario):
     )
     embedding: int = param(4, 1, MAX_WIDTH, "numbers", "width of a synthetic creative's embedding")
     level: float = param(0.3, 0.0, 3.0, "logits", "standard deviation of a campaign's click rate around its base")
-    taste: float = param(0.5, 0.0, 3.0, "logits", "of the effect of an embedding")
+    taste: float = param(0.5, 0.0, 3.0, "logits", "of the effect of an embedding; unused with `tastes`")
     taste_by_slot: float = param(0.4, 0.0, 3.0, "logits", "of what a slot adds to it")
     slot_effect: float = param(0.3, 0.0, 3.0, "logits", "of a slot")
     creative_effect: float = param(0.15, 0.0, 3.0, "logits", "of a creative beside its embedding")
@@ -104,7 +104,7 @@ class Campaign(Scenario):
     prediction: tuple[float, float] | None = param(
         (0.3, 1.0),
         unit="[level, cell] standard deviations in logits, or None: no prediction",
-        effect="errors of the click rates that a large model predicts",
+        effect="errors of the click rates that a large model predicts; with `tastes` their mean is predicted instead",
         kind="other",
     )
     conversion_value: float = param(20.0, 0.0, 1e4, "clicks", "what a conversion is worth; 0: off")
@@ -177,6 +177,12 @@ class Campaign(Scenario):
         """[N, d] float32 the catalog's features, of length 1."""
         assert self.items is not None
         return unit_rows(self.items.features).astype(np.float32)
+
+    @cached_property
+    def taste_table(self) -> np.ndarray:
+        """[1 + F, d] float32 the catalog's tastes, mean and factor; [0, d]: it tells of none."""
+        known = None if self.items is None else self.items.tastes
+        return np.zeros((0, self.width), dtype=np.float32) if known is None else known
 
     def table_like(self, name: str, like: Array) -> Array:
         """An array that follows from the parameters, where `like` is."""

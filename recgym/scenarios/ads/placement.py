@@ -228,7 +228,7 @@ class Placement(Campaign):
         available = task.launch <= 0
         packets = self._packets(task, 0.0 * task.base, none, none, available, volume)
         hidden = PlacementHidden(none, still, still, none, self._day(day), variance, *packets, waiting)
-        predicted = predict(self, task.logit, task.base, rng)
+        predicted = predict(self, task, rng)
         known = task.sigma, task.budget, task.goal, task.preference
         return hidden, PlacementOffer(task.base, task.embedding, predicted, *known, available, volume, price)
 
