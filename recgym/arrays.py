@@ -20,6 +20,8 @@ __all__ = [
     "Seed",
     "batch_size",
     "clip",
+    "columns",
+    "constant",
     "logistic",
     "namespace",
     "row_sum",
@@ -35,10 +37,12 @@ __all__ = [
 Array = Any  # np.ndarray or torch.Tensor: float32, bool or int64
 Seed = int | Sequence[int] | None
 # What NumPy has as the array API wants it, from 2.1 on: their wrappers take a tenth of a small environment's step.
-OWN = ("arange", "astype", "cumulative_sum", "empty", "full", "full_like", "ones", "ones_like", "reshape", "sum")
+OWN = ("arange", "cumulative_sum", "empty", "full", "full_like", "ones", "ones_like", "zeros", "zeros_like")
+METHODS = ("argmax", "astype", "max", "mean", "min", "reshape", "sum")  # of arrays: NumPy's functions wrap these
 NUMPY: Any = SimpleNamespace(**vars(array_api_compat.numpy))
 if hasattr(np, "cumulative_sum"):
-    vars(NUMPY).update((name, getattr(np, name)) for name in (*OWN, "zeros", "zeros_like"))
+    vars(NUMPY).update((name, getattr(np, name)) for name in OWN)
+    vars(NUMPY).update((name, getattr(np.ndarray, name)) for name in METHODS)
 MAX_LOGIT = 30.0  # e^30 to one is as sure as float32 can tell
 SHORT = 4  # numbers in a row that are better added column by column
 LONG = 4096  # numbers in an array: from here on a pass over it costs more than a call
@@ -96,6 +100,29 @@ def _row_numbers(count: int, xp: Any, device: Any) -> Array:
     numbers = np.arange(count)
     numbers.flags.writeable = False
     return numbers
+
+
+@lru_cache(maxsize=256)
+def _constant(values: tuple[float, ...], xp: Any, device: Any) -> Array:
+    if xp is not None:
+        return xp.asarray(values, dtype=xp.float32, device=device)
+    array = np.asarray(values, dtype=np.float32)
+    array.flags.writeable = False
+    return array
+
+
+def constant(values: tuple[float, ...], like: Array) -> Array:
+    """[n] float32 of the `values`, in the library and on the device of `like`; shared, so not to be written to."""
+    if isinstance(like, np.ndarray):
+        return _constant(values, None, None)
+    return _constant(values, namespace(like), like.device)
+
+
+def columns(*parts: Array) -> Array:
+    """[B, n] of n arrays [B] of one type; NumPy's stack costs four times as much for small arrays."""
+    if isinstance(parts[0], np.ndarray):
+        return np.array(parts).T
+    return namespace(parts[0]).stack(parts, axis=1)
 
 
 def where_rows(mask: Array, new: Array, old: Array) -> Array:
@@ -158,7 +185,8 @@ class Rng(Protocol):
 
     Within one step the draws of fixed width (uniform, normal) come first and do not depend on the action, so that
     one seed gives every policy the same luck. Where one draw of counts follows another, `branch` between them keeps
-    a row's luck from what the first took for other rows.
+    a row's luck from what the first took for other rows. Of `binomial`, probabilities may be fewer than counts, where
+    they go together.
     """
 
     xp: Any

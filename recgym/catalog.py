@@ -65,7 +65,7 @@ class Catalog:
     ids: tuple[str, ...] | None = None  # N different texts, what logs call the items
     topic_names: tuple[str, ...] | None = None  # a text per topic
     centroids: np.ndarray | None = None  # [Z, D] float32, where each topic lies
-    tastes: np.ndarray | None = None  # [1 + F, D] float32 of a log's users: mean and factor, see `recgym.data.slate`
+    tastes: np.ndarray | None = None  # [1 + F, D] float32 what a log's users like: mean and factor of their weights
     vectors: np.ndarray | None = None  # [N, F] float32, close for items that the same users clicked in a log
     missing: np.ndarray | None = None  # [N, M] bool, modalities that an item lacked and that were filled
     projection: Projection | None = None  # what made features of M modalities, for items that come later

@@ -49,6 +49,10 @@ OPTIONS: dict[str, tuple[type, dict[str, Any]]] = {
     "weighed": (Placement, {"weights": {"clicks": 1.0, "over_cap": [0.0, 0.5], "excess_cost": 1e-4}}),
     "drawn value": (Placement, {"weights": {"value": [0.5, 1.0]}}),
     "catalog": (Placement, {"catalog": Catalog(np.random.default_rng(0).standard_normal((9, 3)))}),
+    "tastes": (
+        Placement,
+        {"catalog": Catalog(np.random.default_rng(0).standard_normal((9, 3)), tastes=np.eye(3))},
+    ),
     "one delay": (Placement, {"delays": ((1.0, 3.0),)}),
     "bidding": (Bidding, {}),
     "first price": (Bidding, {"auction": "first"}),

@@ -39,6 +39,7 @@ EXAMPLES = """examples:
   recgym train --env DynamicPricing-v0 --log orange_juice.csv.gz    # demand from a log of sales
   recgym train --env RecSlate-v0 --log ml-100k    # users and items from ratings
   recgym train --env AdPlacement-v0 --log impressions.csv.gz    # a campaign from impressions that were won
+  recgym train --env AdPlacement-v0 --log impressions.csv.gz --param catalog=ads.safetensors    # and from their texts
   recgym train --env my_module:MyScenario    # a scenario of your own, from the current folder
   tensorboard --logdir logs
 """

@@ -9,30 +9,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from recgym.catalog import Catalog
+from recgym.data.creative_rates import KnownCreatives, known_creatives
 from recgym.data.landscape import (
     LEAST_RATE,
     MOST_RATE,
     ClickEffects,
+    ClickScores,
     ClickTable,
     DelayFit,
     MarketFit,
     PredictionFit,
     Spread,
+    WinError,
     fit_clicks,
     fit_delays,
     fit_market,
     fit_prediction,
+    plain_numbers,
     spreads_of,
 )
 from recgym.scenarios.ads.placement import Placement
 
-__all__ = ["DAY", "MIN_CLICKS", "ClickScores", "ImpressionLog", "WinError"]
+__all__ = ["DAY", "MIN_CLICKS", "ImpressionLog"]
 
 DAY = 86_400.0  # seconds; a decision of the scenario is a day
 HELD_OUT = 0.2  # of the days, the last; where there is but one, or no time, of the rows
@@ -53,7 +58,7 @@ EFFECTS = ("taste", "taste_by_slot", "slot_effect", "creative_effect", "cell_eff
 SIGNIFICANT = 5  # digits of what is printed and used
 
 # Where each parameter of the scenario comes from. fitted: estimated from the log. fixed: a choice of how the problem is
-# posed. assumed: a fact of the market that such a log does not hold.
+# posed. assumed: a fact of the market that such a log does not hold. Of a log with a catalog `REPLACED` are unused.
 ORIGINS = {
     **dict.fromkeys(("base_rate", "log_price", "price_spread"), "fitted"),
     **dict.fromkeys(("catalog", "campaign", "embedding", "conversion_value", "goal", "cap", "packet"), "fixed"),
@@ -63,23 +68,7 @@ ORIGINS = {
     **dict.fromkeys(("dose", "fatigue_memory", "profile", "slot_price", "price_walk", "day_factor"), "assumed"),
     **dict.fromkeys(("fatigue", "drift", "change", "launch", "reaction", "rival_memory"), "assumed"),
 }
-
-
-class ClickScores(NamedTuple):
-    """Of predicted click rates on impressions that the fit did not see, in nats per thousand of them."""
-
-    log_loss: float
-    error: float  # its standard error
-    gain: float  # by how much that of the constant rate is larger
-    gain_error: float  # paired
-
-
-class WinError(NamedTuple):
-    """Of win rates on held-out rows, against those predicted: differences of shares."""
-
-    mean: float
-    worst: float
-    of: str  # what was compared
+REPLACED = ("taste", "prediction", "embedding")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +87,7 @@ class ImpressionLog:
     converted: np.ndarray | None = None  # [N] float64 the same, of the conversion; NaN where there was none
     parts: int = 1  # S, of the day
     left_out: Mapping[str, int] = field(default_factory=dict)  # rows by reason
+    catalog: Catalog | None = None  # that tells what the creatives are, by their names; see `with_catalog`
 
     # --- how rows are cut ---
     @cached_property
@@ -155,6 +145,16 @@ class ImpressionLog:
         at = rows & self.won
         return ClickTable.of(self.creative[at], self.slot[at], self.clicked[at], (len(self.names), self.parts))
 
+    def with_catalog(self, catalog: Catalog) -> ImpressionLog:
+        """The same log, whose creatives are items of a catalog, so that click rates are fitted to their features.
+
+        Raises:
+            ValueError: creatives that are no ids of the catalog, or too few for a fit.
+        """
+        log = replace(self, catalog=catalog)
+        _ = log.known
+        return log
+
     # --- the fits ---
     @cached_property
     def market(self) -> MarketFit:
@@ -175,6 +175,13 @@ class ImpressionLog:
     def effects(self) -> ClickEffects:
         """Click rates; see `recgym.data.landscape.fit_clicks`."""
         return fit_clicks(self.table_of(self.won))
+
+    @cached_property
+    def known(self) -> KnownCreatives | None:
+        """Click rates by what creatives are; None: no catalog tells."""
+        if self.catalog is None:
+            return None
+        return known_creatives(self.names, self.catalog, self.table_of(self.won), self.effects, self.path)
 
     @cached_property
     def calibration(self) -> PredictionFit | None:
@@ -305,6 +312,8 @@ class ImpressionLog:
             if self.has_slots:
                 found.append((f"{self.parts} parts of the day", *self.effects.slot, "logits"))
                 found.append(("creative in a part of the day", *self.effects.cell, "logits"))
+        if self.known is not None:
+            found += self.known.estimates
         if self.calibration is not None:
             fit = self.calibration
             found.append(("prediction, slope", fit.slope, fit.slope_error, ""))
@@ -330,9 +339,9 @@ class ImpressionLog:
         """The same where some are given.
 
         One log is one campaign: click rate, price and its spread have the range of two standard errors to either side.
-        Embeddings are not logged: what creatives differ by is fitted, how much of it embeddings tell is in the
-        proportion of the defaults. Predictions have the level by which they are off, as that is all that one campaign
-        says of how levels differ.
+        Where no catalog tells what creatives are, what they differ by is fitted, and how much of it embeddings tell is
+        in the proportion of the defaults. Predictions have the level by which they are off, as that is all that one
+        campaign says of how levels differ.
 
         Raises:
             ValueError: parameters that the scenario refuses.
@@ -365,6 +374,9 @@ class ImpressionLog:
                 parts = np.array([getattr(Placement, name) for name in names])
                 found |= dict(zip(names, _rounded(np.minimum(sd * parts / np.hypot(*parts), 3.0)), strict=True))
             rate, error = effects.median, effects.median_error
+            if self.known is not None:
+                rate, error = self.known.base_rate
+                found["creative_effect"] = _rounded(min(self.known.fit.rest.sd, 3.0))
         else:
             assumed = sum(default[name] ** 2 for name in EFFECTS)
             rate = self.clicked.sum() / self.won.sum() * math.exp(-0.5 * assumed)
@@ -382,11 +394,14 @@ class ImpressionLog:
         if self.calibration is not None:
             found["prediction"] = _rounded(np.clip([abs(self.calibration.level), self.calibration.error.sd], 0.0, 10.0))
         if self.delays is not None and self.conversions is not None:
-            found["delays"] = _mixture(self.delays)
+            found["delays"] = [_rounded(pair) for pair in self.delays.mixture]
             found["conversion_rate"] = _rounded(np.clip(self.conversions[0], 1e-6, 0.5))
             if self.has_creatives:
                 found["conversion_spread"] = _rounded(min(self.conversions[1], 3.0))
         found |= given
+        if self.known is not None:
+            found = {name: value for name, value in found.items() if name not in REPLACED or name in given}
+            found["catalog"] = self.known.with_tastes.digest
         try:
             Placement(**found)
         except ValueError as error_:
@@ -396,8 +411,9 @@ class ImpressionLog:
 
     @property
     def origins(self) -> dict[str, str]:
-        """Where each parameter of `Placement` comes from: "fitted", "fixed" or "assumed" (see `ORIGINS`)."""
-        return {**ORIGINS, **dict.fromkeys(self.parameters, "fitted")}
+        """Where each parameter of `Placement` comes from: "fitted", "fixed", "assumed" or "unused"."""
+        unused = {} if self.known is None else dict.fromkeys(REPLACED, "unused")
+        return {**ORIGINS, **unused, **dict.fromkeys(self.parameters, "fitted")}
 
     def to_json(self) -> dict[str, Any]:
         """The report: plain numbers and text."""
@@ -410,11 +426,12 @@ class ImpressionLog:
             "creatives": len(self.names),
             "days": len(np.unique(self.days)),
             "left_out": dict(self.left_out),
-            "market": {**market._asdict(), "means": market.means.tolist(), "errors": _plain(market.errors)},
+            "market": {**market._asdict(), "means": market.means.tolist(), "errors": plain_numbers(market.errors)},
             "effects": {name: getattr(effects, name)._asdict() for name in ("creative", "slot", "cell")},
             "calibration": None
             if calibration is None
             else {**calibration._asdict(), "error": calibration.error._asdict()},
+            "known_creatives": None if self.known is None else self.known.to_json(),
             "delays": None if delays is None else delays._asdict(),
             "held_out": {name: scores._asdict() for name, scores in self.held_out.items()},
             "win_error": self.win_error._asdict(),
@@ -427,16 +444,3 @@ class ImpressionLog:
 def _rounded(values: Any) -> Any:
     """To a few digits, as plain numbers: what is printed is what is used."""
     return np.vectorize(lambda value: float(f"{value:.{SIGNIFICANT}g}"))(values).tolist()
-
-
-def _plain(values: np.ndarray) -> list[float | None]:
-    """Numbers of JSON; None for what is infinite."""
-    return [float(value) if math.isfinite(value) else None for value in values]
-
-
-def _mixture(delays: DelayFit) -> list[list[float]]:
-    """[weight, mean] of each delay; one whose weight is nothing is left out."""
-    pairs = [(w, mean) for w, mean in zip(delays.weights, delays.means, strict=True) if w >= 1e-3]
-    weights = np.round(np.array([w for w, _ in pairs]) / sum(w for w, _ in pairs), SIGNIFICANT)
-    weights[-1] = 1.0 - weights[:-1].sum()
-    return [[float(w), _rounded(mean)] for w, (_, mean) in zip(weights.round(SIGNIFICANT), pairs, strict=True)]

@@ -6,22 +6,26 @@ All are plain functions of arrays; `recgym.data.ads` reads the log and makes par
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 __all__ = [
     "ClickEffects",
+    "ClickScores",
     "ClickTable",
     "DelayFit",
     "MarketFit",
     "PredictionFit",
     "Spread",
+    "WinError",
     "area_under_curve",
     "fit_clicks",
     "fit_delays",
     "fit_market",
     "fit_prediction",
+    "plain_numbers",
     "shrunk_rates",
     "spreads_of",
 ]
@@ -32,6 +36,7 @@ RIDGE = 1e-3  # keeps the slope finite where predictions part clicks from the re
 STEPS, CLOSE = 60, 1e-9  # of Newton's method
 ROUNDS, STILL = 3_000, 1e-7  # of expectation and maximisation, and the change of a parameter at which they end
 DIGITS = 3  # of a delay: a log of millions of clicks has some thousand different ones
+DECIMALS = 5  # of the weight of a delay
 MIN_MIXTURE = 200  # conversions: fewer do not tell two delays apart
 LEAST_RATE, MOST_RATE = 1e-9, 0.5  # of a predicted click
 TINY = 1e-300
@@ -42,6 +47,28 @@ class Spread(NamedTuple):
 
     sd: float
     error: float
+
+
+class ClickScores(NamedTuple):
+    """Of predicted click rates on impressions that the fit did not see, in nats per thousand of them."""
+
+    log_loss: float
+    error: float  # its standard error
+    gain: float  # by how much that of the constant rate is larger
+    gain_error: float  # paired
+
+
+class WinError(NamedTuple):
+    """Of win rates on held-out rows, against those predicted: differences of shares."""
+
+    mean: float
+    worst: float
+    of: str  # what was compared
+
+
+def plain_numbers(values: Iterable[float]) -> list[float | None]:
+    """Numbers of JSON; None for what is infinite."""
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 # --- market prices ---------------------------------------------------------------------------------------------------
@@ -340,6 +367,14 @@ class DelayFit(NamedTuple):
     rate_error: float
     weights: tuple[float, ...]
     means: tuple[float, ...]  # days, ascending
+
+    @property
+    def mixture(self) -> list[tuple[float, float]]:
+        """Weight and mean of each delay; one whose weight is nothing is left out, and weights add up to 1."""
+        pairs = [(w, mean) for w, mean in zip(self.weights, self.means, strict=True) if w >= 1e-3]
+        weights = np.round(np.array([w for w, _ in pairs]) / sum(w for w, _ in pairs), DECIMALS)
+        weights[-1] = 1.0 - weights[:-1].sum()
+        return [(w, mean) for w, (_, mean) in zip(weights.round(DECIMALS).tolist(), pairs, strict=True)]
 
     def matured(self, days: np.ndarray) -> np.ndarray:
         """Share of conversions that have come within so many days."""

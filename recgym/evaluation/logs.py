@@ -12,6 +12,7 @@ from typing import Any
 
 import recgym
 from recgym.baselines import baselines_for, family_of, make_baseline
+from recgym.catalog import known_catalog
 from recgym.data import ImpressionLog, OpenBanditLog, RatingLog, TransactionLog
 from recgym.evaluation.offpolicy import off_policy_report, print_off_policy
 from recgym.evaluation.report import print_impressions, print_ratings, print_shares, print_transactions
@@ -63,10 +64,21 @@ def begin_slate(log: RatingLog, env: str, parameters: Mapping[str, Any]) -> dict
 
 def begin_ads(log: ImpressionLog, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Take the campaign of a log of impressions, and print what it rests on; `parameters` come on top."""
+    log = _with_creatives(log, parameters.get("catalog"))
+    if parameters.get("catalog") is not None and log.catalog is None:
+        say("note: the catalog has no ids, so that its items are not the log's creatives: taste is assumed")
     everything = log.parameters_beside(parameters)
     scenario: Any = recgym.make_scenario(env, **everything)
-    print_impressions(log, asdict(scenario), {**log.origins, **dict.fromkeys(parameters, "given")})
+    given = dict.fromkeys(parameters, "given") | ({} if log.catalog is None else {"catalog": "fitted"})
+    print_impressions(log, asdict(scenario), {**log.origins, **given})
     return everything
+
+
+def _with_creatives(log: ImpressionLog, catalog: Any) -> ImpressionLog:
+    """The log whose creatives are items of a catalog, if that is given and has ids to tell them by."""
+    if catalog is None or known_catalog(catalog).ids is None:
+        return log
+    return log.with_catalog(known_catalog(catalog))
 
 
 def finish_bandit(
@@ -100,6 +112,7 @@ def finish_ads(
     log: ImpressionLog, agents: Mapping[str, Any], scenario: Any, results: Mapping[str, Trials]
 ) -> dict[str, Any]:
     """Report what the log says of the campaign, and the returns in shares of the informed policy's."""
+    log = _with_creatives(log, scenario.items)
     return {"impressions": log.to_json(), "share_of_informed": _shares(results)}
 
 

@@ -36,12 +36,19 @@ class ClickBelief(NamedTuple):
 Prior = Callable[[Floats, Floats], tuple[Floats, Floats]]  # embedding [B, K, d], predicted [B, N] -> mean, covariance
 
 
-def kernels(scenario: Any, embedding: Floats) -> dict[str, Floats]:
-    """[B or 1, N, N] covariances of unit effects over the N = K x S cells."""
+def kernels(scenario: Any, embedding: Floats, factor: Floats | None = None) -> dict[str, Floats]:
+    """[B or 1, N, N] covariances of unit effects over the N = K x S cells.
+
+    Args:
+        scenario: a Campaign.
+        embedding: [B, K, d].
+        factor: [F, d] A of a taste g A, g ~ N(0, I); None: I.
+    """
     creatives, slots = scenario.creatives, scenario.slots
     one_s, one_k = np.ones((slots, slots)), np.ones((creatives, creatives))
     same_s, same_k = np.eye(slots), np.eye(creatives)
     gram = embedding @ embedding.transpose(0, 2, 1)
+    projected = embedding if factor is None else embedding @ factor.T
 
     def kron(left: Floats, right: Floats) -> Floats:
         cells = np.einsum("...kl,st->...kslt", left, right)
@@ -49,7 +56,7 @@ def kernels(scenario: Any, embedding: Floats) -> dict[str, Floats]:
 
     return {
         "level": kron(one_k, one_s)[None],
-        "taste": kron(gram, one_s),
+        "taste": kron(projected @ projected.transpose(0, 2, 1), one_s),
         "taste_by_slot": kron(gram, same_s),
         "slot_effect": kron(one_k, same_s)[None],
         "creative_effect": kron(same_k, one_s)[None],
@@ -67,13 +74,23 @@ def with_fatigue(mean: Floats, covariance: Floats, fatigue: Floats, variance: Fl
     return np.concatenate([mean, np.broadcast_to(fatigue, (rows, len(fatigue)))], axis=1), whole
 
 
+def aware_kernels(scenario: Any, embedding: Floats) -> tuple[dict[str, Floats], dict[str, float]]:
+    """Covariances of unit effects as the scenario draws them, and standard deviations of these effects, by name."""
+    known = scenario.taste_table
+    parts = kernels(scenario, embedding, known[1:] if len(known) else None)
+    spreads = {name: getattr(scenario, name) for name in parts}
+    return parts, spreads | {"taste": 1.0} if len(known) else spreads
+
+
 def aware_prior(scenario: Any, embedding: Floats, predicted: Floats) -> tuple[Floats, Floats]:
-    """The scenario's own distribution, given the predictions."""
-    parts = kernels(scenario, embedding)
-    covariance = sum(getattr(scenario, name) ** 2 * part for name, part in parts.items())
+    """The scenario's own distribution, given the predictions; those of the catalog's tastes say no more than it."""
+    parts, spreads = aware_kernels(scenario, embedding)
+    covariance: Any = sum(spreads[name] ** 2 * part for name, part in parts.items())
     covariance = np.broadcast_to(covariance, (len(embedding), *covariance.shape[1:]))
     mean = np.zeros_like(predicted)
-    if scenario.prediction is not None:
+    if len(scenario.taste_table):
+        mean = np.repeat(embedding @ scenario.taste_table[0], scenario.slots, axis=1)
+    elif scenario.prediction is not None:
         level, cell = scenario.prediction
         error = level**2 * parts["level"][0] + max(cell, 1e-3) ** 2 * parts["cell_effect"][0]
         gain = np.linalg.solve(covariance + error, covariance).transpose(0, 2, 1)
@@ -86,11 +103,9 @@ def aware_prior(scenario: Any, embedding: Floats, predicted: Floats) -> tuple[Fl
 
 def aware_noise(scenario: Any, embedding: Floats) -> Floats:
     """[B or 1, N, N] by how much the belief widens in a decision: drift, and change points as they are on average."""
-    parts = kernels(scenario, embedding)
+    parts, spreads = aware_kernels(scenario, embedding)
     rate = getattr(scenario, "change", 0.0) / scenario.horizon
-    change = {
-        name: getattr(scenario, name) ** 2 for name in ("taste", "taste_by_slot", "slot_effect", "creative_effect")
-    }
+    change = {name: spreads[name] ** 2 for name in ("taste", "taste_by_slot", "slot_effect", "creative_effect")}
     # Half of the variance is drawn anew: var(sqrt(.5) (a + c) - a) = (1 - sqrt(.5))^2 + .5 of it.
     moved = (1.0 - np.sqrt(0.5)) ** 2 + 0.5
     noise = sum(rate * moved * variance * parts[name] for name, variance in change.items())

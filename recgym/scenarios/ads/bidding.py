@@ -52,6 +52,7 @@ class BiddingHidden(NamedTuple):
     win: Array  # [B, L] chance to win one, by level
     cost: Array  # [B, L] mean payment for one
     variance: Array  # [B, L] of the payment for a win
+    click_rate: Array  # [B, K] probability that an impression is clicked now, by creative
     worth: Array  # [B, K] reward of an impression, by creative
 
 
@@ -213,10 +214,11 @@ class Bidding(Campaign):
         none = xp.zeros_like(task.base)
         waiting = xp.zeros((*task.rate.shape, len(self.delays)), dtype=xp.int64, device=rng.device)
         walk = self.price_walk * rng.normal((task.base.shape[0],))
-        predicted = predict(self, task.logit, task.base, rng)
+        predicted = predict(self, task, rng)
         known = task.budget, task.goal, task.preference
-        hidden = self._meet(task, none, walk, none, waiting)
-        return hidden, BiddingOffer(task.base, task.embedding, predicted, *known, self.part_at(none))
+        part = self.part_at(none)
+        hidden = self._meet(task, none, part, walk, none, waiting)
+        return hidden, BiddingOffer(task.base, task.embedding, predicted, *known, part)
 
     def respond(self, state: State, action: Array, rng: Rng) -> tuple[BiddingHidden, Response]:
         xp = rng.xp
@@ -229,30 +231,35 @@ class Bidding(Campaign):
         rng.branch(4)
         wins = rng.binomial(offered, chance)
         count = xp.astype(wins, xp.float32)
-        price = hidden.cost[rows, level] / clip(chance, MIN_CHANCE, None)
+        cost = hidden.cost[rows, level]
+        price = cost / clip(chance, MIN_CHANCE, None)
         left = seen.kept.tally.left
         spend = clip(count * price + noise[:, 0] * xp.sqrt(count * hidden.variance[rows, level]), 0.0, None)
         covered = clip(left / clip(spend, 1e-9, None), 0.0, 1.0)
         wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
-        spend = xp.where(wins > 0, spend, xp.zeros_like(spend))
-        click_rate = logistic(self.logits_now(task, seen.time)[rows, creative])
-        value = hidden.worth[rows, creative] * self._bought(state)[rows, level]
+        spend = spend * (wins > 0)
+        mean = within(hidden.auctions * chance, hidden.auctions * cost, left)
+        value = hidden.worth[rows, creative] * mean
         expected = self.weighed(value, task.preference)
-        bought = self.sell(wins, spend, creative, click_rate, task.rate, hidden.waiting, rng)
+        bought = self.sell(wins, spend, creative, hidden.click_rate[rows, creative], task.rate, hidden.waiting, rng)
         rivals = self.rival_memory * hidden.rivals + (1.0 - self.rival_memory) * task.reaction * chance
         walk = hidden.walk + self.price_walk * noise[:, 1]
         feedback = Result(bought.wins, bought.spend, bought.clicks, bought.conversions, offered)
-        after = self._meet(task, seen.time + 1.0, walk, rivals, bought.waiting)
-        return after, Response(feedback, seen.offer._replace(part=self.part_at(seen.time + 1.0)), expected)
+        part = self.part_at(seen.time + 1.0)
+        after = self._meet(task, seen.time + 1.0, part, walk, rivals, bought.waiting)
+        return after, Response(feedback, seen.offer._replace(part=part), expected)
 
-    def _meet(self, task: BiddingTask, time: Array, walk: Array, rivals: Array, waiting: Array) -> BiddingHidden:
-        """The market before the decision at `time` [B]."""
+    def _meet(
+        self, task: BiddingTask, time: Array, part: Array, walk: Array, rivals: Array, waiting: Array
+    ) -> BiddingHidden:
+        """The market before the decision at `time` [B], in a part [B] of the day."""
         log_price = task.level_price + self.wave(task.phase, time) + walk + rivals
         levels, bids = self.table_like("log_levels", task.base), self.table_like("bids", task.base)
         found = auction(self.auction, levels[None], log_price[:, None], task.sigma[:, None])
-        worth = logistic(self.logits_now(task, time)) * self.value_of_clicks(task.rate, time)
+        click_rate = logistic(self.logits_in(task, part))
+        worth = click_rate * self.value_of_clicks(task.rate, time)
         market = self.traffic_at(task, time), found.win * bids, found.cost * bids, per_win(found)[1]
-        return BiddingHidden(walk, rivals, waiting, *market, worth)
+        return BiddingHidden(walk, rivals, waiting, *market, click_rate, worth)
 
     def traffic_at(self, task: BiddingTask, time: Array) -> Array:
         """[B] mean number of auctions at `time` [B]."""
@@ -273,10 +280,9 @@ class Bidding(Campaign):
         """[B] int64 part of the day at `time` [B]."""
         return self.table_like("slot_of", time)[self.index_of(time)]
 
-    def logits_now(self, task: BiddingTask, time: Array) -> Array:
-        """[B, K] logits of a click at `time` [B]."""
-        slot = self.part_at(time)
-        return cut(task.logit[rows_of(slot), :, slot])
+    def logits_in(self, task: BiddingTask, part: Array) -> Array:
+        """[B, K] logits of a click in a part [B] of the day."""
+        return cut(task.logit[rows_of(part), :, part])
 
     # --- the bookkeeping ---
     def open(self, offer: BiddingOffer) -> Ledger:
@@ -328,9 +334,8 @@ class Bidding(Campaign):
     def _bought(self, state: State) -> Array:
         """[B, L] mean impressions that each level buys, with the money left."""
         hidden = state.hidden
-        cost = hidden.auctions[:, None] * hidden.cost
-        share = clip(state.seen.kept.tally.left[:, None] / clip(cost, 1e-9, None), None, 1.0)
-        return hidden.auctions[:, None] * hidden.win * share
+        auctions, left = hidden.auctions[:, None], state.seen.kept.tally.left[:, None]
+        return within(auctions * hidden.win, auctions * hidden.cost, left)
 
     def _affordable(self, state: State) -> Array:
         """[B, C] `expected` of each candidate."""
@@ -344,7 +349,7 @@ class Bidding(Campaign):
         """[B, C] of each candidate: `logit` of a click now less the base, and `win`, the probability to win."""
         xp, task = namespace(state.seen.reward), state.task
         win = state.hidden.win
-        logit = self.logits_now(task, state.seen.time) - task.base[:, None]
+        logit = self.logits_in(task, state.seen.offer.part) - task.base[:, None]
         shape = (logit.shape[0], self.creatives, len(self.levels))
         both = (xp.broadcast_to(logit[:, :, None], shape), xp.broadcast_to(win[:, None], shape))
         return dict(zip(("logit", "win"), (each.reshape(shape[0], -1) for each in both), strict=True))
@@ -415,3 +420,8 @@ class Bidding(Campaign):
     def feedback_space(self) -> gymnasium.spaces.Dict:
         whole = gymnasium.spaces.Box(0, MAX_COUNT, (), np.int64)
         return gymnasium.spaces.Dict({**super().feedback_space.spaces, "offered": whole})
+
+
+def within(wins: Array, cost: Array, left: Array) -> Array:
+    """What of the `wins` that `cost` so much the money left buys; shapes are those of all three together."""
+    return wins * clip(left / clip(cost, 1e-9, None), None, 1.0)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, clip, namespace, row_sum, rows_of, unit_rows
+from recgym.arrays import Array, Rng, clip, columns, constant, namespace, row_sum, rows_of, unit_rows
 from recgym.catalog import MAX_WIDTH, Catalog, known_catalog
 from recgym.parameters import numbers, param, refuse
 from recgym.scenario import Account, Scenario, weights_param
@@ -82,7 +82,7 @@ class Campaign(Scenario):
     catalog: Any = param(
         None,
         unit="a Catalog, the path of its file, its digest once it was given, or None: synthetic",
-        effect="creatives, drawn anew for each campaign; their features are the embeddings",
+        effect="creatives, drawn anew for each campaign; their features are embeddings, its `tastes` the campaign's",
         kind="other",
     )
     campaign: str | None = param(
@@ -96,7 +96,7 @@ class Campaign(Scenario):
     )
     embedding: int = param(4, 1, MAX_WIDTH, "numbers", "width of a synthetic creative's embedding")
     level: float = param(0.3, 0.0, 3.0, "logits", "standard deviation of a campaign's click rate around its base")
-    taste: float = param(0.5, 0.0, 3.0, "logits", "of the effect of an embedding")
+    taste: float = param(0.5, 0.0, 3.0, "logits", "of the effect of an embedding; unused with `tastes`")
     taste_by_slot: float = param(0.4, 0.0, 3.0, "logits", "of what a slot adds to it")
     slot_effect: float = param(0.3, 0.0, 3.0, "logits", "of a slot")
     creative_effect: float = param(0.15, 0.0, 3.0, "logits", "of a creative beside its embedding")
@@ -104,7 +104,7 @@ class Campaign(Scenario):
     prediction: tuple[float, float] | None = param(
         (0.3, 1.0),
         unit="[level, cell] standard deviations in logits, or None: no prediction",
-        effect="errors of the click rates that a large model predicts",
+        effect="errors of the click rates that a large model predicts; with `tastes` their mean is predicted instead",
         kind="other",
     )
     conversion_value: float = param(20.0, 0.0, 1e4, "clicks", "what a conversion is worth; 0: off")
@@ -177,6 +177,12 @@ class Campaign(Scenario):
         """[N, d] float32 the catalog's features, of length 1."""
         assert self.items is not None
         return unit_rows(self.items.features).astype(np.float32)
+
+    @cached_property
+    def taste_table(self) -> np.ndarray:
+        """[1 + F, d] float32 the catalog's tastes, mean and factor; [0, d]: it tells of none."""
+        known = None if self.items is None else self.items.tastes
+        return np.zeros((0, self.width), dtype=np.float32) if known is None else known
 
     def table_like(self, name: str, like: Array) -> Array:
         """An array that follows from the parameters, where `like` is."""
@@ -253,7 +259,7 @@ class Campaign(Scenario):
         converting = rng.binomial(clicks, rates[shown])
         by_class = self.delay.by_class(converting, rng)
         waiting = waiting + 0
-        waiting[shown] += rng.xp.stack(by_class, axis=1)
+        waiting[shown] += columns(*by_class)
         rng.branch(3)
         come = self.delay.revealed(waiting, rng)
         return Bought(wins, spend, clicks, come.sum(axis=2), waiting - come)
@@ -289,8 +295,8 @@ class Campaign(Scenario):
         wins, clicks, young = tally.wins + 0.0, tally.clicks + 0.0, tally.young + 0.0
         wins[rows, creative, slot] += packets
         clicks[rows, creative, slot] += clicked
-        young[rows, creative] += clicked[:, None] * self.delay.row(self.delay.weights, base)
-        passing = young * self.delay.row(self.delay.passing, base)
+        young[rows, creative] += clicked[:, None] * constant(self.delay.weights, base)
+        passing = young * constant(self.delay.passing, base)
         frequency = tally.frequency * self.fatigue_memory
         frequency[rows, creative] += self.dose * packets
         left = clip(tally.left - feedback.spend, 0.0, None)
@@ -316,8 +322,8 @@ class Campaign(Scenario):
         exposure = 2.0 * (tally.frequency[rows_of(creative), creative] * self.fatigue_memory + self.dose * packets)
         over = packets * share_over(exposure, self.cap)
         excess = feedback.spend - goal * conversions
-        objectives = xp.stack([value, clicks, conversions, feedback.spend], axis=1)
-        costs = xp.stack([over, excess], axis=1)
+        objectives = columns(value, clicks, conversions, feedback.spend)
+        costs = columns(over, excess)
         return Account(self.worth(objectives, costs, preference), objectives, costs)
 
     def trial_figures(self, task: Any, objectives: np.ndarray, costs: np.ndarray) -> dict[str, np.ndarray]:

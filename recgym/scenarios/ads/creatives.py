@@ -1,7 +1,8 @@
 """Creatives: how likely a click on each is in each part of the day, and what a large model would say of it.
 
 The logit of a click on creative k in slot s is b + u + e_k.w + e_k.w_s + g_s + delta_k + xi_ks: b the campaign's base,
-e_k the creative's embedding, the others normal with the spreads of the scenario.
+e_k the creative's embedding, the others normal with the spreads of the scenario. Where the catalog tells of tastes,
+m [d] and A [F, d], as a log gave them, w = m + g A with g ~ N(0, I), and what a model predicts is e_k.m.
 """
 
 from __future__ import annotations
@@ -37,9 +38,13 @@ def draw_logits(scenario: Any, base: Array, embedding: Array, rng: Rng) -> Logit
     """The logits of campaigns with base logits [B] and embeddings [B, K, d]."""
     batch, creatives, width = embedding.shape
     slots = scenario.slots
+    known = scenario.table_like("taste_table", embedding)
 
     def parts() -> Array:  # [B, K, S] of what a change point redraws
-        taste = scenario.taste * rng.normal((batch, width, 1))
+        if known.shape[0]:
+            taste = (rng.normal((batch, known.shape[0] - 1)) @ known[1:])[:, :, None]
+        else:
+            taste = scenario.taste * rng.normal((batch, width, 1))
         by_slot = scenario.taste_by_slot * rng.normal((batch, width, slots))
         slot = scenario.slot_effect * rng.normal((batch, 1, slots))
         creative = scenario.creative_effect * rng.normal((batch, creatives, 1))
@@ -47,6 +52,8 @@ def draw_logits(scenario: Any, base: Array, embedding: Array, rng: Rng) -> Logit
 
     cell = scenario.cell_effect * rng.normal((batch, creatives, slots)) + scenario.level * rng.normal((batch, 1, 1))
     fixed = base[:, None, None] + cell
+    if known.shape[0]:
+        fixed = fixed + (embedding @ known[0])[:, :, None]
     one, other = parts(), parts()
     return Logits(cut(fixed + one), cut(fixed + KEPT * one + KEPT * other))
 
@@ -63,10 +70,18 @@ def draw_rates(scenario: Any, rng: Rng, batch: int) -> Array:
     return logistic(logit)
 
 
-def predict(scenario: Any, logit: Array, base: Array, rng: Rng) -> Array:
-    """[B, K, S] predicted logits less the base: the truth, and errors of level and cells; 0: none is made."""
+def predict(scenario: Any, task: Any, rng: Rng) -> Array:
+    """[B, K, S] predicted logits less the base: the truth, and errors of level and cells; 0: none is made.
+
+    Where the catalog tells of tastes, e_k.m in every slot.
+    """
+    logit, base = task.logit, task.base
     if scenario.prediction is None:
         return namespace(logit).zeros_like(logit)
+    known = scenario.table_like("taste_table", logit)
+    if known.shape[0]:
+        expected = (task.embedding @ known[0])[:, :, None] + namespace(logit).zeros_like(logit)
+        return clip(expected, -MAX_PREDICTED, MAX_PREDICTED)
     level, cell = scenario.prediction
     error = level * rng.normal((logit.shape[0], 1, 1)) + cell * rng.normal(tuple(logit.shape))
     return clip(logit - base[:, None, None] + error, -MAX_PREDICTED, MAX_PREDICTED)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from recgym.arrays import Array, clip, namespace, rows_of
+from recgym.arrays import Array, clip, constant, namespace, rows_of
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.scenario import Seen
 from recgym.scenarios.ads.campaign import MAX_REWARD, Tally
@@ -135,10 +136,15 @@ def creative_numbers(scenario: Any, tally: Tally) -> dict[str, Array]:
     return {name: value[:, :, None] for name, value in one.items()} | {"exposure": exposure, "response": response}
 
 
+@cache
+def even_steps(count: int) -> tuple[float, ...]:
+    """`count` numbers from 0 to 1."""
+    return tuple((np.arange(count, dtype=np.float32) * np.float32(1.0 / max(count - 1, 1))).tolist())
+
+
 def numbered(count: int, like: Array) -> Array:
     """[count] float32 from 0 to 1."""
-    values = np.arange(count, dtype=np.float32) * np.float32(1.0 / max(count - 1, 1))
-    return values if isinstance(like, np.ndarray) else namespace(like).asarray(values, device=like.device)
+    return constant(even_steps(count), like)
 
 
 def placement_observation(scenario: Any, seen: Seen) -> Array:
@@ -147,8 +153,9 @@ def placement_observation(scenario: Any, seen: Seen) -> Array:
     tally, offer = seen.kept, seen.offer
     grid = scenario.creatives, scenario.slots
     cost = offer.volume * offer.price
-    mean_cost = cost.mean(axis=1)
-    mean_price = xp.sum(cost, axis=1) / clip(xp.sum(offer.volume, axis=1), 1e-9, None)
+    total_cost = xp.sum(cost, axis=1)
+    mean_cost = total_cost / scenario.slots
+    mean_price = total_cost / clip(xp.sum(offer.volume, axis=1), 1e-9, None)
     pace = tally.left / clip(scenario.horizon - seen.time, 1.0, None)
     cells = creative_numbers(scenario, tally)
     cells["chosen"] = tally.chosen.reshape((-1, *grid))

@@ -69,6 +69,7 @@ class PlacementHidden(NamedTuple):
     worn: Array  # [B, K] recent base packets, which wear a creative out
     traffic: Array  # [B] factor of the coming day
     variance: Array  # [B, S] of what an impression costs now
+    click_rate: Array  # [B, K, S] probability that an impression is clicked now
     value: Array  # [B, K, S] mean value of a packet on a usual day, were there money enough; 0 where it cannot be had
     waiting: Array  # [B, K, J] int64 conversions that are still to come
 
@@ -225,9 +226,9 @@ class Placement(Campaign):
         still = xp.zeros_like(task.log_price)
         volume, price, variance = self.market(task.base, task.log_price, task.sigma, task.bid)
         available = task.launch <= 0
-        value = self._packets(task, 0.0 * task.base, none, none, available, volume)
-        hidden = PlacementHidden(none, still, still, none, self._day(day), variance, value, waiting)
-        predicted = predict(self, task.logit, task.base, rng)
+        packets = self._packets(task, 0.0 * task.base, none, none, available, volume)
+        hidden = PlacementHidden(none, still, still, none, self._day(day), variance, *packets, waiting)
+        predicted = predict(self, task, rng)
         known = task.sigma, task.budget, task.goal, task.preference
         return hidden, PlacementOffer(task.base, task.embedding, predicted, *known, available, volume, price)
 
@@ -239,10 +240,8 @@ class Placement(Campaign):
         creative, slot = action // slots, action % slots
         rows = rows_of(action)
         cell = rows, creative, slot
-        mean, price = self._wanted(state, rows, creative, slot)
-        logit = xp.where(self.has_changed(task, seen.time), task.changed[cell], task.logit[cell])
-        logit = cut(logit + hidden.drift[rows, creative])
-        click_rate = logistic(logit - task.fatigue[rows, creative] * hidden.worn[rows, creative])
+        volume, price, today = seen.offer.volume[rows, slot], seen.offer.price[rows, slot], hidden.traffic
+        mean = volume * today * xp.astype(seen.offer.available[rows, creative], xp.float32)
         left = seen.kept.left
         share = clip(left / clip(mean * price, 1e-9, None), 0.0, 1.0)
         wins = rng.poisson(mean)
@@ -250,9 +249,9 @@ class Placement(Campaign):
         spend = clip(count * price + noise[:, 0] * xp.sqrt(count * hidden.variance[rows, slot]), 0.0, None)
         covered = clip(left / clip(spend, 1e-9, None), 0.0, 1.0)
         wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
-        spend = xp.where(wins > 0, spend, xp.zeros_like(spend))
-        bought = self.sell(wins, spend, creative, click_rate, task.rate, hidden.waiting, rng)
-        expected = self.weighed(hidden.value[cell] * self._part(state)[rows, slot], task.preference)
+        spend = spend * (wins > 0)
+        bought = self.sell(wins, spend, creative, hidden.click_rate[cell], task.rate, hidden.waiting, rng)
+        expected = self.weighed(hidden.value[cell] * part_of_day(volume * price, today, left), task.preference)
         worn = hidden.worn * self.fatigue_memory
         worn[rows, creative] += self.dose * share * mean / self.base_wins(task.base)
         rivals = hidden.rivals * self.rival_memory
@@ -261,8 +260,8 @@ class Placement(Campaign):
         walk = hidden.walk + self.price_walk * noise[:, 2 + self.creatives :]
         volume, price, variance = self.market(task.base, task.log_price + walk + rivals, task.sigma, task.bid)
         available = task.launch <= xp.astype(seen.time, xp.int64)[:, None] + 1
-        value = self._packets(task, seen.time + 1.0, drift, worn, available, volume)
-        after = PlacementHidden(drift, walk, rivals, worn, self._day(noise[:, 1]), variance, value, bought.waiting)
+        packets = self._packets(task, seen.time + 1.0, drift, worn, available, volume)
+        after = PlacementHidden(drift, walk, rivals, worn, self._day(noise[:, 1]), variance, *packets, bought.waiting)
         offer = seen.offer._replace(available=available, volume=volume, price=price)
         feedback = Delivery(bought.wins, bought.spend, bought.clicks, bought.conversions)
         return after, Response(feedback, offer, expected)
@@ -277,12 +276,6 @@ class Placement(Campaign):
         offered = 2.0 * self.base_wins(base)[:, None] * self.table_like("shares", base)
         mean, variance = per_win(found)
         return offered * found.win, mean * PER_MILLE, variance * PER_MILLE**2
-
-    def _wanted(self, state: State, rows: Array, creative: Array, slot: Array) -> tuple[Array, Array]:
-        """[B] mean impressions that a packet would win today, none of a creative that cannot be had; their price."""
-        xp, offer = namespace(slot), state.seen.offer
-        there = xp.astype(offer.available[rows, creative], xp.float32)
-        return offer.volume[rows, slot] * state.hidden.traffic * there, offer.price[rows, slot]
 
     def logits_at(self, task: PlacementTask, time: Array, drift: Array) -> Array:
         """[B, K, S] logits of a click at `time` [B], before fatigue."""
@@ -317,17 +310,12 @@ class Placement(Campaign):
     # --- the optimum ---
     def _packets(
         self, task: PlacementTask, time: Array, drift: Array, worn: Array, available: Array, volume: Array
-    ) -> Array:
-        """[B, K, S] mean value of packets at `time` [B]; see `PlacementHidden.value`."""
+    ) -> tuple[Array, Array]:
+        """[B, K, S] click rates and mean values of packets at `time` [B]; see `PlacementHidden`."""
         logit = self.logits_at(task, time, drift) - (task.fatigue * worn)[:, :, None]
         worth = self.value_of_clicks(task.rate, time) * namespace(logit).astype(available, logit.dtype)
-        return logistic(logit) * worth[:, :, None] * volume[:, None]
-
-    def _part(self, state: State) -> Array:
-        """[B, S] how much of a usual day's packet today's is, with the money left."""
-        today, offer = state.hidden.traffic[:, None], state.seen.offer
-        cost = offer.volume * offer.price * today
-        return clip(state.seen.kept.left[:, None] / clip(cost, 1e-9, None), None, 1.0) * today
+        click_rate = logistic(logit)
+        return click_rate, click_rate * worth[:, :, None] * volume[:, None]
 
     def candidate_rewards(self, state: State) -> tuple[Array, Array | None]:
         estimate = pictures.believed(self, state.seen)
@@ -344,7 +332,8 @@ class Placement(Campaign):
 
     def _affordable(self, state: State) -> Array:
         """[B, C] `expected` of each candidate, today and with the money left."""
-        value = state.hidden.value * self._part(state)[:, None]
+        offer, today, left = state.seen.offer, state.hidden.traffic[:, None], state.seen.kept.left[:, None]
+        value = state.hidden.value * part_of_day(offer.volume * offer.price, today, left)[:, None]
         return self.weighed(value.reshape(value.shape[0], -1), state.task.preference)
 
     def informed_action(self, state: State) -> Array:
@@ -404,3 +393,14 @@ class Placement(Campaign):
         boxes["available"] = gymnasium.spaces.Box(0, 1, (self.creatives,), np.bool_)
         boxes |= {name: self.box(0.0, MAX_MONEY, self.slots) for name in ("volume", "price")}
         return gymnasium.spaces.Dict(boxes)
+
+
+def part_of_day(cost: Array, today: Array, left: Array) -> Array:
+    """How much of a usual day's packet today's is, with the money left; shapes are those of all three together.
+
+    Args:
+        cost: of the packet on a usual day.
+        today: factor of today's traffic.
+        left: money.
+    """
+    return clip(left / clip(cost * today, 1e-9, None), None, 1.0) * today

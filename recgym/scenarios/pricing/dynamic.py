@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, clip, namespace, rows_of
+from recgym.arrays import Array, Rng, clip, columns, namespace, rows_of
 from recgym.layout import Layout, log_scaled
 from recgym.panels import Panel
 from recgym.parameters import param
@@ -332,8 +332,8 @@ class DynamicPricing(Market):
         reward = (offer.w_rev * profit + offer.w_vol * sales) / self.sales_unit
         before = xp.where(seen.time > 0, seen.kept.paid, paid)
         volatility = clip(xp.abs(paid / before - 1.0) - FREE_CHANGE, 0.0, MAX_NUMBER)
-        objectives = xp.stack([self.base_price * paid * sales, self.base_price * profit, sales], axis=1)
-        costs = xp.stack([volatility, xp.astype(feedback.short, xp.float32)], axis=1)
+        objectives = columns(self.base_price * paid * sales, self.base_price * profit, sales)
+        costs = columns(volatility, xp.astype(feedback.short, xp.float32))
         return Account(reward, objectives, costs)
 
     def update(self, seen: Seen, action: Array, feedback: Sales) -> PricingKept:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng, logistic, namespace, one_hot, row_sum, take_at, take_rows, to_numpy
+from recgym.arrays import Array, Rng, columns, logistic, namespace, one_hot, row_sum, take_at, take_rows, to_numpy
 from recgym.catalog import MAX_ITEMS, MAX_WIDTH, Catalog, known_catalog
 from recgym.layout import Layout
 from recgym.panels import Panel
@@ -334,13 +334,13 @@ class Slate(Scenario):
         xp = namespace(feedback.value)
         inventory = self.inventory_like(feedback.value)
         clicks = xp.astype(feedback.click, xp.float32)
-        objectives = xp.stack([row_sum(feedback.value), row_sum(clicks)], axis=1)
+        objectives = columns(row_sum(feedback.value), row_sum(clicks))
         shown = xp.astype(first_places(action) & seen.offer.present[:, None], xp.float32)
         flagged = inventory.flagged[take_at(seen.offer.item, action)]
         before, after = seen.kept.balance, seen.kept.balance + groups_shown(self, seen, action, shown)
         none = xp.zeros_like(before)
         excess = row_sum(xp.maximum(after, none) - xp.maximum(before, none))
-        costs = xp.stack([row_sum(shown * flagged) / self.places, excess], axis=1)
+        costs = columns(row_sum(shown * flagged) / self.places, excess)
         return Account(self.worth(objectives, costs, seen.offer.preference), objectives, costs)
 
     def update(self, seen: Seen, action: Array, feedback: SlateFeedback) -> SlateKept:
