@@ -11,7 +11,9 @@ from scipy import integrate, special, stats
 import recgym
 from recgym.arrays import tree_map
 from recgym.catalog import Catalog
+from recgym.cli.result_pages import policies_table
 from recgym.evaluation import evaluate
+from recgym.evaluation.report import compare, print_table
 from recgym.rng import NumpyRng, make_rng
 from recgym.runner import Runner
 from recgym.scenarios.ads import Bidding, Placement
@@ -167,7 +169,7 @@ def test_auctions_have_their_closed_forms(kind: str, mean: float, spread: float,
 def test_normal_cdf_on_torch() -> None:
     torch = pytest.importorskip("torch")
     x = np.linspace(-8.0, 8.0, 101, dtype=np.float32)
-    np.testing.assert_allclose(normal_cdf(torch.from_numpy(x)).numpy(), special.ndtr(x), rtol=1e-3, atol=1e-12)
+    np.testing.assert_allclose(normal_cdf(torch.from_numpy(x)).numpy(), special.ndtr(x), rtol=1e-5, atol=1e-12)
 
 
 def test_a_packet_wins_and_pays_as_quoted() -> None:
@@ -449,7 +451,7 @@ def test_no_actions_overspend_or_convert_too_much(env_id: str, budget: tuple[flo
 
 @pytest.mark.parametrize("env_id", BOTH)
 def test_expected_rewards_are_what_their_decision_earns(env_id: str) -> None:
-    """Sums of `expected` have the mean of the return, at a hundredth of its noise, for any actions."""
+    """Sums of `expected` have the mean of the return, with less noise, for any actions."""
     scenario = recgym.make_scenario(env_id)
     runner, rng = started(scenario, 4_000), np.random.default_rng(3)
     reward, expected = np.zeros((2, 4_000))
@@ -458,7 +460,8 @@ def test_expected_rewards_are_what_their_decision_earns(env_id: str) -> None:
         reward += step.reward
         expected += step.info["expected_reward"]
     gap = reward - expected
-    assert abs(gap.mean()) <= 4.0 * gap.std() / np.sqrt(4_000) + 1e-3 * expected.mean()
+    assert abs(gap.mean()) <= 4.0 * gap.std() / np.sqrt(4_000)
+    assert expected.var() < reward.var()
 
 
 # --- feedback from outside -------------------------------------------------------------------------------------------
@@ -503,9 +506,27 @@ def test_the_score_of_a_report_punishes_dear_conversions_alone(env_id: str) -> N
     objectives = np.zeros((4, 4))
     objectives[:, 2] = [10.0, 10.0, 10.0, 0.0]  # conversions
     objectives[:, 3] = [10.0, 40.0, 20.0, 40.0]  # at a cost of 1, of 4 and of 2 each; and none for the money
-    score = scenario.trial_figures(task, objectives, np.zeros((4, 2)))["score"]
+    score = scenario.trial_figures(task, objectives, np.zeros((4, 2)))["auctionnet_score"]
     np.testing.assert_allclose(score, [10.0, 2.5, 10.0, 0.0])
     summaries = evaluate(scenario, {"ts_lp": None}, trials=64, seed=0).summaries
     for summary in summaries.values():
-        assert 0.0 < summary.figures["score"].mean <= summary.objectives["conversions"].mean
-    assert summaries["random"].figures["score"].mean < summaries["informed"].figures["score"].mean
+        assert 0.0 < summary.figures["auctionnet_score"].mean <= summary.objectives["conversions"].mean
+    mean = {name: summary.figures["auctionnet_score"].mean for name, summary in summaries.items()}
+    assert mean["random"] < mean["informed"]
+
+
+def test_figures_of_whole_trials_have_columns_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the table on the terminal, and in that of a page of results; other environments have no such column."""
+    for env_id, figures in (("AdPlacement-v0", ["auctionnet_score"]), ("RecBandit-v0", [])):
+        scenario = recgym.make_scenario(env_id, horizon=5)
+        _, report = compare(scenario, {"epsilon_greedy": None}, env=env_id, parameters={}, trials=20, seed=0)
+        print_table(report)
+        shown = capsys.readouterr().out
+        heading, _, *rows = policies_table(report).splitlines()
+        assert [name for name in ("auctionnet_score",) if name in shown and name in heading] == figures
+        for name in figures:
+            place = [cell.strip() for cell in heading.split("|")].index(name)
+            found = {cells[1].strip(" `*"): cells[place].split()[0] for cells in (row.split("|") for row in rows)}
+            means = {policy: value["figures"][name]["mean"] for policy, value in report["policies"].items()}
+            assert found == {policy: f"{mean:.1f}" for policy, mean in means.items()}
+            assert all(f"{mean:.2f} ±" in shown for mean in means.values())

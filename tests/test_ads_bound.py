@@ -24,7 +24,7 @@ TASKS = 12  # of each problem
 
 
 def best_of_all(scenario: Any, task: Any) -> float:
-    """The most that a sequence of actions earns on one task [1, ...], and the return of the informed policy."""
+    """The most that a sequence of actions earns on one task [1, ...]."""
     sequences = np.array(list(itertools.product(range(scenario.action_space.n), repeat=scenario.horizon)))
     rows = len(sequences)
     runner = Runner(scenario, rows, make_rng("cpu", 0), autoreset_mode="Disabled")

@@ -1,6 +1,6 @@
 """What a log of impressions says: market prices, click rates, calibration of predictions, delays of conversions.
 
-All are plain functions of arrays; `recgym.data.ads` reads the log and makes parameters of them.
+All are plain functions of arrays; `recgym.data.impression_log` makes parameters of them.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from recgym.baselines.bandit import counting, epsilon_greedy, ucb1
 __all__ = ["FAMILY"]
 
 _SCALE = (0.25, 0.5)  # of draws
-_FIRST = (0.0, 1.0, 2.0, 3.0)  # logarithms of prices of money
+_FIRST = (0.0, 1.0, 2.0, 3.0)  # logarithms of multipliers, the prices of money
 
 FAMILY = Family(
     page="Advertising",
@@ -29,7 +29,7 @@ FAMILY = Family(
             {"AdPlacement-v0": {"epsilon": 0.5}, "AdBidding-v0": {"epsilon": 0.1}},
         ),
         "ucb1": Baseline(
-            lambda scenario, bonus=0.03, pseudo=1.0: counting(scenario, partial(ucb1, bonus=bonus, pseudo=pseudo)),
+            lambda scenario, bonus=3.0, pseudo=1.0: counting(scenario, partial(ucb1, bonus=bonus, pseudo=pseudo)),
             "prior-free",
             "UCB1 on the reward, ignoring the budget; bonus and pseudo-counts tuned",
             {"bonus": (0.3, 1.0, 3.0, 10.0), "pseudo": (0.0, 0.5, 1.0)},
@@ -84,7 +84,7 @@ FAMILY = Family(
             "prior-free",
             "linear Thompson sampling that forgets and the fluid program, tuned",
             {
-                "scale": (0.25, 0.5),
+                "scale": _SCALE,
                 "temper": (0.35, 0.5),
                 "spread": (0.3, 0.5),
                 "forget": (0.0, 0.05),

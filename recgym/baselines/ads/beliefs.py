@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.baselines.ads.desk import MAX_RATE, Counted, desk_of
+from recgym.baselines.ads.desk import MAX_LOG_RATE, Counted, desk_of
 from recgym.baselines.ads.policies import conversion_rates, pooled_rate
 from recgym.baselines.policy import Floats, IndexPolicy, Reading
 from recgym.baselines.regression import draw, laplace, unwieldy
+from recgym.scenarios.ads.creatives import KEPT
 
 __all__ = ["belief_lp", "lints_lp", "too_many_cells"]
 
@@ -42,7 +43,7 @@ def kernels(scenario: Any, embedding: Floats, factor: Floats | None = None) -> d
     Args:
         scenario: a Campaign.
         embedding: [B, K, d].
-        factor: [F, d] A of a taste g A, g ~ N(0, I); None: I.
+        factor: [F, d] A of a taste z A, z ~ N(0, I); None: I.
     """
     creatives, slots = scenario.creatives, scenario.slots
     one_s, one_k = np.ones((slots, slots)), np.ones((creatives, creatives))
@@ -106,8 +107,8 @@ def aware_noise(scenario: Any, embedding: Floats) -> Floats:
     parts, spreads = aware_kernels(scenario, embedding)
     rate = getattr(scenario, "change", 0.0) / scenario.horizon
     change = {name: spreads[name] ** 2 for name in ("taste", "taste_by_slot", "slot_effect", "creative_effect")}
-    # Half of the variance is drawn anew: var(sqrt(.5) (a + c) - a) = (1 - sqrt(.5))^2 + .5 of it.
-    moved = (1.0 - np.sqrt(0.5)) ** 2 + 0.5
+    # Of an effect a of variance 1, sqrt(k) a + sqrt(1 - k) c is left, so that it moves by (1 - sqrt(k))^2 + 1 - k.
+    moved = (1.0 - np.sqrt(KEPT)) ** 2 + (1.0 - KEPT)
     noise = sum(rate * moved * variance * parts[name] for name, variance in change.items())
     return noise + getattr(scenario, "drift", 0.0) ** 2 * parts["creative_effect"]
 
@@ -171,7 +172,7 @@ def gaussian(
             clicks = np.rint(reading.field("last_clicks") * scenario.packet * old)[:, None]
 
             def rate(logit: Floats) -> Floats:
-                return exposure * np.exp(np.minimum(logit, MAX_RATE))
+                return exposure * np.exp(np.minimum(logit, MAX_LOG_RATE))
 
             mean, covariance = laplace(mean, covariance, x, clicks, rate, rate, HALVINGS)
             covariance[:, :cells, :cells] += np.where(old[:, None, None], noise(desk.embedding(reading)), 0.0)

@@ -14,12 +14,13 @@ from recgym.baselines.planning import mixture, one_hot
 from recgym.baselines.policy import Floats, Reading
 from recgym.scenarios.ads import Bidding
 from recgym.scenarios.ads.auctions import auction
+from recgym.scenarios.ads.campaign import OFFERED
 from recgym.scenarios.ads.observation import BASE, FREQUENCY, MATURE, PSEUDO
 from recgym.scenarios.ads.pacing import paced
 
 __all__ = ["BiddingDesk", "Counted", "Desk", "PlacementDesk", "desk_of"]
 
-MAX_RATE = 5.0  # logarithm of a click rate over the base that is believed
+MAX_LOG_RATE = 5.0  # logarithm of a click rate over the base that is believed
 
 
 class Counted(NamedTuple):
@@ -63,7 +64,7 @@ class Desk(Protocol):
     def plan(self, kept: Any, reading: Reading, log_rate: Floats, conversion: Floats) -> Floats:
         """Scores [B, C] of the fluid program: click rates e^`log_rate` [B, K, S] over the base, conversions [B, K]."""
 
-    def buy(self, kept: Any, reading: Reading, log_rate: Floats, conversion: Floats, log_price: Floats) -> Floats:
+    def buy(self, kept: Any, reading: Reading, log_rate: Floats, conversion: Floats, log_multiplier: Floats) -> Floats:
         """Scores [B, C] at a price of money [B], in the reward of a base packet at the base per mean base packet."""
 
 
@@ -103,8 +104,7 @@ class _Common:
 
     def worth(self, conversion: Floats, maturity: Floats) -> Floats:
         """[B, K] reward of a base packet's clicks at conversion rates [B, K]."""
-        late = self.scenario.conversion_value * conversion * maturity[:, None]
-        return self.scenario.packet * (1.0 + late) / self.scenario.unit
+        return self.scenario.packet * self.scenario.worth_of_clicks(conversion, maturity[:, None])
 
 
 class PlacementDesk(_Common):
@@ -141,7 +141,7 @@ class PlacementDesk(_Common):
         """[B, K, S] reward of a packet, 0 where the creative cannot be had."""
         worth = self.worth(conversion, reading.field("maturity"))[:, :, None]
         wins = np.exp(self.cells(reading, "volume")) * self.cells(reading, "available")
-        return np.exp(np.minimum(log_rate, MAX_RATE)) * wins * worth
+        return np.exp(np.minimum(log_rate, MAX_LOG_RATE)) * wins * worth
 
     def plan(self, kept: Floats, reading: Reading, log_rate: Floats, conversion: Floats) -> Floats:
         value = self.values(reading, log_rate, conversion)
@@ -152,10 +152,12 @@ class PlacementDesk(_Common):
         np.put_along_axis(scores, creative[:, None], slots[:, None], axis=1)
         return scores.reshape(len(value), -1)
 
-    def buy(self, kept: Floats, reading: Reading, log_rate: Floats, conversion: Floats, log_price: Floats) -> Floats:
+    def buy(
+        self, kept: Floats, reading: Reading, log_rate: Floats, conversion: Floats, log_multiplier: Floats
+    ) -> Floats:
         value = self.values(reading, log_rate, conversion)
         money = np.exp(reading.field("pace"))[:, None, None]  # left per decision left, in mean packets
-        scores = value - np.exp(log_price)[:, None, None] * np.exp(self.cells(reading, "cost")) * money
+        scores = value - np.exp(log_multiplier)[:, None, None] * np.exp(self.cells(reading, "cost")) * money
         return np.where(self.cells(reading, "available") > 0.0, scores, -np.inf).reshape(len(value), -1)
 
 
@@ -240,11 +242,8 @@ class BiddingDesk(_Common):
     def ahead(self, log_rate: Floats, conversion: Floats) -> Floats:
         """[B, K, T] reward of a base packet in each decision of the day."""
         scenario = self.scenario
-        times = np.arange(scenario.horizon)
-        maturity = scenario.delay.matured((scenario.horizon - times).astype(np.float64))
-        late = 1.0 + scenario.conversion_value * conversion[:, :, None] * maturity
-        rate = np.exp(np.minimum(log_rate, MAX_RATE))[:, :, scenario.slot_of[times]]
-        return rate * late * scenario.packet / scenario.unit
+        rate = np.exp(np.minimum(log_rate, MAX_LOG_RATE))[:, :, scenario.slot_of[:-1]]
+        return rate * scenario.packet * scenario.worth_of_clicks(conversion[:, :, None], scenario.maturities[:-1])
 
     def money(self, reading: Reading) -> Floats:
         """[B] left, in base packets at the reference price."""
@@ -260,19 +259,19 @@ class BiddingDesk(_Common):
         value = self.ahead(log_rate, conversion)
         rows = np.arange(len(value))
         creative = value[rows, :, now].argmax(axis=1)
-        auctions = np.broadcast_to(2.0 * scenario.profile[:-1], (len(rows), scenario.horizon))
+        auctions = np.broadcast_to(OFFERED * scenario.profile[:-1], (len(rows), scenario.horizon))
         money = self.money(reading)
         mix = paced(scenario, value.max(axis=1), kept.log_price, self.spread(kept), money, auctions, now)
         level = np.where(reading.rng.random(len(rows)) < mix.weight, mix.dear, mix.cheap)
         return one_hot(creative * len(scenario.levels) + level, scenario.layout.candidates)
 
     def buy(
-        self, kept: MarketRead, reading: Reading, log_rate: Floats, conversion: Floats, log_price: Floats
+        self, kept: MarketRead, reading: Reading, log_rate: Floats, conversion: Floats, log_multiplier: Floats
     ) -> Floats:
         """The level nearest to the value over the price of money: at the second price nothing is better."""
-        value = self.ahead(log_rate, conversion)[np.arange(len(log_price)), :, self.now(reading)]
+        value = self.ahead(log_rate, conversion)[np.arange(len(log_multiplier)), :, self.now(reading)]
         creative, best = value.argmax(axis=1), value.max(axis=1)
-        bid = np.log(np.maximum(best, 1e-12)) - log_price
+        bid = np.log(np.maximum(best, 1e-12)) - log_multiplier
         levels = np.where(self.scenario.bids > 0.0, self.scenario.log_levels, -np.inf)
         distance = np.abs(levels - bid[:, None])
         level = np.where(reading.field("budget") > 0.0, distance.argmin(axis=1), 0)

@@ -121,50 +121,50 @@ def ts_lp(scenario: Any, strength: float = STRENGTH, temper: float = TEMPER, sca
     return planning(scenario, partial(drawn_rates, strength=strength, temper=temper, scale=scale))
 
 
-class Price(NamedTuple):
-    """Of money, as pacing moves it."""
+class Pacing(NamedTuple):
+    """The price of money, as pacing moves it."""
 
     kept: Any  # by the desk
-    log_price: Floats  # [B]
+    log_multiplier: Floats  # [B] its logarithm
     total: Floats  # [B] errors added up
     left: Floats  # [B] share of the budget
     due: Floats  # [B] share of it that the last decision should have spent
 
 
-def pacing(scenario: Any, first: float, scale: float, move: Callable[[Price, Floats], Floats]) -> IndexPolicy:
+def pacing(scenario: Any, first: float, scale: float, move: Callable[[Pacing, Floats], Floats]) -> IndexPolicy:
     """Buy at a price of money, which is moved after each decision; values by Thompson sampling.
 
     Args:
         scenario: a Campaign.
         first: logarithm of the price at the start, in the reward of a base packet per mean base packet's cost.
         scale: of the draws.
-        move: (price, error [B]) -> log price [B]; errors are spending over an even pace, less 1.
+        move: (pacing, error [B]) -> log multiplier [B]; errors are spending over an even pace, less 1.
     """
     desk = desk_of(scenario)
 
-    def start(rows: int) -> Price:
+    def start(rows: int) -> Pacing:
         none = np.zeros(rows)
-        return Price(desk.start(rows), none + first, none, none + 1.0, none)
+        return Pacing(desk.start(rows), none + first, none, none + 1.0, none)
 
-    def learn(memory: Price, reading: Reading) -> Price:
+    def learn(memory: Pacing, reading: Reading) -> Pacing:
         left = reading.field("budget")
         begun = memory.due > 0.0
         spent = (memory.left - left) / np.where(begun, memory.due, 1.0)
         error = np.where(begun, np.clip(spent - 1.0, -1.0, MAX_ERROR), 0.0)
         memory = memory._replace(total=memory.total + error)
-        moved = np.where(begun, move(memory, error), memory.log_price)
-        return Price(desk.learn(memory.kept, reading), moved, memory.total, left, desk.due(reading))
+        moved = np.where(begun, move(memory, error), memory.log_multiplier)
+        return Pacing(desk.learn(memory.kept, reading), moved, memory.total, left, desk.due(reading))
 
-    def index(memory: Price, reading: Reading) -> Floats:
+    def index(memory: Pacing, reading: Reading) -> Floats:
         rates = drawn_rates(desk, memory.kept, reading, strength=STRENGTH, temper=TEMPER, scale=scale)
-        return desk.buy(memory.kept, reading, *rates, memory.log_price)
+        return desk.buy(memory.kept, reading, *rates, memory.log_multiplier)
 
     return IndexPolicy(scenario, start, learn, index)
 
 
 def adaptive_pacing(scenario: Any, step: float = 0.1, first: float = 0.0, scale: float = 0.5) -> IndexPolicy:
     """Balseiro & Gur 2019, adaptive pacing, on the logarithm of the price."""
-    return pacing(scenario, first, scale, lambda memory, error: memory.log_price + step * error)
+    return pacing(scenario, first, scale, lambda memory, error: memory.log_multiplier + step * error)
 
 
 def pid_pacing(
@@ -172,21 +172,21 @@ def pid_pacing(
 ) -> IndexPolicy:
     """A proportional-integral controller of the logarithm of the price."""
 
-    def move(memory: Price, error: Floats) -> Floats:
+    def move(memory: Pacing, error: Floats) -> Floats:
         return first + proportional * error + integral * memory.total
 
     return pacing(scenario, first, scale, move)
 
 
 class Dual(NamedTuple):
-    price: Floats  # [B] of money, where that of time is 1
+    multiplier: Floats  # [B] price of money, where that of time is 1
     rewards: Floats  # [B, C] sums
     spent: Floats  # [B, C] budgets per decision
     shown: Floats  # [B, C] decisions
     left: Floats  # [B] share of the budget
 
 
-def pd_bwk(scenario: Any, bonus: float = 0.3) -> IndexPolicy:
+def pd_bwk(scenario: Any, bonus: float = 0.001) -> IndexPolicy:
     """Badanidiyuru, Kleinberg & Slivkins 2013, PrimalDualBwK: optimistic reward per pessimistic price of what is spent.
 
     The price of money grows by the factor 1 + epsilon per decision's share of the budget, epsilon = sqrt(ln 2 / T); the
@@ -202,10 +202,10 @@ def pd_bwk(scenario: Any, bonus: float = 0.3) -> IndexPolicy:
     def learn(memory: Dual, reading: Reading) -> Dual:
         left = reading.field("budget")
         used = (memory.left - left) * scenario.horizon
-        grown = memory.price * (1.0 + epsilon) ** np.clip(used - 1.0, -1.0, 20.0)
+        grown = memory.multiplier * (1.0 + epsilon) ** np.clip(used - 1.0, -1.0, 20.0)
         played = reading.chosen.any(axis=1)
         return Dual(
-            np.where(played, grown, memory.price),
+            np.where(played, grown, memory.multiplier),
             memory.rewards + reading.chosen * reading.reward[:, None],
             memory.spent + reading.chosen * used[:, None],
             memory.shown + reading.chosen,
@@ -218,6 +218,6 @@ def pd_bwk(scenario: Any, bonus: float = 0.3) -> IndexPolicy:
         mean, cost = memory.rewards / shown, memory.spent / shown
         high = np.where(memory.shown > 0.0, mean + level + np.sqrt(level * np.maximum(mean, 0.0)), 1e3)
         low = np.maximum(cost - level - np.sqrt(level * np.maximum(cost, 0.0)), 0.0)
-        return high / (1.0 + memory.price[:, None] * low)
+        return high / (1.0 + memory.multiplier[:, None] * low)
 
     return IndexPolicy(scenario, start, learn, index)

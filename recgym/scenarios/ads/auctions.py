@@ -44,10 +44,13 @@ def auction(kind: str, log_bid: Array, mean: Array, spread: Array) -> Auction:
     first price it pays itself.
 
     Args:
-        kind: one of `AUCTIONS`.
-        log_bid: all arrays have shapes that go together.
+        kind: one of `AUCTIONS`; whatever is not "first" is at the second price.
+        log_bid: logarithm of the bid, in the money of the rival's.
         mean: of the logarithm of the highest rival bid.
         spread: its standard deviation.
+
+    Returns:
+        Of one opportunity, in the shape that the three arrays have together.
     """
     xp = namespace(mean)
     q = (log_bid - mean) / spread

@@ -1,4 +1,4 @@
-"""Live bidding: which creative and which bid in each half-hour of a day, under a budget, in a market that reacts?
+"""Live bidding: which creative and which bid in each part of a day, under a budget, in a market that reacts?
 
 Sources: Zhang et al. 2014 for prices, Balseiro & Gur 2019 for budget pacing in repeated auctions, AuctionNet (Su et al.
 2024) for the shape of a day and the score of a target cost.
@@ -27,13 +27,17 @@ from recgym.scenarios.ads.campaign import (
     MAX_COUNT,
     MAX_CREATIVES,
     MAX_HORIZON,
+    OFFERED,
     Campaign,
     Delivery,
     Tally,
+    affordable,
+    paid,
     ranged,
 )
 from recgym.scenarios.ads.creatives import cut, predict
 from recgym.scenarios.ads.days import BLOCK, BiddingTask, day_space, sample_days, usual_traffic
+from recgym.scenarios.ads.delays import WINS
 from recgym.scenarios.ads.observation import bidding_layout, bidding_observation
 from recgym.scenarios.ads.pacing import paced
 
@@ -77,6 +81,11 @@ class Result(NamedTuple):
     conversions: Array  # [B, K] int64 that came in this decision, by creative
     offered: Array  # [B] int64 auctions
 
+    @property
+    def delivery(self) -> Delivery:
+        """The same without the auctions."""
+        return Delivery(*self[:4])
+
 
 class Ledger(NamedTuple):
     """What is kept of a day of bidding."""
@@ -90,7 +99,7 @@ class Ledger(NamedTuple):
 
 @dataclass(frozen=True)
 class Bidding(Campaign):
-    """Bid for impressions through a day: a creative and a level of bid for each half-hour, until the budget is gone.
+    """Bid for impressions through a day: a creative and a level of bid for each decision, until the budget is gone.
 
     ## Description
     Each trial is one campaign's day. Auctions come in a Poisson number, more in the evening than at night, times a
@@ -202,8 +211,8 @@ class Bidding(Campaign):
         return (np.asarray(self.levels) > 0.0).astype(np.float32)
 
     def auctions_of(self, base: Array) -> Array:
-        """[B] mean number of auctions of a mean decision: half of them are a base packet."""
-        return 2.0 * self.base_wins(base)
+        """[B] mean number of auctions of a mean decision."""
+        return OFFERED * self.base_wins(base)
 
     # --- the world ---
     def sample_task(self, rng: Rng, batch: int) -> BiddingTask:
@@ -221,39 +230,34 @@ class Bidding(Campaign):
         return hidden, BiddingOffer(task.base, task.embedding, predicted, *known, part)
 
     def respond(self, state: State, action: Array, rng: Rng) -> tuple[BiddingHidden, Response]:
-        xp = rng.xp
         task, hidden, seen = state
         rows = rows_of(action)
         noise = rng.normal((action.shape[0], 2))
         creative, level = action // len(self.levels), action % len(self.levels)
         offered = rng.poisson(hidden.auctions)
         chance = hidden.win[rows, level]
-        rng.branch(4)
+        rng.branch(WINS)
         wins = rng.binomial(offered, chance)
-        count = xp.astype(wins, xp.float32)
         cost = hidden.cost[rows, level]
         price = cost / clip(chance, MIN_CHANCE, None)
         left = seen.kept.tally.left
-        spend = clip(count * price + noise[:, 0] * xp.sqrt(count * hidden.variance[rows, level]), 0.0, None)
-        covered = clip(left / clip(spend, 1e-9, None), 0.0, 1.0)
-        wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
-        spend = spend * (wins > 0)
-        mean = within(hidden.auctions * chance, hidden.auctions * cost, left)
+        wins, spend = paid(wins, price, hidden.variance[rows, level], noise[:, 0], left)
+        mean = affordable(hidden.auctions * chance, hidden.auctions * cost, left)
         value = hidden.worth[rows, creative] * mean
         expected = self.weighed(value, task.preference)
-        bought = self.sell(wins, spend, creative, hidden.click_rate[rows, creative], task.rate, hidden.waiting, rng)
+        click_rate = hidden.click_rate[rows, creative]
+        delivery, waiting = self.sell(wins, spend, creative, click_rate, task.rate, hidden.waiting, rng)
         rivals = self.rival_memory * hidden.rivals + (1.0 - self.rival_memory) * task.reaction * chance
         walk = hidden.walk + self.price_walk * noise[:, 1]
-        feedback = Result(bought.wins, bought.spend, bought.clicks, bought.conversions, offered)
         part = self.part_at(seen.time + 1.0)
-        after = self._meet(task, seen.time + 1.0, part, walk, rivals, bought.waiting)
-        return after, Response(feedback, seen.offer._replace(part=part), expected)
+        after = self._meet(task, seen.time + 1.0, part, walk, rivals, waiting)
+        return after, Response(Result(*delivery, offered), seen.offer._replace(part=part), expected)
 
     def _meet(
         self, task: BiddingTask, time: Array, part: Array, walk: Array, rivals: Array, waiting: Array
     ) -> BiddingHidden:
         """The market before the decision at `time` [B], in a part [B] of the day."""
-        log_price = task.level_price + self.wave(task.phase, time) + walk + rivals
+        log_price = self.log_price_at(task, time, walk, rivals)
         levels, bids = self.table_like("log_levels", task.base), self.table_like("bids", task.base)
         found = auction(self.auction, levels[None], log_price[:, None], task.sigma[:, None])
         click_rate = logistic(self.logits_in(task, part))
@@ -270,7 +274,11 @@ class Bidding(Campaign):
     def log_price(self, state: State) -> Array:
         """[B] mean logarithm of the highest rival bid now, in reference prices."""
         task, hidden, seen = state
-        return task.level_price + self.wave(task.phase, seen.time) + hidden.walk + hidden.rivals
+        return self.log_price_at(task, seen.time, hidden.walk, hidden.rivals)
+
+    def log_price_at(self, task: BiddingTask, time: Array, walk: Array, rivals: Array) -> Array:
+        """[B] the same at `time` [B], of its parts."""
+        return task.level_price + self.wave(task.phase, time) + walk + rivals
 
     def wave(self, phase: Array, time: Array) -> Array:
         """What the time of day adds to the logarithm of the price."""
@@ -294,16 +302,14 @@ class Bidding(Campaign):
 
     def account(self, seen: Seen, action: Array, feedback: Result) -> Account:
         offer, creative = seen.offer, action // len(self.levels)
-        return self.accounted(
-            seen.kept.tally, offer.base, offer.goal, offer.preference, creative, Delivery(*feedback[:4])
-        )
+        return self.accounted(seen.kept.tally, offer.base, offer.goal, offer.preference, creative, feedback.delivery)
 
     def update(self, seen: Seen, action: Array, feedback: Result) -> Ledger:
         xp = namespace(seen.reward)
         kept, base = seen.kept, seen.offer.base
         rows = rows_of(action)
         creative, level = action // len(self.levels), action % len(self.levels)
-        tally = self.tally_after(kept.tally, base, action, creative, seen.offer.part, Delivery(*feedback[:4]))
+        tally = self.tally_after(kept.tally, base, action, creative, seen.offer.part, feedback.delivery)
         offered = xp.astype(feedback.offered, xp.float32) / self.base_wins(base)
         any_won = feedback.wins > 0
         paid = feedback.spend / clip(xp.astype(feedback.wins, xp.float32), 1.0, None)
@@ -325,7 +331,7 @@ class Bidding(Campaign):
         above = feedback.spend > most
         if self.auction == "first" and above.any():
             return f"row {int(above.argmax())} pays more than its bids"
-        return self.why_impossible(seen.kept.tally, Delivery(*feedback[:4]))
+        return self.why_impossible(seen.kept.tally, feedback.delivery)
 
     def observe(self, seen: Seen) -> Array:
         return bidding_observation(self, seen)
@@ -335,7 +341,7 @@ class Bidding(Campaign):
         """[B, L] mean impressions that each level buys, with the money left."""
         hidden = state.hidden
         auctions, left = hidden.auctions[:, None], state.seen.kept.tally.left[:, None]
-        return within(auctions * hidden.win, auctions * hidden.cost, left)
+        return affordable(auctions * hidden.win, auctions * hidden.cost, left)
 
     def _affordable(self, state: State) -> Array:
         """[B, C] `expected` of each candidate."""
@@ -420,8 +426,3 @@ class Bidding(Campaign):
     def feedback_space(self) -> gymnasium.spaces.Dict:
         whole = gymnasium.spaces.Box(0, MAX_COUNT, (), np.int64)
         return gymnasium.spaces.Dict({**super().feedback_space.spaces, "offered": whole})
-
-
-def within(wins: Array, cost: Array, left: Array) -> Array:
-    """What of the `wins` that `cost` so much the money left buys; shapes are those of all three together."""
-    return wins * clip(left / clip(cost, 1e-9, None), None, 1.0)

@@ -24,7 +24,8 @@ import numpy as np
 
 from recgym.arrays import to_numpy, tree_map
 from recgym.scenarios.ads.auctions import auction, per_win
-from recgym.scenarios.ads.pacing import price_range
+from recgym.scenarios.ads.campaign import TINY
+from recgym.scenarios.ads.pacing import multiplier_range
 
 __all__ = ["bound_of_bidding"]
 
@@ -65,26 +66,26 @@ def _chunk(scenario: Any, state: Any, rng: np.random.Generator) -> np.ndarray:
     by_level = auction(scenario.auction, scenario.log_levels, log_price[:, :, None], sigma[:, :, None])
     top = scenario.log_levels[-1]
 
-    def earned(lam: np.ndarray) -> np.ndarray:  # [B, n] per auction
+    def earned(multiplier: np.ndarray) -> np.ndarray:  # [B, n] per auction
         if scenario.auction == "second" and reacts:
-            bid = np.minimum(np.log(np.maximum(value / lam[:, None], 1e-30)), top)
+            bid = np.minimum(np.log(np.maximum(value / multiplier[:, None], 1e-30)), top)
             found = auction("second", bid, log_price, sigma)
-            return np.maximum(value * found.win - lam[:, None] * found.cost, 0.0)
-        gain = (value[:, :, None] * by_level.win - lam[:, None, None] * by_level.cost) * scenario.bids
+            return np.maximum(value * found.win - multiplier[:, None] * found.cost, 0.0)
+        gain = (value[:, :, None] * by_level.win - multiplier[:, None, None] * by_level.cost) * scenario.bids
         return np.maximum(gain.max(axis=2), 0.0)
 
-    def bound(lam: np.ndarray) -> np.ndarray:
-        return lam * budget + (auctions * earned(lam)).sum(axis=1)
+    def bound(multiplier: np.ndarray) -> np.ndarray:
+        return multiplier * budget + (auctions * earned(multiplier)).sum(axis=1)
 
-    low, high = price_range(value)
+    low, high = multiplier_range(value)
     for _ in range(STEPS):
         left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
         lower = bound(np.exp(left)) < bound(np.exp(right))
         low, high = np.where(lower, low, left), np.where(lower, right, high)
-    lam = np.exp(0.5 * (low + high))
-    best = np.minimum(bound(lam), bound(np.exp(price_range(value)[0])))
+    multiplier = np.exp(0.5 * (low + high))
+    best = np.minimum(bound(multiplier), bound(np.exp(multiplier_range(value)[0])))
     wins = auctions * by_level.win[:, :, -1]
     price, variance = per_win(auction(scenario.auction, top, log_price, sigma))
-    noise = np.sqrt(variance * np.maximum(wins, 1e-9)) / np.maximum(price * wins, 1e-9)
-    most = (value * wins).max(axis=1) + lam * (price * wins).max(axis=1)
+    noise = np.sqrt(variance * np.maximum(wins, TINY)) / np.maximum(price * wins, TINY)
+    most = (value * wins).max(axis=1) + multiplier * (price * wins).max(axis=1)
     return (best + TAIL * np.minimum(noise.max(axis=1), 1.0) * most) * (1.0 + ROUNDING)

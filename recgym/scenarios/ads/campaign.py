@@ -17,16 +17,19 @@ from recgym.parameters import numbers, param, refuse
 from recgym.scenario import Account, Scenario, weights_param
 from recgym.scenarios.ads.campaigns import CAMPAIGNS
 from recgym.scenarios.ads.creatives import MAX_PREDICTED
-from recgym.scenarios.ads.delays import Delays, delays_of
+from recgym.scenarios.ads.delays import CLICKS, CONVERTING, REVEALED, Delays, delays_of
 
-__all__ = ["Bought", "Campaign", "Delivery", "Tally", "between", "ranged"]
+__all__ = ["Campaign", "Delivery", "Tally", "affordable", "between", "paid", "ranged"]
 
 MAX_HORIZON = 100_000
 MAX_CREATIVES = 1_000
 MAX_MONEY = 1e12
 MAX_COUNT = 2**40  # impressions, clicks, conversions
 MAX_REWARD = 1e18
-PER_MILLE = 1e-3  # prices are per thousand impressions
+MAX_ERROR_SD = 10.0  # logits, of predictions
+MONEY_PER_PRICE = 1e-3  # of an impression: prices are per thousand
+OFFERED = 2.0  # opportunities of a base packet per impression: a mean decision is to win half
+TINY = 1e-9  # money, impressions or packets: what is divided by is no less
 UNIFORM = "[least, most] of a uniform distribution over campaigns"
 
 
@@ -65,14 +68,27 @@ def between(limits: tuple[float, float], luck: Array) -> Array:
     return clip(limits[0] + (limits[1] - limits[0]) * luck, *limits)
 
 
-class Bought(NamedTuple):
-    """What a decision buys, as the world counts it."""
+def paid(wins: Array, price: Array, variance: Array, noise: Array, left: Array) -> tuple[Array, Array]:
+    """Impressions [B] int64 and spending [B]: what was won at a normal payment, both cut where money is short.
 
-    wins: Array  # [B] int64
-    spend: Array  # [B]
-    clicks: Array  # [B] int64
-    conversions: Array  # [B, K] int64
-    waiting: Array  # [B, K, J] int64 after it
+    Args:
+        wins: [B] int64 impressions, were there money enough.
+        price: [B] mean money that one costs.
+        variance: [B] of it.
+        noise: [B] standard normal.
+        left: [B] money.
+    """
+    xp = namespace(price)
+    count = xp.astype(wins, xp.float32)
+    spend = clip(count * price + noise * xp.sqrt(count * variance), 0.0, None)
+    covered = clip(left / clip(spend, TINY, None), 0.0, 1.0)
+    wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
+    return wins, spend * (wins > 0)
+
+
+def affordable(amount: Array, cost: Array, left: Array) -> Array:
+    """What of an `amount` that costs so much the money left buys; shapes are those of all three together."""
+    return amount * clip(left / clip(cost, TINY, None), None, 1.0)
 
 
 @dataclass(frozen=True)
@@ -146,8 +162,8 @@ class Campaign(Scenario):
         object.__setattr__(self, "delays", tuple(tuple(pair) for pair in pairs.tolist()))
         if self.prediction is not None:
             errors = numbers(self.prediction)
-            if errors.shape != (2,) or not np.all((errors >= 0.0) & (errors <= 10.0)):
-                refuse(self, "prediction", "[level, cell], two numbers in [0, 10], or None")
+            if errors.shape != (2,) or not np.all((errors >= 0.0) & (errors <= MAX_ERROR_SD)):
+                refuse(self, "prediction", f"[level, cell], two numbers in [0, {MAX_ERROR_SD:g}], or None")
             object.__setattr__(self, "prediction", tuple(errors.tolist()))
         if self.catalog is not None:
             found = known_catalog(self.catalog)
@@ -234,14 +250,17 @@ class Campaign(Scenario):
 
     def value_of_clicks(self, rates: Array, time: Array) -> Array:
         """[B, ...] reward of a click at `time` [B], late conversions included, at conversion rates [B, ...]."""
-        share = self.maturity(time).reshape((-1,) + (1,) * (rates.ndim - 1))
-        return (1.0 + self.conversion_value * share * rates) * (1.0 / self.unit)
+        return self.worth_of_clicks(rates, self.maturity(time).reshape((-1,) + (1,) * (rates.ndim - 1)))
+
+    def worth_of_clicks(self, rates: Array, maturity: Array) -> Array:
+        """Reward of a click at conversion rates of which a share comes in time; shapes go together."""
+        return (1.0 + self.conversion_value * maturity * rates) * (1.0 / self.unit)
 
     # --- the world ---
     def sell(
         self, wins: Array, spend: Array, creative: Array, click_rate: Array, rates: Array, waiting: Array, rng: Rng
-    ) -> Bought:
-        """Draw what impressions lead to: clicks, conversions that will come, and those that come now.
+    ) -> tuple[Delivery, Array]:
+        """Draw what impressions lead to: clicks, conversions that come now, and [B, K, J] those that then wait.
 
         Args:
             wins: [B] int64 impressions.
@@ -253,16 +272,16 @@ class Campaign(Scenario):
             rng: of the draws.
         """
         shown = rows_of(creative), creative
-        rng.branch(1)
+        rng.branch(CLICKS)
         clicks = rng.binomial(wins, click_rate)
-        rng.branch(2)
+        rng.branch(CONVERTING)
         converting = rng.binomial(clicks, rates[shown])
         by_class = self.delay.by_class(converting, rng)
         waiting = waiting + 0
         waiting[shown] += columns(*by_class)
-        rng.branch(3)
+        rng.branch(REVEALED)
         come = self.delay.revealed(waiting, rng)
-        return Bought(wins, spend, clicks, come.sum(axis=2), waiting - come)
+        return Delivery(wins, spend, clicks, come.sum(axis=2)), waiting - come
 
     # --- the bookkeeping ---
     def first_tally(self, budget: Array) -> Tally:
@@ -327,14 +346,14 @@ class Campaign(Scenario):
         return Account(self.worth(objectives, costs, preference), objectives, costs)
 
     def trial_figures(self, task: Any, objectives: np.ndarray, costs: np.ndarray) -> dict[str, np.ndarray]:
-        """`score`: n min(1, (C / c)^2) for n conversions at a cost c each, where C is wanted (Su et al. 2024).
+        """`auctionnet_score`: n min(1, (C / c)^2) for n conversions at a cost c each, where C is wanted.
 
-        "AuctionNet: A Novel Benchmark for Decision-Making in Large-Scale Games", NeurIPS 2024.
+        Su et al. 2024, "AuctionNet: A Novel Benchmark for Decision-Making in Large-Scale Games", NeurIPS.
         """
         conversions, spend = (objectives[:, self.objectives.index(name)] for name in ("conversions", "spend"))
         wanted = task.goal * conversions
-        kept = np.minimum(1.0, wanted / np.maximum(spend, 1e-9))
-        return {"score": conversions * kept**2}
+        kept = np.minimum(1.0, wanted / np.maximum(spend, TINY))
+        return {"auctionnet_score": conversions * kept**2}
 
     def why_impossible(self, tally: Tally, feedback: Delivery) -> str:
         """Say why no packet could have led to `feedback`; "": one could."""
@@ -360,7 +379,7 @@ class Campaign(Scenario):
         return {
             "base": self.box(-20.0, 0.0),
             "embedding": self.box(-1e3, 1e3, self.creatives, self.width),
-            "budget": self.box(1e-9, MAX_MONEY),
+            "budget": self.box(TINY, MAX_MONEY),
             "goal": self.box(0.0, MAX_MONEY),
             "preference": self.preference_space,
         }
@@ -394,4 +413,4 @@ def share_over(mean: Array, cap: int) -> Array:
         below = below + term
     at = term * mean * (1.0 / cap)  # P(N = cap)
     beyond = mean * (1.0 - below) - cap * (1.0 - below - at)
-    return clip(beyond / clip(mean, 1e-9, None), 0.0, 1.0)
+    return clip(beyond / clip(mean, TINY, None), 0.0, 1.0)

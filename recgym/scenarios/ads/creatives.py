@@ -2,7 +2,7 @@
 
 The logit of a click on creative k in slot s is b + u + e_k.w + e_k.w_s + g_s + delta_k + xi_ks: b the campaign's base,
 e_k the creative's embedding, the others normal with the spreads of the scenario. Where the catalog tells of tastes,
-m [d] and A [F, d], as a log gave them, w = m + g A with g ~ N(0, I), and what a model predicts is e_k.m.
+m [d] and A [F, d], as a log gave them, w = m + z A with z ~ N(0, I), and what a model predicts is e_k.m.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from recgym.arrays import Array, Rng, clip, logistic, namespace
 
-__all__ = ["MAX_PREDICTED", "Logits", "cut", "draw_embedding", "draw_logits", "draw_rates", "predict"]
+__all__ = ["KEPT", "MAX_PREDICTED", "Logits", "cut", "draw_embedding", "draw_logits", "draw_rates", "predict"]
 
 MAX_CLICK_LOGIT = -0.5  # a click rate below a half: the bound needs convexity
 MAX_PREDICTED = 20.0  # logits above or below the base, of a prediction
-KEPT = math.sqrt(0.5)  # of what a change point redraws, so that variances stay
+KEPT = 0.5  # share of the variance of what a change point redraws; the rest is new, so that variances stay
 
 
 class Logits(NamedTuple):
@@ -55,7 +55,8 @@ def draw_logits(scenario: Any, base: Array, embedding: Array, rng: Rng) -> Logit
     if known.shape[0]:
         fixed = fixed + (embedding @ known[0])[:, :, None]
     one, other = parts(), parts()
-    return Logits(cut(fixed + one), cut(fixed + KEPT * one + KEPT * other))
+    kept, new = math.sqrt(KEPT), math.sqrt(1.0 - KEPT)
+    return Logits(cut(fixed + one), cut(fixed + kept * one + new * other))
 
 
 def cut(logit: Array) -> Array:

@@ -72,7 +72,7 @@ def sample_days(scenario: Any, rng: Rng, batch: int) -> BiddingTask:
         phase=luck[:, 1],
         traffic=traffic,
         reaction=between(scenario.reaction, luck[:, 5]) * reacts,
-        budget=between(scenario.budget, luck[:, 2]) * 0.5 * scenario.auctions_of(base) * scenario.horizon,
+        budget=between(scenario.budget, luck[:, 2]) * scenario.base_wins(base) * scenario.horizon,
         goal=between(scenario.goal, luck[:, 3]) * xp.exp(-base) / scenario.conversion_rate,
         preference=scenario.draw_preference(rng, batch),
     )

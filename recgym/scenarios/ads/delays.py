@@ -14,9 +14,10 @@ from typing import Any
 
 from recgym.arrays import Array, Rng, constant, namespace
 
-__all__ = ["Delays", "delays_of"]
+__all__ = ["CLICKS", "CONVERTING", "REVEALED", "WINS", "Delays", "delays_of"]
 
-BRANCH = 16  # of the randomness of a decision, from which on classes are drawn
+# Branches of the randomness of a decision, a draw of counts each; from CLASSES on one for each class of delay.
+CLICKS, CONVERTING, REVEALED, WINS, CLASSES = 1, 2, 3, 4, 16
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Delays:
         """J arrays [B] int64: how many of `conversions` [B] int64 wait with each mean."""
         left, parts = conversions, []
         for place, share in enumerate(constant(self.shares, conversions)):
-            rng.branch(BRANCH + place)
+            rng.branch(CLASSES + place)
             parts.append(rng.binomial(left, share))
             left = left - parts[-1]
         return [*parts, left]

@@ -11,7 +11,7 @@ import numpy as np
 from recgym.arrays import Array, clip, constant, namespace, rows_of
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.scenario import Seen
-from recgym.scenarios.ads.campaign import MAX_REWARD, Tally
+from recgym.scenarios.ads.campaign import MAX_REWARD, TINY, Tally
 from recgym.scenarios.ads.creatives import MAX_PREDICTED
 
 __all__ = ["bidding_layout", "bidding_observation", "placement_layout", "placement_observation"]
@@ -49,18 +49,19 @@ def campaign_context(scenario: Any) -> list[Field]:
 
 def creative_fields(scenario: Any) -> list[Field]:
     """Candidate fields that belong to the creative."""
-    frequency = Field("frequency", 0.0, MAX_NUMBER, "recent base packets of the creative", role="statistic")
+    frequency = f"recent base packets of the creative, times {FREQUENCY:g}"
+    mature = f"{MATURE:g} times the log of 1 plus the creative's clicks whose conversions would have come"
     return [
         CHOSEN,
         Field("predicted", -MAX_PREDICTED, MAX_PREDICTED, "predicted logit of a click, less the base; 0: none"),
         Field("embedding", -1e3, 1e3, "of the creative", scenario.width),
-        frequency._replace(high=MAX_NUMBER),
-        log_field("exposure", "log of 1 and the base packets bought of the creative in the slot"),
-        log_field("response", "log of its clicks per click expected at the base"),
+        Field("frequency", 0.0, MAX_NUMBER, frequency, role="statistic"),
+        log_field("exposure", "log of 1 plus the base packets bought of the creative in the slot"),
+        log_field("response", f"log of its clicks per click expected at the base, {PSEUDO:g} of each added"),
         log_field("exposure_creative", "the same of the creative in all slots"),
         log_field("response_creative", "the same of the creative in all slots"),
-        log_field("mature", "log of 1 and the creative's clicks whose conversions would have come"),
-        log_field("conversion", "log of its conversions per conversion expected of them"),
+        log_field("mature", mature),
+        log_field("conversion", "log of its conversions per conversion expected of them, 1 of each added"),
         Field("creative", 0.0, 1.0, "number of the creative", role="group"),
     ]
 
@@ -73,14 +74,14 @@ def placement_layout(scenario: Any) -> Layout:
         Field("available", 0.0, 1.0, "1 for a creative that can be had", role="availability"),
         log_field("cost", "log of a packet's cost, in the money left per decision left", "market"),
         log_field("volume", "log of the impressions that a packet wins, in base packets", "market"),
-        log_field("exposure_slot", "log of 1 and the base packets bought of all creatives in the slot"),
-        log_field("response_slot", "log of their clicks per click expected at the base"),
+        log_field("exposure_slot", "log of 1 plus the base packets bought of all creatives in the slot"),
+        log_field("response_slot", f"log of their clicks per click expected at the base, {PSEUDO:g} of each added"),
     ]
     return Layout(tuple(campaign_context(scenario)), tuple(candidate), scenario.creatives * scenario.slots)
 
 
 def log_ratio(xp: Any, one: Array, other: Array) -> Array:
-    return xp.log((one + 1e-9) / (other + 1e-9))
+    return xp.log((one + TINY) / (other + TINY))
 
 
 def campaign_numbers(scenario: Any, seen: Seen, tally: Tally, mean_cost: Array, mean_price: Array) -> dict[str, Array]:
@@ -113,7 +114,7 @@ def campaign_numbers(scenario: Any, seen: Seen, tally: Tally, mean_cost: Array, 
 
 
 def exposure_and_response(xp: Any, packet: float, packets: Array, clicks: Array) -> tuple[Array, Array]:
-    """log(1 + n) of base packets n, and log of (clicks + 2) per (clicks expected at the base + 2)."""
+    """log(1 + n) of base packets n, and log of clicks per click expected at the base, `PSEUDO` added to both."""
     response = xp.log((clicks + PSEUDO) / (packets * packet + PSEUDO))
     return xp.log(packets + 1.0), response
 
@@ -155,7 +156,7 @@ def placement_observation(scenario: Any, seen: Seen) -> Array:
     cost = offer.volume * offer.price
     total_cost = xp.sum(cost, axis=1)
     mean_cost = total_cost / scenario.slots
-    mean_price = total_cost / clip(xp.sum(offer.volume, axis=1), 1e-9, None)
+    mean_price = total_cost / clip(xp.sum(offer.volume, axis=1), TINY, None)
     pace = tally.left / clip(scenario.horizon - seen.time, 1.0, None)
     cells = creative_numbers(scenario, tally)
     cells["chosen"] = tally.chosen.reshape((-1, *grid))
@@ -194,7 +195,7 @@ def bidding_layout(scenario: Any) -> Layout:
         Field("bids", 0.0, 1.0, "1 for a level that bids"),
         Field("level", 0.0, 1.0, "number of the level", role="group"),
         log_field("cost", "log of the bid, in the money left per usual auction won of those to come", "market"),
-        log_field("asked", "log of 1 and the auctions at the level so far, in base packets"),
+        log_field("asked", "log of 1 plus the auctions at the level so far, in base packets"),
         Field("win_rate", 0.0, 1.0, "share of them won, shrunk to a half", role="statistic"),
     ]
     return Layout(tuple(context), tuple(candidate), scenario.creatives * len(scenario.levels))
@@ -210,7 +211,7 @@ def bidding_observation(scenario: Any, seen: Seen) -> Array:
     slot = offer.part
     usual = scenario.table_like("profile", seen.reward)[index]
     to_come = scenario.table_like("profile_left", seen.reward)[index]
-    half = 0.5 * scenario.auctions_of(offer.base)  # that a mean decision wins
+    half = scenario.base_wins(offer.base)  # of a mean decision's auctions
     cells = creative_numbers(scenario, tally)
     rows = rows_of(slot)
     for name in ("exposure", "response"):
@@ -230,6 +231,6 @@ def bidding_observation(scenario: Any, seen: Seen) -> Array:
     cells["embedding"], cells["outlook"] = offer.embedding[:, :, None], offer.predicted[:, :, None]
     context = campaign_numbers(scenario, seen, tally, half, xp.ones_like(half))
     context["last_auctions"] = ledger.offered
-    context["paid"] = xp.log(ledger.price + 1e-9)
+    context["paid"] = xp.log(ledger.price + TINY)
     context["traffic"], context["traffic_left"] = usual, to_come
     return scenario.layout.join(context, cells, grid)

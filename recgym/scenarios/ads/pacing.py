@@ -1,4 +1,7 @@
-"""Bids through the rest of a day: the fluid program over time, whose one price of money makes them spend the budget."""
+"""Bids through the rest of a day: the fluid program over time, whose one price of money makes them spend the budget.
+
+That price is the multiplier of the budget: reward per reference price.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.scenarios.ads.auctions import auction
+from recgym.scenarios.ads.campaign import TINY
 
-__all__ = ["Paced", "paced", "price_range"]
+__all__ = ["Paced", "multiplier_range", "paced"]
 
-SPAN = 14.0  # of the logarithm of the price of money, around that of what an impression brings per reference price
+SPAN = 14.0  # of the logarithm of the multiplier, around that of what an impression brings per reference price
 HALVINGS = 30
 
 
@@ -22,8 +26,8 @@ class Paced(NamedTuple):
     weight: np.ndarray  # [B] of the dear one
 
 
-def price_range(value: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithms [B] of the least and the highest price of money, where impressions bring `value` [B, n]."""
+def multiplier_range(value: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms [B] of the least and the highest multiplier, where impressions bring `value` [B, n]."""
     middle = np.log(np.maximum(value.max(axis=1), 1e-30)).astype(np.float64)
     return middle - SPAN, middle + SPAN
 
@@ -44,11 +48,11 @@ def paced(scenario: Any, value: Any, log_price: Any, sigma: Any, money: Any, auc
     win, cost = (found.win * scenario.bids)[:, None], found.cost * scenario.bids  # [B, 1, L], [B, L]
     earned, rows = value[:, :, None] * win, np.arange(len(money))
     auctions = np.where(np.arange(auctions.shape[1]) >= now[:, None], auctions, 0.0)
-    low, high = price_range(value)
+    low, high = multiplier_range(value)
 
-    def chosen(log_lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def chosen(log_multiplier: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Levels [B] of the next decision, and what all cost [B]."""
-        level = (earned - np.exp(log_lam)[:, None, None] * cost[:, None]).argmax(axis=2)
+        level = (earned - np.exp(log_multiplier)[:, None, None] * cost[:, None]).argmax(axis=2)
         spent = (np.take_along_axis(cost, level, axis=1) * auctions).sum(axis=1)
         return level[rows, now], spent
 
@@ -57,5 +61,5 @@ def paced(scenario: Any, value: Any, log_price: Any, sigma: Any, money: Any, auc
         over = chosen(middle)[1] > money
         low, high = np.where(over, middle, low), np.where(over, high, middle)
     (dear, most), (cheap, least) = chosen(low), chosen(high)
-    weight = np.where(most > least, np.clip((money - least) / np.maximum(most - least, 1e-9), 0.0, 1.0), 0.0)
+    weight = np.where(most > least, np.clip((money - least) / np.maximum(most - least, TINY), 0.0, 1.0), 0.0)
     return Paced(cheap, dear, weight)

@@ -22,7 +22,20 @@ from recgym.parameters import numbers, param, refuse
 from recgym.scenario import Account, Response, Seen, State
 from recgym.scenarios.ads import pictures
 from recgym.scenarios.ads.auctions import auction, per_win
-from recgym.scenarios.ads.campaign import MAX_HORIZON, MAX_MONEY, PER_MILLE, Campaign, Delivery, Tally, between, ranged
+from recgym.scenarios.ads.campaign import (
+    MAX_HORIZON,
+    MAX_MONEY,
+    MONEY_PER_PRICE,
+    OFFERED,
+    TINY,
+    Campaign,
+    Delivery,
+    Tally,
+    affordable,
+    between,
+    paid,
+    ranged,
+)
 from recgym.scenarios.ads.campaigns import CAMPAIGNS
 from recgym.scenarios.ads.creatives import cut, draw_embedding, draw_logits, draw_rates, predict
 from recgym.scenarios.ads.observation import placement_layout, placement_observation
@@ -227,7 +240,7 @@ class Placement(Campaign):
         volume, price, variance = self.market(task.base, task.log_price, task.sigma, task.bid)
         available = task.launch <= 0
         packets = self._packets(task, 0.0 * task.base, none, none, available, volume)
-        hidden = PlacementHidden(none, still, still, none, self._day(day), variance, *packets, waiting)
+        hidden = PlacementHidden(none, still, still, none, self.day_traffic(day), variance, *packets, waiting)
         predicted = predict(self, task, rng)
         known = task.sigma, task.budget, task.goal, task.preference
         return hidden, PlacementOffer(task.base, task.embedding, predicted, *known, available, volume, price)
@@ -243,15 +256,10 @@ class Placement(Campaign):
         volume, price, today = seen.offer.volume[rows, slot], seen.offer.price[rows, slot], hidden.traffic
         mean = volume * today * xp.astype(seen.offer.available[rows, creative], xp.float32)
         left = seen.kept.left
-        share = clip(left / clip(mean * price, 1e-9, None), 0.0, 1.0)
-        wins = rng.poisson(mean)
-        count = xp.astype(wins, xp.float32)
-        spend = clip(count * price + noise[:, 0] * xp.sqrt(count * hidden.variance[rows, slot]), 0.0, None)
-        covered = clip(left / clip(spend, 1e-9, None), 0.0, 1.0)
-        wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
-        spend = spend * (wins > 0)
-        bought = self.sell(wins, spend, creative, hidden.click_rate[cell], task.rate, hidden.waiting, rng)
-        expected = self.weighed(hidden.value[cell] * part_of_day(volume * price, today, left), task.preference)
+        share = clip(left / clip(mean * price, TINY, None), 0.0, 1.0)
+        wins, spend = paid(rng.poisson(mean), price, hidden.variance[rows, slot], noise[:, 0], left)
+        feedback, waiting = self.sell(wins, spend, creative, hidden.click_rate[cell], task.rate, hidden.waiting, rng)
+        expected = self.weighed(hidden.value[cell] * affordable(today, volume * price * today, left), task.preference)
         worn = hidden.worn * self.fatigue_memory
         worn[rows, creative] += self.dose * share * mean / self.base_wins(task.base)
         rivals = hidden.rivals * self.rival_memory
@@ -261,21 +269,20 @@ class Placement(Campaign):
         volume, price, variance = self.market(task.base, task.log_price + walk + rivals, task.sigma, task.bid)
         available = task.launch <= xp.astype(seen.time, xp.int64)[:, None] + 1
         packets = self._packets(task, seen.time + 1.0, drift, worn, available, volume)
-        after = PlacementHidden(drift, walk, rivals, worn, self._day(noise[:, 1]), variance, *packets, bought.waiting)
+        after = PlacementHidden(drift, walk, rivals, worn, self.day_traffic(noise[:, 1]), variance, *packets, waiting)
         offer = seen.offer._replace(available=available, volume=volume, price=price)
-        feedback = Delivery(bought.wins, bought.spend, bought.clicks, bought.conversions)
         return after, Response(feedback, offer, expected)
 
-    def _day(self, noise: Array) -> Array:
+    def day_traffic(self, noise: Array) -> Array:
         """[B] factor of a day's traffic, 1 on average."""
         return namespace(noise).exp(self.day_factor * noise - 0.5 * self.day_factor**2)
 
     def market(self, base: Array, log_price: Array, sigma: Array, bid: Array) -> tuple[Array, Array, Array]:
         """Mean impressions [B, S] that a packet wins in each slot, the money that one costs, and its variance."""
         found = auction("second", bid[:, None], log_price, sigma[:, None])
-        offered = 2.0 * self.base_wins(base)[:, None] * self.table_like("shares", base)
+        offered = OFFERED * self.base_wins(base)[:, None] * self.table_like("shares", base)
         mean, variance = per_win(found)
-        return offered * found.win, mean * PER_MILLE, variance * PER_MILLE**2
+        return offered * found.win, mean * MONEY_PER_PRICE, variance * MONEY_PER_PRICE**2
 
     def logits_at(self, task: PlacementTask, time: Array, drift: Array) -> Array:
         """[B, K, S] logits of a click at `time` [B], before fatigue."""
@@ -333,7 +340,7 @@ class Placement(Campaign):
     def _affordable(self, state: State) -> Array:
         """[B, C] `expected` of each candidate, today and with the money left."""
         offer, today, left = state.seen.offer, state.hidden.traffic[:, None], state.seen.kept.left[:, None]
-        value = state.hidden.value * part_of_day(offer.volume * offer.price, today, left)[:, None]
+        value = state.hidden.value * affordable(today, offer.volume * offer.price * today, left)[:, None]
         return self.weighed(value.reshape(value.shape[0], -1), state.task.preference)
 
     def informed_action(self, state: State) -> Array:
@@ -393,14 +400,3 @@ class Placement(Campaign):
         boxes["available"] = gymnasium.spaces.Box(0, 1, (self.creatives,), np.bool_)
         boxes |= {name: self.box(0.0, MAX_MONEY, self.slots) for name in ("volume", "price")}
         return gymnasium.spaces.Dict(boxes)
-
-
-def part_of_day(cost: Array, today: Array, left: Array) -> Array:
-    """How much of a usual day's packet today's is, with the money left; shapes are those of all three together.
-
-    Args:
-        cost: of the packet on a usual day.
-        today: factor of today's traffic.
-        left: money.
-    """
-    return clip(left / clip(cost * today, 1e-9, None), None, 1.0) * today

@@ -79,7 +79,7 @@ def path_of(scenario: Any, task: Any, rng: np.random.Generator) -> Path:
         return np.cumsum(steps, axis=0, dtype=np.float32)
 
     drift, prices = walk(scenario.drift, creatives), walk(scenario.price_walk, slots)
-    day = scenario._day(rng.standard_normal((horizon, rows), dtype=np.float32))
+    day = scenario.day_traffic(rng.standard_normal((horizon, rows), dtype=np.float32))
     times = [np.full(rows, t, dtype=np.float32) for t in range(horizon)]
     logit = np.stack([scenario.logits_at(task, time, drift[t]) for t, time in enumerate(times)])
     log_price = task.log_price + prices
@@ -122,13 +122,13 @@ def _chunk(scenario: Any, task: Any, path: Path) -> np.ndarray:
     budget = task.budget.astype(np.float64)
     passage = [_passage(scenario, task, path, grid, t) for t in range(scenario.horizon)]
 
-    def value(money: np.ndarray, day: np.ndarray) -> np.ndarray:
-        earned = _earned(path, grid, passage, money, day * shape)
-        return money * budget + day * shape.sum(axis=0) + earned + TAIL * money * path.noise * most_cost
+    def value(multiplier: np.ndarray, day: np.ndarray) -> np.ndarray:
+        earned = _earned(path, grid, passage, multiplier, day * shape)
+        return multiplier * budget + day * shape.sum(axis=0) + earned + TAIL * multiplier * path.noise * most_cost
 
     most_cost = path.cost.max(axis=(0, 2))
-    money, day = _first_prices(scenario, task, path)
-    prices = [np.maximum(money, 1e-6 * day * scenario.horizon / budget), day]
+    multiplier, day = _first_prices(scenario, task, path)
+    prices = [np.maximum(multiplier, 1e-6 * day * scenario.horizon / budget), day]
     best, steps = value(*prices), np.full((2, len(budget)), STEP)
     for _ in range(ROUNDS):
         for which in range(2):
@@ -141,7 +141,7 @@ def _chunk(scenario: Any, task: Any, path: Path) -> np.ndarray:
                 prices = [np.where(better, new, old) for new, old in zip(tried, prices, strict=True)]
                 best, moved = np.minimum(found, best), moved | better
             steps[which] *= np.where(moved, GROWS, SHRINKS)
-    best = np.minimum(best, value(0.0 * money, prices[1]))  # money enough
+    best = np.minimum(best, value(0.0 * multiplier, prices[1]))  # money enough
     # What the noise of a payment may add to the impressions of a packet that is cut, at its value.
     return (best + TAIL * path.noise * _most_value(path)) * (1.0 + ROUNDING)
 
@@ -153,7 +153,7 @@ def _most_value(path: Path) -> np.ndarray:
 
 
 def _first_prices(scenario: Any, task: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Prices of money and of a day [B] of the fluid program of a mean decision, with the wear of a few packets."""
+    """The multiplier, which prices money, and a day's price [B], of a mean decision with the wear of a few packets."""
     worn = path.logit.mean(axis=0) - 2.0 * task.fatigue[:, :, None]
     rate = logistic(worn)
     value = (rate * path.worth.mean(axis=0)[:, :, None] * path.wins.mean(axis=0)[:, None]).max(axis=1)
@@ -164,8 +164,8 @@ def _first_prices(scenario: Any, task: Any, path: Path) -> tuple[np.ndarray, np.
     values, costs = (np.concatenate([part, 0.0 * part[:, :1]], axis=1) for part in (value, cost))
     gained = values[rows, mix.second] - values[rows, mix.first]
     paid = costs[rows, mix.second] - costs[rows, mix.first]
-    money = np.where((mix.weight < 1.0) & (paid > 0.0), gained / np.where(paid > 0.0, paid, 1.0), 0.0)
-    return money.astype(np.float64), np.maximum(mix.value - money * rho, 1e-3).astype(np.float64)
+    multiplier = np.where((mix.weight < 1.0) & (paid > 0.0), gained / np.where(paid > 0.0, paid, 1.0), 0.0)
+    return multiplier.astype(np.float64), np.maximum(mix.value - multiplier * rho, 1e-3).astype(np.float64)
 
 
 class PacketStep(NamedTuple):
@@ -188,14 +188,14 @@ def _passage(scenario: Any, task: Any, path: Path, grid: Grid, t: int) -> Packet
     )
 
 
-def _earned(path: Path, grid: Grid, passage: list[PacketStep], money: np.ndarray, day: np.ndarray) -> np.ndarray:
-    """[B] sum over creatives of V_k(0) at prices of money [B] and days [T, B]."""
+def _earned(path: Path, grid: Grid, passage: list[PacketStep], multiplier: np.ndarray, day: np.ndarray) -> np.ndarray:
+    """[B] sum over creatives of V_k(0) at prices of money, the multipliers [B], and of days [T, B]."""
     creatives, count = grid.worn.shape[1:]
-    later = np.zeros((len(money), creatives, count), dtype=np.float32)
+    later = np.zeros((len(multiplier), creatives, count), dtype=np.float32)
     for t in range(len(passage) - 1, -1, -1):
         now = passage[t]
         best = later[..., grid.low] * (1.0 - grid.weight) + later[..., grid.low + 1] * grid.weight
-        charge = (money[:, None] * now.cost + day[t][:, None]).astype(np.float32)
+        charge = (multiplier[:, None] * now.cost + day[t][:, None]).astype(np.float32)
         for s in range(now.cost.shape[1]):
             low = np.broadcast_to(now.low[:, s, None], later.shape)
             left = np.take_along_axis(later, low, axis=2)
