@@ -18,15 +18,18 @@ __all__ = [
     "Array",
     "Rng",
     "Seed",
+    "arange_like",
     "batch_size",
     "clip",
     "columns",
     "constant",
     "logistic",
     "namespace",
+    "one_hot",
     "row_sum",
     "rows_of",
     "take_at",
+    "take_rows",
     "to_numpy",
     "tree_items",
     "tree_map",
@@ -77,16 +80,16 @@ def batch_size(tree: Any) -> int:
 
 def rows_of(array: Array) -> Array:
     """[B] int64 indices of the rows of `array` [B, ...], on its device; shared, so not to be written to."""
-    return numbers(array.shape[0], array)
+    return arange_like(array.shape[0], array)
 
 
 def one_hot(index: Array, count: int) -> Array:
     """[B, k, count] float32, 1 at each of the indices [B, k]."""
     xp = namespace(index)
-    return xp.astype(index[:, :, None] == numbers(count, index), xp.float32)
+    return xp.astype(index[:, :, None] == arange_like(count, index), xp.float32)
 
 
-def numbers(count: int, like: Array) -> Array:
+def arange_like(count: int, like: Array) -> Array:
     """[count] int64 0, 1, ... on the device of `like`; shared, so not to be written to."""
     if isinstance(like, np.ndarray):
         return _row_numbers(count, None, None)
@@ -185,8 +188,7 @@ class Rng(Protocol):
 
     Within one step the draws of fixed width (uniform, normal) come first and do not depend on the action, so that
     one seed gives every policy the same luck. Where one draw of counts follows another, `branch` between them keeps
-    a row's luck from what the first took for other rows. Of `binomial`, probabilities may be fewer than counts, where
-    they go together.
+    a row's luck from what the first took for other rows. `binomial` broadcasts probabilities to the shape of counts.
     """
 
     xp: Any

@@ -69,6 +69,21 @@ def test_binomial(device: str, count: int, probability: float) -> None:
 
 
 @every_device
+def test_binomial_broadcasts_probabilities(device: str) -> None:
+    """One for each of the last axis of the counts: the draws of probabilities written out in full."""
+    rng = rng_on(device, 3)
+    counts = rng.xp.full((2_000, 3), 40, dtype=rng.xp.int64, device=rng.device)
+    few = rng.xp.asarray([0.0, 0.3, 1.0], dtype=rng.xp.float32, device=rng.device)
+    rng.rekey(STEP, 0)
+    draws = rng.binomial(counts, few)
+    rng.rekey(STEP, 0)
+    np.testing.assert_array_equal(to_numpy(draws), to_numpy(rng.binomial(counts, rng.xp.broadcast_to(few, (2_000, 3)))))
+    assert tuple(draws.shape) == (2_000, 3)
+    check_moments(draws[:, 1], 40 * np.float32(0.3), 40 * 0.3 * 0.7)
+    assert not to_numpy(draws[:, 0]).any() and (to_numpy(draws[:, 2]) == 40).all()
+
+
+@every_device
 @pytest.mark.parametrize("shape", [0.2, 1.0, 30.0])
 def test_gamma(device: str, shape: float) -> None:
     rng = rng_on(device, 4)

@@ -7,7 +7,7 @@ import numpy as np
 from recgym import fluid
 from recgym.baselines.policy import Floats, Reading
 
-__all__ = ["mixture", "one_hot"]
+__all__ = ["indicators", "mixture"]
 
 
 def mixture(reward: Floats, use: Floats, supply: Floats, reading: Reading) -> Floats:
@@ -21,10 +21,10 @@ def mixture(reward: Floats, use: Floats, supply: Floats, reading: Reading) -> Fl
     """
     mix = fluid.solve(reward, use, supply)
     second = reading.rng.random(len(reward)) < mix.weight
-    return one_hot(fluid.action_of(mix, second, reward), reward.shape[1])
+    return indicators(fluid.action_of(mix, second, reward), reward.shape[1])
 
 
-def one_hot(action: np.ndarray, count: int) -> Floats:
+def indicators(action: np.ndarray, count: int) -> Floats:
     """Scores [B, count], 1 for the action [B] and else 0."""
     scores = np.zeros((len(action), count))
     scores[np.arange(len(action)), action] = 1.0

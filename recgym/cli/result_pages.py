@@ -77,16 +77,16 @@ def policies_table(report: Mapping[str, Any], names: tuple[str, ...] = ()) -> st
     agents = [name for name in sorted(chosen) if policies[name]["kind"] == "agent"]
     bounded = "of_bound" in policies[chosen[0]]
     unit = _unit(report["env"])
-    beside = tuple(policies[chosen[0]].get("figures", {}))
-    head = ["policy", "knows", f"{unit} per trial", "% of bound" if bounded else "regret", "normalised score", *beside]
+    extra = tuple(policies[chosen[0]].get("figures", {}))
+    head = ["policy", "knows", f"{unit} per trial", "% of bound" if bounded else "regret", "normalised score", *extra]
     rows = []
     for name in chosen:
-        figures = policies[name]
+        policy = policies[name]
         own = name in agents
-        share = {key: 100 * value for key, value in figures["of_bound"].items()} if bounded else figures["regret"]
-        row = [f"**{name}**" if own else f"`{name}`", KNOWS[figures["kind"]], interval(figures["return"])]
-        row += [interval(share, 1) if bounded else interval(share), interval(figures["normalised"], 3)]
-        row += [interval(figures["figures"][key], 1) for key in beside]
+        share = {key: 100 * value for key, value in policy["of_bound"].items()} if bounded else policy["regret"]
+        row = [f"**{name}**" if own else f"`{name}`", KNOWS[policy["kind"]], interval(policy["return"])]
+        row += [interval(share, 1) if bounded else interval(share), interval(policy["normalised"], 3)]
+        row += [interval(policy["figures"][key], 1) for key in extra]
         row += ["" if name == agent else interval(policies[agent]["versus"][name]) for agent in agents]
         rows.append(row)
     return table([*head, *(f"{agent} minus it" for agent in agents)], rows)

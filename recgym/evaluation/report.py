@@ -65,8 +65,8 @@ def report_json(
 
     policies = {}
     for name, summary in summaries.items():
-        figures = {key: fields_of(value) for key, value in summary._asdict().items() if value is not None}
-        policies[name] = {"kind": kinds.get(name, "agent"), "return": figures.pop("returns"), **figures}
+        fields = {key: fields_of(value) for key, value in summary._asdict().items() if value is not None}
+        policies[name] = {"kind": kinds.get(name, "agent"), "return": fields.pop("returns"), **fields}
     return {
         "env": env,
         "parameters": dict(parameters),
@@ -93,13 +93,13 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
     bounded = "of_bound" in first  # regret of the moment is no measure there
     solved = "normalised" in first
     scores = ("% of bound" if bounded else "regret", "normalised") if solved else ()
-    beside = tuple(first.get("figures", {}))
-    headings = ("policy", "knows", "return", *scores, f"minus {report['reference']}", *beside)
+    extra = tuple(first.get("figures", {}))
+    headings = ("policy", "knows", "return", *scores, f"minus {report['reference']}", *extra)
     table = Table(
         title or f"{report['env']}: {report['trials']:,} held-out trials, seed {report['seed']}",
         headings,
         left=("knows",),
-        spare=("knows", *beside, *scores[:1]),
+        spare=("knows", *extra, *scores[:1]),
     )
     rows = sorted(report["policies"].items(), key=lambda item: -item[1]["return"]["mean"])
     for name, policy in rows:
@@ -110,7 +110,7 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
             figure(policy["return"], 2),
             *_score_cells(policy, figure),
             f"{figure(gain, 2)} {SIGNS[_sign(gain)]}",
-            *(figure(policy["figures"][key], 2) for key in beside),
+            *(figure(policy["figures"][key], 2) for key in extra),
             bold=policy["kind"] == "agent",
         )
     table.caption = "± 95 % bootstrap interval; + / -: the whole paired interval is above / below 0"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Z95", "Interval", "interval", "ratio"]
+__all__ = ["Z95", "Interval", "interval", "percentiles", "ratio", "resampled_means"]
 
 Z95 = 1.959963984540054  # of a normal distribution: 95 % lie within so many standard errors
 RESAMPLES = 1000  # of the bootstrap
@@ -37,7 +37,7 @@ def _cached_counts(trials: int) -> list[np.ndarray]:
     return [counts.astype(np.uint16) for counts in _draw_counts(trials)]
 
 
-def _resampled_means(columns: np.ndarray) -> np.ndarray:
+def resampled_means(columns: np.ndarray) -> np.ndarray:
     """Means [RESAMPLES, P] of bootstrap resamples of the rows of `columns` [N, P]; a resample takes whole rows.
 
     To draw the counts takes a hundred times as long as to use them, and a report asks for dozens of intervals over N.
@@ -47,14 +47,15 @@ def _resampled_means(columns: np.ndarray) -> np.ndarray:
     return np.concatenate([counts.astype(np.float64) @ columns / trials for counts in blocks])
 
 
-def _percentiles(mean: float, resampled: np.ndarray) -> Interval:
+def percentiles(mean: float, resampled: np.ndarray) -> Interval:
+    """A mean with the interval that 95 % of its resamples lie in."""
     low, high = np.percentile(resampled, (2.5, 97.5))
     return Interval(float(mean), float(low), float(high))
 
 
 def interval(values: np.ndarray) -> Interval:
     """Mean of `values` [N] with its 95 % bootstrap interval (percentiles, fixed seed)."""
-    return _percentiles(values.mean(), _resampled_means(values[:, None])[:, 0])
+    return percentiles(values.mean(), resampled_means(values[:, None])[:, 0])
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> Interval:
@@ -63,7 +64,7 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> Interval:
     NaN where the latter, resampled, is not above 0 throughout: there may be nothing to have a share of.
     """
     both = np.column_stack([part, whole])
-    means, resampled = both.mean(axis=0), _resampled_means(both)
+    means, resampled = both.mean(axis=0), resampled_means(both)
     if not resampled[:, 1].min() > 0:
         return Interval(np.nan, np.nan, np.nan)
-    return _percentiles(means[0] / means[1], resampled[:, 0] / resampled[:, 1])
+    return percentiles(means[0] / means[1], resampled[:, 0] / resampled[:, 1])

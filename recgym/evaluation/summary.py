@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recgym.evaluation.statistics import Interval, _percentiles, _resampled_means, ratio
+from recgym.evaluation.statistics import Interval, percentiles, ratio, resampled_means
 from recgym.evaluation.trials import Trials
 from recgym.scenario import Scenario
 
@@ -39,15 +39,15 @@ def summarise(
     """
     names = list(results)
     of_trials = [scenario.trial_figures(trials.tasks, trials.objectives, trials.costs) for trials in results.values()]
-    beside = tuple(of_trials[0])
-    fields = ("return", "regret", *scenario.objectives, *scenario.costs, *beside)
+    extra = tuple(of_trials[0])
+    fields = ("return", "regret", *scenario.objectives, *scenario.costs, *extra)
     columns = [
         np.column_stack([_per_trial(trials), *more.values()])
         for trials, more in zip(results.values(), of_trials, strict=True)
     ]
     table = np.stack(columns, axis=1)  # [N, P, F]
     means = table.mean(axis=0)
-    resampled = _resampled_means(table.reshape(len(table), -1)).reshape(-1, *means.shape)  # [R, P, F]
+    resampled = resampled_means(table.reshape(len(table), -1)).reshape(-1, *means.shape)  # [R, P, F]
     random = names.index("random")
     informed = names.index("informed") if scenario.solved else random
 
@@ -57,19 +57,19 @@ def summarise(
 
     summaries = {}
     for i, name in enumerate(names):
-        figures = {f: _percentiles(means[i, j], resampled[:, i, j]) for j, f in enumerate(fields)}
+        figures = {f: percentiles(means[i, j], resampled[:, i, j]) for j, f in enumerate(fields)}
         gain = means[i, 0] - means[:, 0]  # [P]
         gains = resampled[:, i, :1] - resampled[:, :, 0]  # [R, P]
-        score = _percentiles(float(normalise(means[:, 0], i)), normalise(resampled[:, :, 0], i))
+        score = percentiles(float(normalise(means[:, 0], i)), normalise(resampled[:, :, 0], i))
         summaries[name] = Summary(
             returns=figures["return"],
             regret=figures["regret"] if scenario.solved else None,
             normalised=score if scenario.solved else None,
             of_bound=None if bounds is None else ratio(results[name].returns, bounds),
-            versus={other: _percentiles(gain[j], gains[:, j]) for j, other in enumerate(names)},
+            versus={other: percentiles(gain[j], gains[:, j]) for j, other in enumerate(names)},
             objectives={key: figures[key] for key in scenario.objectives},
             costs={key: figures[key] for key in scenario.costs},
-            figures={key: figures[key] for key in beside},
+            figures={key: figures[key] for key in extra},
         )
     return summaries
 

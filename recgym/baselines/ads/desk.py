@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from recgym.baselines.planning import mixture, one_hot
+from recgym.baselines.planning import indicators, mixture
 from recgym.baselines.policy import Floats, Reading
 from recgym.scenarios.ads import Bidding
 from recgym.scenarios.ads.auctions import auction
@@ -229,7 +229,7 @@ class BiddingDesk(_Common):
 
     def bought(self, reading: Reading) -> Floats:
         before = np.maximum(self.time(reading) - 1, 0)
-        slots = one_hot(self.scenario.slot_of[before], self.scenario.slots)
+        slots = indicators(self.scenario.slot_of[before], self.scenario.slots)
         creative = self.cells(reading, "chosen").sum(axis=2) * (reading.field("last_wins") > 0.0)[:, None]
         return creative[:, :, None] * slots[:, None]
 
@@ -263,7 +263,7 @@ class BiddingDesk(_Common):
         money = self.money(reading)
         mix = paced(scenario, value.max(axis=1), kept.log_price, self.spread(kept), money, auctions, now)
         level = np.where(reading.rng.random(len(rows)) < mix.weight, mix.dear, mix.cheap)
-        return one_hot(creative * len(scenario.levels) + level, scenario.layout.candidates)
+        return indicators(creative * len(scenario.levels) + level, scenario.layout.candidates)
 
     def buy(
         self, kept: MarketRead, reading: Reading, log_rate: Floats, conversion: Floats, log_multiplier: Floats
@@ -275,4 +275,4 @@ class BiddingDesk(_Common):
         levels = np.where(self.scenario.bids > 0.0, self.scenario.log_levels, -np.inf)
         distance = np.abs(levels - bid[:, None])
         level = np.where(reading.field("budget") > 0.0, distance.argmin(axis=1), 0)
-        return one_hot(creative * len(self.scenario.levels) + level, self.scenario.layout.candidates)
+        return indicators(creative * len(self.scenario.levels) + level, self.scenario.layout.candidates)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym.arrays import tree_map
-from recgym.baselines.planning import one_hot
+from recgym.baselines.planning import indicators
 from recgym.baselines.policy import Floats, IndexPolicy, Reading
 from recgym.baselines.pricing.units import embedding_of, units_of
 from recgym.rng import NumpyRng
@@ -124,7 +124,7 @@ def particle_policy(scenario: Any, particles: int, draws: int) -> IndexPolicy:
         products = [belief.product(each, reading) for each in belief.draw(memory, reading, draws)]
         demand = np.mean([held * left[:, None] for held, left in products], axis=0)
         left = np.mean([left for _, left in products], axis=0)
-        return one_hot(
+        return indicators(
             scenario.fluid_action(now.margin, demand / left[:, None], now.stock / left), scenario.layout.candidates
         )
 

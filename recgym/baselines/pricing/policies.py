@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recgym import fluid
-from recgym.baselines.planning import mixture, one_hot
+from recgym.baselines.planning import indicators, mixture
 from recgym.baselines.policy import Floats, IndexPolicy, InformedPolicy, Reading, memoryless
 from recgym.baselines.pricing.units import Units, units_of
 from recgym.rng import NumpyRng
@@ -114,7 +114,7 @@ def besbes_zeevi(scenario: Any, explore: float = 1.0) -> IndexPolicy:
         passed = (memory.time - length + 0.5) / max(scenario.horizon - length, 1)
         later = fluid.action_of(mix, passed < mix.weight, now.margin * demand)  # `second` sells faster
         turn = order[np.minimum(memory.time // each, len(order) - 1).astype(np.int64)]
-        return one_hot(np.where(memory.time < length, turn, later), arms)
+        return indicators(np.where(memory.time < length, turn, later), arms)
 
     return tallying(scenario, index, until=length)
 
@@ -199,7 +199,7 @@ def exact(scenario: Any) -> Any:
 
     def index(reading: Reading) -> Floats:
         left = np.minimum(np.rint(units_of(scenario, reading).stock), stock).astype(np.int64)
-        return one_hot(plan().actions[reading.remaining.astype(np.int64), left], scenario.layout.candidates)
+        return indicators(plan().actions[reading.remaining.astype(np.int64), left], scenario.layout.candidates)
 
     return memoryless(scenario, index)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from recgym.arrays import LONG, MAX_LOGIT, Array, clip, logistic, namespace, numbers, row_sum, rows_of, take_rows
+from recgym.arrays import LONG, MAX_LOGIT, Array, arange_like, clip, logistic, namespace, row_sum, rows_of, take_rows
 
 __all__ = ["CHOICES", "attention_by_place", "best_page", "chances", "clicked", "first_places"]
 
@@ -24,13 +24,13 @@ ROUNDS = 5  # of Dinkelbach's iteration, which gains digits as Newton's method d
 
 def attention_by_place(attention: Array, places: int) -> Array:
     """[B, k] attention^place of a user's `attention` [B]."""
-    return attention[:, None] ** namespace(attention).astype(numbers(places, attention), attention.dtype)
+    return attention[:, None] ** namespace(attention).astype(arange_like(places, attention), attention.dtype)
 
 
 def first_places(slate: Array) -> Array:
     """[B, k] bool, where a candidate of `slate` [B, k] stands for the first time: the places that are not empty."""
     if not isinstance(slate, np.ndarray) or slate.size <= LONG:
-        place = numbers(slate.shape[1], slate)
+        place = arange_like(slate.shape[1], slate)
         return ~((slate[:, :, None] == slate[:, None, :]) & (place[:, None] > place)).any(axis=2)
     first = np.ones(slate.shape, dtype=bool)  # many rows: pair by pair takes a ninth of the time
     for place in range(1, slate.shape[1]):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recgym.arrays import Array, numbers, take_rows, unit_rows
+from recgym.arrays import Array, arange_like, take_rows, unit_rows
 from recgym.catalog import Catalog
 from recgym.scenarios.slate.advice import vectors_of
 
@@ -102,5 +102,5 @@ def draw_pool(rng: Any, shuffled: Array, shape: tuple[int, int]) -> Array:
     stretch = count // candidates
     luck = rng.uniform((shape[0], candidates + 1))
     place = xp.astype(luck[:, :-1] * stretch, xp.int64)
-    place += stretch * numbers(candidates, shuffled) + xp.astype(luck[:, -1:] * count, xp.int64)
+    place += stretch * arange_like(candidates, shuffled) + xp.astype(luck[:, -1:] * count, xp.int64)
     return take_rows(shuffled, place % count)

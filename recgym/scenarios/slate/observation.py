@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from recgym.arrays import Array, clip, namespace, numbers, one_hot, row_sum, rows_of, take_at, take_rows
+from recgym.arrays import Array, arange_like, clip, namespace, one_hot, row_sum, rows_of, take_at, take_rows
 from recgym.layout import CHOSEN, Field, Layout, clock, clock_fields
 from recgym.scenario import Seen
 from recgym.scenarios.slate.advice import UNLIKELY, advice
@@ -72,7 +72,7 @@ def kept_after(scenario: Any, seen: Seen, action: Array, feedback: Any) -> Slate
     clicks = xp.astype(feedback.click, xp.float32) * first
     count = row_sum(clicks)
     item = take_at(offer.item, action)
-    fall = 1.0 - numbers(places, action) * (1.0 / places)
+    fall = 1.0 - arange_like(places, action) * (1.0 / places)
     marks = xp.stack([first * xp.astype(fall, xp.float32), clicks], axis=1) @ one_hot(action, kept.chosen.shape[1])
     news = clicks[:, None, :] @ one_hot(take_rows(inventory.topic, item), kept.recent.shape[2])
     taste = kept.taste
