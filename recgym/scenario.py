@@ -287,7 +287,10 @@ class Scenario:
 
     @property
     def solved(self) -> bool:
-        """Whether the optimum covers the weights; if not, there is neither regret nor bound nor an informed policy."""
+        """Whether the optimum covers the weights.
+
+        If not, there is neither bound nor informed policy, and regret and expected reward are NaN.
+        """
         covered = self.objectives if self.covered is None else self.covered
         return all(name in covered for name, (_, most) in self.weight_ranges.items() if most > 0)
 

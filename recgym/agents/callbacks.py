@@ -136,7 +136,7 @@ class EvaluationCallback(BaseCallback):
         if summary.regret is not None and summary.normalised is not None:  # an optimum is known
             self.logger.record("eval/regret", summary.regret.mean)
             self.logger.record("eval/normalised_score", summary.normalised.mean)
-        self.logger.record("eval/expected_reward", float(trials.expected.mean()) / self.scenario.horizon)
+            self.logger.record("eval/expected_reward", float(trials.expected.mean()) / self.scenario.horizon)
         self.logger.record("eval/difference", summary.versus[reference].mean)
         hidden = ("stdout", "log", "json", "csv")
         title = f"after {self.num_timesteps:,} timesteps, {self.trials:,} validation trials"
