@@ -18,7 +18,8 @@ from runs_for_tests import DEFAULT
 import recgym
 from recgym.data import ImpressionLog, impressions
 from recgym.data.ads import BARE, COLUMNS
-from recgym.data.impression_log import DAY, HELD_OUT, MIN_CLICKS, MOST_CREATIVES, ORIGINS
+from recgym.data.campaign_parameters import MAX_CREATIVES, ORIGINS
+from recgym.data.impression_log import DAY, HELD_OUT, MIN_CLICKS
 from recgym.data.landscape import (
     ClickTable,
     area_under_curve,
@@ -203,7 +204,7 @@ def test_many_creatives_make_a_task_of_some(tmp_path: Path) -> None:
     columns = {"clicked": clicked.astype(int), "price": rng.lognormal(size=6_000)}
     columns["creative"] = rng.integers(300, size=6_000)
     log = impressions(write(tmp_path / "log.csv", columns))
-    assert len(log.names) == 300 and log.parameters["creatives"] == MOST_CREATIVES
+    assert len(log.names) == 300 and log.parameters["creatives"] == MAX_CREATIVES
     assert log.split == "20% of the rows" and log.effects.creative.sd < 0.5
 
 
@@ -360,10 +361,10 @@ def test_conversions_to_come_are_reckoned_with() -> None:
     left = 30.0 * rng.random(40_000)
     delay = np.where(rng.random(len(left)) < 0.4, 0.5, 10.0) * rng.exponential(size=len(left))
     came = (rng.random(len(left)) < 0.1) & (delay < left)
+    assert came.mean() < 0.085 and delay[came].mean() < 0.8 * 6.2  # the premise
     fit = fit_delays(delay[came], left[~came])
-    assert abs(fit.rate - 0.1) < 4 * fit.rate_error < 0.012 and came.mean() < 0.085
+    assert abs(fit.rate - 0.1) < 4 * fit.rate_error < 0.012
     assert fit.weights == pytest.approx((0.4, 0.6), abs=0.05) and fit.means == pytest.approx((0.5, 10.0), rel=0.2)
-    assert delay[came].mean() < 0.8 * 6.2
     few = fit_delays(delay[came][:100], left[~came][:900])
     assert len(few.means) == 1 and few.weights == (1.0,)
 
@@ -444,6 +445,19 @@ def test_bad_row(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(f'{path}, {message}')}") as caught:
         impressions(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["log{x}.csv", "{}.csv"])
+def test_a_path_with_braces_is_named_as_it_is(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    wrong = write(path, {**few(), "bid": np.where(np.arange(1_000) < 3, 0.001, 1e6)})
+    what = "a price above the bid, which cannot have won: see that both are in the same units (3 such rows)"
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{path}, row 2: {what}')}$"):
+        impressions(wrong)
+    late = write(path, {**few(), "converted": np.where(np.arange(1_000) < 9, "7", "")})
+    what = "times of conversion but none of impressions: name them as time"
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{path}: {what}')}$"):
+        impressions(late)
 
 
 def few(clicks: int = 200, count: int = 1_000) -> dict[str, Any]:

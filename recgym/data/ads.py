@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from recgym.data.impression_log import MIN_CLICKS, ImpressionLog
+from recgym.data.landscape import PER_THOUSAND
 from recgym.data.reading import Column, moment, number, read_columns, spellings
 from recgym.data.sources import label_of, table_rows
 
 __all__ = ["impressions"]
 
 MAX_PARTS = 24  # of the day
-PER_MILLE = 1_000.0  # impressions that the scenario's prices are for
 ENDLESS = 1e11  # seconds: beyond are milliseconds, or digits of a date
 ABOVE = 1e-6  # share by which rounding may put a price above its bid
 BARE = ("clicked", "price", "prediction", "rival")  # columns of a file without a header
@@ -112,7 +112,7 @@ def impressions(
     bid: str | Sequence[str] | None = COLUMNS["bid"].names,
     converted: str | Sequence[str] | None = COLUMNS["converted"].names,
     rival: str | Sequence[str] | None = COLUMNS["rival"].names,
-    per: float = PER_MILLE,
+    per: float = PER_THOUSAND,
     parts: int = 6,
 ) -> ImpressionLog:
     """Read a log of impressions that were won, and fit what it says of a campaign.
@@ -157,8 +157,7 @@ def impressions(
     }
     header = BARE if _is_bare(source) else ()
     columns = read_columns(source, wanted, record="impression that was won", header=header)
-    where = f"{label_of(source)}, row {{}}"
-    won = _check_rows(columns, where, first=1 if header else 2)
+    won = _check_rows(columns, label_of(source), first=1 if header else 2)
     kept = won | (columns["bid"] > 0.0 if "bid" in columns else False)
     dropped = int((~kept).sum())
     columns, won = {key: column[kept] for key, column in columns.items()}, won[kept]
@@ -173,7 +172,7 @@ def impressions(
         np.unique(columns["creative"].astype(str), return_inverse=True) if "creative" in columns else _one(won)
     )
     predicted = columns.get("prediction")
-    unit = math.log(PER_MILLE / per)
+    unit = math.log(PER_THOUSAND / per)
     return ImpressionLog(
         clicked=columns["clicked"],
         won=won,
@@ -207,12 +206,12 @@ def _is_bare(source: Any) -> bool:
     return len(values) == len(BARE) and values[0] in (0.0, 1.0)
 
 
-def _check_rows(columns: dict[str, np.ndarray], where: str, *, first: int) -> np.ndarray:
+def _check_rows(columns: dict[str, np.ndarray], label: str, *, first: int) -> np.ndarray:
     """[N] bool which rows were won; ValueError for the first row that contradicts itself.
 
     Args:
         columns: [N] each.
-        where: says the row that it is formatted with.
+        label: of the log, for errors.
         first: number of the first row.
     """
     clicked, price = columns["clicked"] > 0.0, columns["price"]
@@ -236,12 +235,12 @@ def _check_rows(columns: dict[str, np.ndarray], where: str, *, first: int) -> np
         came = np.isfinite(converted)
         faults["converted without a click: give the click, or remove the row"] = came & ~clicked
         if time is None and came.any():
-            raise ValueError(f"{where.format('1')}: times of conversion but none of impressions: name them as time")
+            raise ValueError(f"{label}: times of conversion but none of impressions: name them as time")
         early = nothing if time is None else came & (converted < time)
         faults["converted before the impression: see that both times are of one clock"] = early
     for what, rows in faults.items():
         if rows.any():
-            raise ValueError(f"{where.format(int(rows.argmax()) + first)}: {what} ({int(rows.sum()):,} such rows)")
+            raise ValueError(f"{label}, row {int(rows.argmax()) + first}: {what} ({int(rows.sum()):,} such rows)")
     return won
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from recgym.arrays import logistic, unit_rows
 from recgym.catalog import Catalog, known_catalog
 from recgym.data.factors import Floats
-from recgym.data.landscape import ClickEffects, ClickTable, Spread
+from recgym.data.landscape import PER_THOUSAND, ClickEffects, ClickTable, Spread
 from recgym.data.sources import shortened
 
 __all__ = [
@@ -40,13 +40,12 @@ FOLDS = 10  # of creatives
 SEED = 0
 STEPS, CLOSE = 100, 1e-7  # of Newton's method
 LONGEST = 2.0  # logits that a step may move a creative by: a long one from far away overshoots
-LEAST, MOST = 0.01, 5.0  # tau and sigma, logits
+MIN_SPREAD, MAX_SPREAD = 0.01, 5.0  # tau and sigma, logits
 WIDE = 1.0  # logits, of their half-normal priors
 POINTS, PASSES = 8, 3  # of a side of the grid of them, and how often it closes in
 TAIL = 1e-3  # of the most probable value, below which one is left out of the next grid
 FLAT = 10.0  # standard deviation a priori of what has no spread to be fitted
 FLOOR = 1e-12  # of a chance
-PER_MILLE = 1_000.0
 
 
 class CreativeFit(NamedTuple):
@@ -118,7 +117,7 @@ def _find_mode(table: ClickTable, offset: Floats, x: Floats, prior: Floats, vari
 
 
 def fit_creatives(
-    table: ClickTable, offset: Floats, features: Floats, taste: tuple[float, float] = (LEAST, MOST)
+    table: ClickTable, offset: Floats, features: Floats, taste: tuple[float, float] = (MIN_SPREAD, MAX_SPREAD)
 ) -> CreativeFit:
     """Fit the model.
 
@@ -138,7 +137,7 @@ def fit_creatives(
     def mode(tau: float, sigma: float) -> _Mode:
         return _find_mode(table, given, x, np.array([FLAT**2, *[tau**2] * turn.shape[1]]), sigma**2)
 
-    tau, sigma, share, modes = _weighed(mode, [taste if width else (FLAT, FLAT), (LEAST, MOST)])
+    tau, sigma, share, modes = _weighed(mode, [taste if width else (FLAT, FLAT), (MIN_SPREAD, MAX_SPREAD)])
     outside = np.eye(width) - turn @ turn.T
     base = share @ [each.weights[0] for each in modes]
     mean = turn @ np.sum([p * each.weights[1:] for p, each in zip(share, modes, strict=True)], axis=0)
@@ -170,11 +169,14 @@ def _weighed(
         share = np.exp(log - log.max())
         share /= share.sum()
         table = share.reshape(len(axes[0]), len(axes[1]))
-        for side, axis in enumerate(axes):
-            mass = table.sum(axis=1 - side)
-            near = np.flatnonzero(mass > TAIL * mass.max())
-            limits[side] = axis[max(near[0] - 1, 0)], axis[min(near[-1] + 1, len(axis) - 1)]
+        limits = [_closer(axis, table.sum(axis=1 - side)) for side, axis in enumerate(axes)]
     return tau, sigma, share, modes
+
+
+def _closer(axis: Floats, mass: Floats) -> tuple[float, float]:
+    """The ends of that part of a grid [n] on which the mass [n] lies, with a point to either side."""
+    near = np.flatnonzero(mass > TAIL * mass.max())
+    return axis[max(near[0] - 1, 0)], axis[min(near[-1] + 1, len(axis) - 1)]
 
 
 def _spread_of(values: Floats, share: Floats) -> Spread:
@@ -222,8 +224,8 @@ def score_new_creatives(table: ClickTable, offset: Floats, features: Floats) -> 
         slope_error=float(line.covariance[0, 0]) ** 0.5,
         wrong=fit_creatives(table, offset + centred[:, None], none).rest,
         spread=fit_creatives(table, offset, none).rest,
-        gain=PER_MILLE * float(mean),
-        gain_error=PER_MILLE * float(error),
+        gain=PER_THOUSAND * float(mean),
+        gain_error=PER_THOUSAND * float(error),
     )
 
 
@@ -231,7 +233,7 @@ def score_new_creatives(table: ClickTable, offset: Floats, features: Floats) -> 
 class KnownCreatives:
     """Creatives of a log that are items of a catalog, and what their features say of click rates."""
 
-    catalog: Catalog
+    items: Catalog  # as it was given
     features: Floats  # [K, D] of the creatives
     table: ClickTable
     effects: ClickEffects  # of the log, whatever the features
@@ -253,9 +255,9 @@ class KnownCreatives:
         return math.exp(self.fit.base), math.hypot(self.fit.base_error, self.effects.slot.sd / math.sqrt(slots))
 
     @cached_property
-    def with_tastes(self) -> Catalog:
-        """The catalog with the campaign's tastes, known by its digest."""
-        return known_catalog(replace(self.catalog, tastes=self.fit.tastes))
+    def catalog(self) -> Catalog:
+        """The items with the campaign's tastes, known by its digest; see `Catalog.tastes`."""
+        return known_catalog(replace(self.items, tastes=self.fit.tastes))
 
     @property
     def estimates(self) -> list[tuple[str, float, float, str]]:
@@ -280,13 +282,13 @@ class KnownCreatives:
 
 
 def known_creatives(
-    names: Sequence[str], catalog: Catalog, table: ClickTable, effects: ClickEffects, path: str
+    names: Sequence[str], items: Catalog, table: ClickTable, effects: ClickEffects, path: str
 ) -> KnownCreatives:
     """Find the creatives of a log in a catalog, whose ids are their names.
 
     Args:
-        names: K of them.
-        catalog: N items.
+        names: K creatives.
+        items: N of them.
         table: counts of the creatives.
         effects: of the log.
         path: of the log, for errors.
@@ -294,16 +296,16 @@ def known_creatives(
     Raises:
         ValueError: ids are lacking, creatives are not among them, or there are too few creatives for a fit.
     """
-    if catalog.ids is None:
+    if items.ids is None:
         raise ValueError(f"{path}: the catalog has no ids: give it the names of the log's creatives as ids")
     ways = "or leave its ids out, and its items are creatives of which the log says nothing"
     if len(names) < MIN_CREATIVES:
         what = f"{len(names)} creatives, at least {MIN_CREATIVES} are needed to fit click rates to a catalog's features"
         raise ValueError(f"{path}: {what}: bring more, name their column (creative), {ways}")
-    unknown = [name for name in names if name not in catalog.rows]
+    unknown = [name for name in names if name not in items.rows]
     if unknown:
         what = f"{len(unknown):,} of {len(names):,} creatives are no ids of the catalog"
-        such = f"such as {shortened(unknown[0])}; its first id is {shortened(catalog.ids[0])}"
+        such = f"such as {shortened(unknown[0])}; its first id is {shortened(items.ids[0])}"
         raise ValueError(f"{path}: {what} ({such}): add them to it under these ids, {ways}")
-    features = unit_rows(catalog.features).astype(np.float64)  # of length 1, as the scenario has them
-    return KnownCreatives(catalog, features[[catalog.rows[name] for name in names]], table, effects)
+    features = unit_rows(items.features).astype(np.float64)  # of length 1, as the scenario has them
+    return KnownCreatives(items, features[[items.rows[name] for name in names]], table, effects)

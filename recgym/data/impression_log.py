@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from recgym.catalog import Catalog
+from recgym.data.campaign_parameters import ORIGINS, REPLACED, campaign_parameters, rounded
 from recgym.data.creative_rates import KnownCreatives, known_creatives
 from recgym.data.landscape import (
-    LEAST_RATE,
-    MOST_RATE,
+    MAX_RATE,
+    MIN_RATE,
+    PER_THOUSAND,
     ClickEffects,
     ClickScores,
     ClickTable,
@@ -45,30 +47,10 @@ SEED = 0
 MIN_CLICKS = 30  # fewer leave the click rate itself uncertain by a fifth
 MIN_CONVERSIONS = 30
 MIN_DAYS = 7  # of which the first and the last, which may not be whole, are left out
-MOST_CREATIVES = 20  # of a task: more candidates than 120 are slow to learn
-LEAST_SHARE = 0.01  # of a part of the day in which nothing was bought
-LEAST_CHANCE = 0.01  # of winning, by which an impression counts for the auctions lost
+MIN_SHARE = 0.01  # of a part of the day in which nothing was bought
+MIN_CHANCE = 0.01  # of winning, by which an impression counts for the auctions lost
 DECILES = np.arange(1, 10) / 10
-PER_MILLE = 1_000.0
 LAWS = {"all": "of prices paid", "truncated": "prices cut at the bid", "censored": "beside bids that lost"}
-MOST_SPREAD = 5.0  # of prices, in the scenario
-MOST_DOUBT = 1.0  # standard error of a mean logarithm of prices, beyond which it is not known
-MOST_BASE = 0.1  # of a campaign of the scenario
-EFFECTS = ("taste", "taste_by_slot", "slot_effect", "creative_effect", "cell_effect")
-SIGNIFICANT = 5  # digits of what is printed and used
-
-# Where each parameter of the scenario comes from. fitted: estimated from the log. fixed: a choice of how the problem is
-# posed. assumed: a fact of the market that such a log does not hold. Of a log with a catalog `REPLACED` are unused.
-ORIGINS = {
-    **dict.fromkeys(("base_rate", "log_price", "price_spread"), "fitted"),
-    **dict.fromkeys(("catalog", "campaign", "embedding", "conversion_value", "goal", "cap", "packet"), "fixed"),
-    **dict.fromkeys(("weights", "horizon", "budget"), "fixed"),
-    **dict.fromkeys(("level", "taste", "taste_by_slot", "slot_effect", "creative_effect", "cell_effect"), "assumed"),
-    **dict.fromkeys(("prediction", "conversion_rate", "conversion_spread", "delays", "creatives"), "assumed"),
-    **dict.fromkeys(("dose", "fatigue_memory", "profile", "slot_price", "price_walk", "day_factor"), "assumed"),
-    **dict.fromkeys(("fatigue", "drift", "change", "launch", "reaction", "rival_memory"), "assumed"),
-}
-REPLACED = ("taste", "prediction", "embedding")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +69,7 @@ class ImpressionLog:
     converted: np.ndarray | None = None  # [N] float64 the same, of the conversion; NaN where there was none
     parts: int = 1  # S, of the day
     left_out: Mapping[str, int] = field(default_factory=dict)  # rows by reason
-    catalog: Catalog | None = None  # that tells what the creatives are, by their names; see `with_catalog`
+    items: Catalog | None = None  # that tell what the creatives are, by their names; see `with_catalog`
 
     # --- how rows are cut ---
     @cached_property
@@ -108,8 +90,8 @@ class ImpressionLog:
     @cached_property
     def late(self) -> np.ndarray:
         """[N] bool rows that are held out: of the last days, or any where one day is all or clicks are on one side."""
-        known = np.unique(self.days)
-        rows = self.days >= known[-max(1, round(HELD_OUT * len(known)))]
+        days = np.unique(self.days)
+        rows = self.days >= days[-max(1, round(HELD_OUT * len(days)))]
         sides = (self.clicked[rows].sum(), self.clicked[~rows].sum())
         if min(sides) >= 1.0 and (self.won & ~rows).sum() > 1:
             return rows
@@ -151,8 +133,8 @@ class ImpressionLog:
         Raises:
             ValueError: creatives that are no ids of the catalog, or too few for a fit.
         """
-        log = replace(self, catalog=catalog)
-        _ = log.known
+        log = replace(self, items=catalog)
+        _ = log.by_features
         return log
 
     # --- the fits ---
@@ -177,11 +159,16 @@ class ImpressionLog:
         return fit_clicks(self.table_of(self.won))
 
     @cached_property
-    def known(self) -> KnownCreatives | None:
+    def by_features(self) -> KnownCreatives | None:
         """Click rates by what creatives are; None: no catalog tells."""
-        if self.catalog is None:
+        if self.items is None:
             return None
-        return known_creatives(self.names, self.catalog, self.table_of(self.won), self.effects, self.path)
+        return known_creatives(self.names, self.items, self.table_of(self.won), self.effects, self.path)
+
+    @property
+    def catalog(self) -> Catalog | None:
+        """The items with the campaign's tastes; None: there are no items. See `Catalog.tastes`."""
+        return None if self.by_features is None else self.by_features.catalog
 
     @cached_property
     def calibration(self) -> PredictionFit | None:
@@ -226,10 +213,10 @@ class ImpressionLog:
         weight = np.ones(len(self.clicked))
         if self.market.kind == "truncated":
             assert self.log_bid is not None
-            weight /= np.clip(self.market.win_rate(self.log_bid, self.slot), LEAST_CHANCE, None)
+            weight /= np.clip(self.market.win_rate(self.log_bid, self.slot), MIN_CHANCE, None)
         count = np.bincount(self.slot, weight, minlength=self.parts)
-        share = np.maximum(count / count.mean(), LEAST_SHARE)
-        return _rounded(share / share.mean())
+        share = np.maximum(count / count.mean(), MIN_SHARE)
+        return rounded(share / share.mean())
 
     @cached_property
     def day_factor(self) -> Spread | None:
@@ -250,9 +237,9 @@ class ImpressionLog:
         By name: "constant", the share of clicks; "creative", by creative alone, shrunk; "creative x slot", the fit;
         "prediction", as it is logged; "prediction, calibrated".
         """
-        at, known = self.late & self.won, ~self.late
-        table = self.table_of(known)
-        rate = float(np.clip(table.clicks.sum() / table.shown.sum(), LEAST_RATE, MOST_RATE))
+        at, train = self.late & self.won, ~self.late & self.won
+        table = self.table_of(train)
+        rate = float(np.clip(table.clicks.sum() / table.shown.sum(), MIN_RATE, MAX_RATE))
         rates = {"constant": np.full(int(at.sum()), rate)}
         effects = fit_clicks(table)
         if self.has_creatives:
@@ -260,20 +247,18 @@ class ImpressionLog:
         if self.has_slots:
             rates["creative x slot"] = effects.rates[self.creative[at], self.slot[at]]
         if self.logit is not None:
-            train = known & self.won
-            rates["prediction"] = np.clip(1.0 / (1.0 + np.exp(-self.logit[at])), LEAST_RATE, 1.0 - LEAST_RATE)
+            rates["prediction"] = np.clip(1.0 / (1.0 + np.exp(-self.logit[at])), MIN_RATE, 1.0 - MIN_RATE)
             rates["prediction, calibrated"] = fit_prediction(self.logit[train], self.clicked[train]).rates(
                 self.logit[at]
             )
         clicked = self.clicked[at]
-        losses = {name: -PER_MILLE * np.where(clicked > 0, np.log(p), np.log1p(-p)) for name, p in rates.items()}
-        root = math.sqrt(len(clicked))
-        return {
-            name: ClickScores(
-                *(float(x) for each in (loss, losses["constant"] - loss) for x in (each.mean(), each.std() / root))
-            )
-            for name, loss in losses.items()
-        }
+        losses = {name: -PER_THOUSAND * np.where(clicked > 0, np.log(p), np.log1p(-p)) for name, p in rates.items()}
+        scores, root = {}, math.sqrt(len(clicked))
+        for name, loss in losses.items():
+            gain = losses["constant"] - loss
+            error, gain_error = loss.std() / root, gain.std() / root
+            scores[name] = ClickScores(float(loss.mean()), float(error), float(gain.mean()), float(gain_error))
+        return scores
 
     @cached_property
     def win_error(self) -> WinError:
@@ -300,7 +285,7 @@ class ImpressionLog:
         """What is printed of the fits: name, value, its standard error (infinite: none) and unit."""
         market, price, none = self.market, self.price_by_slot, math.inf
         rate, clicks = self.clicked.sum() / self.won.sum(), self.clicked.sum()
-        found = [("clicks per thousand impressions", 1e3 * rate, 1e3 * rate / math.sqrt(clicks), "")]
+        found = [("clicks per thousand impressions", PER_THOUSAND * rate, PER_THOUSAND * rate / math.sqrt(clicks), "")]
         error = market.errors[np.isfinite(market.errors)]
         at = float(market.means[np.isfinite(market.errors)].mean())
         found.append(("market price per thousand, log", at, float(np.sqrt((error**2).sum())) / len(error), ""))
@@ -312,8 +297,8 @@ class ImpressionLog:
             if self.has_slots:
                 found.append((f"{self.parts} parts of the day", *self.effects.slot, "logits"))
                 found.append(("creative in a part of the day", *self.effects.cell, "logits"))
-        if self.known is not None:
-            found += self.known.estimates
+        if self.by_features is not None:
+            found += self.by_features.estimates
         if self.calibration is not None:
             fit = self.calibration
             found.append(("prediction, slope", fit.slope, fit.slope_error, ""))
@@ -343,76 +328,18 @@ class ImpressionLog:
         in the proportion of the defaults. Predictions have the level by which they are off, as that is all that one
         campaign says of how levels differ.
 
+        Args:
+            given: parameters that stand as they are.
+
         Raises:
-            ValueError: parameters that the scenario refuses.
+            ValueError: prices or click rates that no campaign of the scenario has, or parameters that it refuses.
         """
-        market, price = self.market, self.price_by_slot
-        seen = np.isfinite(market.errors)
-        if market.sigma > MOST_SPREAD or market.errors[seen].max() > MOST_DOUBT:
-            what = f"logarithms of market prices of {market.means[seen].mean():.3g} with a spread of {market.sigma:.3g}"
-            why = (
-                "prices cut at the bid do not tell how far rivals go beyond it"
-                if market.kind == "truncated"
-                else ("prices are not lognormal, or of several units")
-            )
-            ways = "give the bids that lost too, more rows, or leave out the bids (bid=None)"
-            raise ValueError(f"{self.path}: {what}: {why}: {ways}")
-        middle, count = float(market.means[seen].mean()), int(seen.sum())
-        error = math.sqrt(price.sd**2 / count + float((market.errors[seen] ** 2).mean()) / count)
-        found: dict[str, Any] = {"log_price": _rounded([middle - 2.0 * error, middle + 2.0 * error])}
-        spread = [market.sigma - 2.0 * market.sigma_error, market.sigma + 2.0 * market.sigma_error]
-        found["price_spread"] = _rounded(np.clip(spread, 0.01, MOST_SPREAD))
-        default = {name: given.get(name, getattr(Placement, name)) for name in ORIGINS}
-        if self.has_creatives:
-            effects = self.effects
-            found["creatives"] = min(len(self.names), MOST_CREATIVES)
-            pairs = {("taste", "creative_effect"): effects.creative.sd}
-            if self.has_slots:
-                found["slot_effect"] = _rounded(min(effects.slot.sd, 3.0))
-                pairs["taste_by_slot", "cell_effect"] = effects.cell.sd
-            for names, sd in pairs.items():
-                parts = np.array([getattr(Placement, name) for name in names])
-                found |= dict(zip(names, _rounded(np.minimum(sd * parts / np.hypot(*parts), 3.0)), strict=True))
-            rate, error = effects.median, effects.median_error
-            if self.known is not None:
-                rate, error = self.known.base_rate
-                found["creative_effect"] = _rounded(min(self.known.fit.rest.sd, 3.0))
-        else:
-            assumed = sum(default[name] ** 2 for name in EFFECTS)
-            rate = self.clicked.sum() / self.won.sum() * math.exp(-0.5 * assumed)
-            error = 1.0 / math.sqrt(self.clicked.sum())
-        if rate > MOST_BASE:
-            what = f"a click rate of {rate:.3g} for a creative and hour of the middle, more than {MOST_BASE:g}"
-            raise ValueError(f"{self.path}: {what}: are these impressions, or is clicked another column?")
-        found["base_rate"] = _rounded(np.clip(rate * np.exp([-2.0 * error, 2.0 * error]), 1e-6, MOST_BASE))
-        if self.time is not None:
-            found["profile"] = self.profile
-            if self.has_slots:
-                found["slot_price"] = _rounded(min(price.sd, 3.0))
-        if self.day_factor is not None:
-            found["day_factor"] = _rounded(min(self.day_factor.sd, 1.0))
-        if self.calibration is not None:
-            found["prediction"] = _rounded(np.clip([abs(self.calibration.level), self.calibration.error.sd], 0.0, 10.0))
-        if self.delays is not None and self.conversions is not None:
-            found["delays"] = [_rounded(pair) for pair in self.delays.mixture]
-            found["conversion_rate"] = _rounded(np.clip(self.conversions[0], 1e-6, 0.5))
-            if self.has_creatives:
-                found["conversion_spread"] = _rounded(min(self.conversions[1], 3.0))
-        found |= given
-        if self.known is not None:
-            found = {name: value for name, value in found.items() if name not in REPLACED or name in given}
-            found["catalog"] = self.known.with_tastes.digest
-        try:
-            Placement(**found)
-        except ValueError as error_:
-            what = f"the campaign of this log is none of the scenario's: {error_}"
-            raise ValueError(f"{self.path}: {what}: see that prices are in the right units, or give it") from error_
-        return found
+        return campaign_parameters(self, given)
 
     @property
     def origins(self) -> dict[str, str]:
         """Where each parameter of `Placement` comes from: "fitted", "fixed", "assumed" or "unused"."""
-        unused = {} if self.known is None else dict.fromkeys(REPLACED, "unused")
+        unused = {} if self.by_features is None else dict.fromkeys(REPLACED, "unused")
         return {**ORIGINS, **unused, **dict.fromkeys(self.parameters, "fitted")}
 
     def to_json(self) -> dict[str, Any]:
@@ -431,7 +358,7 @@ class ImpressionLog:
             "calibration": None
             if calibration is None
             else {**calibration._asdict(), "error": calibration.error._asdict()},
-            "known_creatives": None if self.known is None else self.known.to_json(),
+            "known_creatives": None if self.by_features is None else self.by_features.to_json(),
             "delays": None if delays is None else delays._asdict(),
             "held_out": {name: scores._asdict() for name, scores in self.held_out.items()},
             "win_error": self.win_error._asdict(),
@@ -439,8 +366,3 @@ class ImpressionLog:
             "origins": self.origins,
             "note": "click rates are what creatives and hours went with: nobody drew them at random",
         }
-
-
-def _rounded(values: Any) -> Any:
-    """To a few digits, as plain numbers: what is printed is what is used."""
-    return np.vectorize(lambda value: float(f"{value:.{SIGNIFICANT}g}"))(values).tolist()

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recgym.scenarios.ads.delays import Delays
+
 __all__ = [
     "ClickEffects",
     "ClickScores",
@@ -38,7 +40,8 @@ ROUNDS, STILL = 3_000, 1e-7  # of expectation and maximisation, and the change o
 DIGITS = 3  # of a delay: a log of millions of clicks has some thousand different ones
 DECIMALS = 5  # of the weight of a delay
 MIN_MIXTURE = 200  # conversions: fewer do not tell two delays apart
-LEAST_RATE, MOST_RATE = 1e-9, 0.5  # of a predicted click
+MIN_RATE, MAX_RATE = 1e-9, 0.5  # of a predicted click
+PER_THOUSAND = 1_000.0  # impressions: what prices and losses are of
 UNSEEN = 0.5  # clicks, where none tells the rate of what has none
 ROUNDED = 1e-12  # share of a sum that is its rounding
 GROUPS = 1_000  # of creatives or slots that are left out in turn
@@ -243,7 +246,7 @@ def spreads_of(table: ClickTable) -> tuple[float, float, float, float]:
     logs = [math.log(max(each / neither, 1.0)) if each == each else 0.0 for each in (creative, slot, cell)]
     rest = max(logs[2] - logs[0] - logs[1], 0.0)
     median = math.sqrt(neither) * math.exp(-0.5 * (logs[0] + logs[1] + rest))
-    scale = 1.0 / (1.0 - min(rate, MOST_RATE)) ** 2
+    scale = 1.0 / (1.0 - min(rate, MAX_RATE)) ** 2
     return median, logs[0] * scale, logs[1] * scale, rest * scale
 
 
@@ -293,7 +296,7 @@ def shrunk_rates(table: ClickTable, creative: float, slot: float, cell: float) -
         rate = clicks.sum() / max(expected, TINY)
     plain = clicks.sum() / max(shown.sum(), 1.0)
     alone = plain * factor(clicks.sum(axis=1), plain * shown.sum(axis=1), creative)
-    limits = LEAST_RATE, MOST_RATE
+    limits = MIN_RATE, MAX_RATE
     return np.clip(rate * f[:, None] * g * x, *limits), np.clip(alone, *limits)
 
 
@@ -314,7 +317,7 @@ class PredictionFit(NamedTuple):
         """[n] calibrated click rates."""
         from scipy import special
 
-        return np.clip(special.expit(self.intercept + self.slope * logit), LEAST_RATE, 1.0 - LEAST_RATE)
+        return np.clip(special.expit(self.intercept + self.slope * logit), MIN_RATE, 1.0 - MIN_RATE)
 
 
 def fit_prediction(logit: np.ndarray, clicked: np.ndarray) -> PredictionFit:
@@ -330,7 +333,7 @@ def fit_prediction(logit: np.ndarray, clicked: np.ndarray) -> PredictionFit:
 
     middle, variance = float(logit.mean()), float(logit.var())
     x = np.column_stack([np.ones(len(logit)), logit - middle])
-    rate = float(np.clip(clicked.mean(), LEAST_RATE, 1.0 - LEAST_RATE))
+    rate = float(np.clip(clicked.mean(), MIN_RATE, 1.0 - MIN_RATE))
     weights, curvature = np.array([math.log(rate / (1.0 - rate)), 0.0]), np.eye(2)
     steps = STEPS if variance > 1e-12 else 0
     for _ in range(steps):
@@ -386,8 +389,8 @@ class DelayFit(NamedTuple):
 
     def matured(self, days: np.ndarray) -> np.ndarray:
         """Share of conversions that have come within so many days."""
-        parts = [w * -np.expm1(-days / mean) for w, mean in zip(self.weights, self.means, strict=True)]
-        return np.sum(parts, axis=0)
+        share: np.ndarray = Delays(self.weights, self.means).matured(days)
+        return share
 
 
 def _counted(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

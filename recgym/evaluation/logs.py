@@ -65,11 +65,11 @@ def begin_slate(log: RatingLog, env: str, parameters: Mapping[str, Any]) -> dict
 def begin_ads(log: ImpressionLog, env: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Take the campaign of a log of impressions, and print what it rests on; `parameters` come on top."""
     log = _with_creatives(log, parameters.get("catalog"))
-    if parameters.get("catalog") is not None and log.catalog is None:
+    if parameters.get("catalog") is not None and log.items is None:
         say("note: the catalog has no ids, so that its items are not the log's creatives: taste is assumed")
     everything = log.parameters_beside(parameters)
     scenario: Any = recgym.make_scenario(env, **everything)
-    given = dict.fromkeys(parameters, "given") | ({} if log.catalog is None else {"catalog": "fitted"})
+    given = dict.fromkeys(parameters, "given") | ({} if log.items is None else {"catalog": "fitted"})
     print_impressions(log, asdict(scenario), {**log.origins, **given})
     return everything
 
