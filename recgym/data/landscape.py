@@ -213,8 +213,8 @@ def spreads_of(table: ClickTable) -> tuple[float, float, float, float]:
     the variances, without sampling noise in them. (Moments of variance components: Searle, Casella & McCulloch 1992;
     factorial moments for counts.) Cells are weighted as if each had an effect of variance `TYPICAL`, so that none with
     many clicks drowns the others. Logits: divided by the square of 1 - rate, d log(rate) / d logit. Where no two cells
-    that share nothing have both clicks, as all are of one creative or slot, M^2 is that of half a click more, spread over all
-    impressions: a spread that large at least, and not none.
+    that share nothing have both clicks, as all are of one creative or slot, M^2 is that of half a click more, spread
+    over all impressions: a spread that large at least, and not none.
     """
     seen = np.ix_(table.shown.sum(axis=1) > 0, table.shown.sum(axis=0) > 0)
     shown, clicks = table.shown[seen], table.clicks[seen]

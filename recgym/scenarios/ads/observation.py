@@ -208,7 +208,7 @@ def bidding_observation(scenario: Any, seen: Seen) -> Array:
     tally = ledger.tally
     grid = scenario.creatives, len(scenario.levels)
     index = scenario.index_of(seen.time)
-    slot = offer.part
+    slot = scenario.part_at(seen.time)
     usual = scenario.table_like("profile", seen.reward)[index]
     to_come = scenario.table_like("profile_left", seen.reward)[index]
     half = scenario.base_wins(offer.base)  # of a mean decision's auctions
