@@ -497,7 +497,12 @@ def feedback(scenario: Any, **changed: Any) -> Any:
         ("AdPlacement-v0", 0, {"wins": 10, "clicks": 11}, "more clicks than impressions"),
         ("AdPlacement-v0", 0, {"wins": 10, "spend": 1e11}, "spends more than is left"),
         ("AdPlacement-v0", 0, {"spend": 1.0}, "pays for impressions that it did not win"),
-        ("AdPlacement-v0", 0, {"wins": 10, "spend": 0.1, "conversions": [1] + [0] * 7}, "more conversions than clicks"),
+        (
+            "AdPlacement-v0",
+            0,
+            {"wins": 10, "spend": 0.1, "conversions": [1] + [0] * 7},
+            "more conversions of a creative than clicks",
+        ),
         ("AdPlacement-v0", 47, {"wins": 10, "spend": 0.1}, "not available"),
         ("AdBidding-v0", 3, {"wins": 10, "spend": 1.0, "offered": 9}, "wins more than was offered"),
         ("AdBidding-v0", 0, {"wins": 10, "spend": 1.0, "offered": 20}, "wins without a bid"),

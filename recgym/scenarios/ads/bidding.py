@@ -177,6 +177,9 @@ class Bidding(Campaign):
         object.__setattr__(self, "levels", tuple(levels.tolist()))
         if self.auction not in AUCTIONS:
             refuse(self, "auction", f"one of {', '.join(AUCTIONS)}")
+        goal = self.goal[1] * self.most_wins / self.packet / self.conversion_rate
+        budget = self.budget[1] * self.horizon * self.most_wins
+        self.check_amounts(budget=budget, goal=goal, decision=OFFERED * self.most_wins * float(self.profile.max()))
 
     @cached_property
     def slots(self) -> int:
@@ -327,7 +330,7 @@ class Bidding(Campaign):
         above = feedback.spend > most
         if self.auction == "first" and above.any():
             return f"row {int(above.argmax())} pays more than its bids"
-        return self.why_impossible(seen.kept.tally, feedback.delivery)
+        return self.why_impossible(seen.kept.tally, action // len(self.levels), feedback.delivery)
 
     def observe(self, seen: Seen) -> Array:
         return bidding_observation(self, seen)
