@@ -12,6 +12,7 @@ A page takes one up between two comments, and keeps everything around it:
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,7 +127,9 @@ def agent_cells(report: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def interval(figure: Mapping[str, float], digits: int = 2) -> str:
-    """Mean and 95 % interval."""
+    """Mean and 95 % interval; "-" where it is no number."""
+    if not math.isfinite(figure["mean"]):
+        return "-"
     mean, low, high = (f"{figure[part]:.{digits}f}" for part in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
 

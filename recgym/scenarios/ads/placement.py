@@ -168,6 +168,7 @@ class Placement(Campaign):
     )
     rival_memory: float = param(0.8, 0.0, 0.999, "share", "of that kept at each decision")
 
+    labels: ClassVar[Mapping[str, Mapping[int, str]]] = {"change": {NEVER: "never"}}
     task_type: ClassVar[type] = PlacementTask
     offer_type: ClassVar[type] = PlacementOffer
 
