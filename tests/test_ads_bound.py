@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from recgym.arrays import tree_map
+from recgym.baselines import ConstantPolicy, make_baseline
+from recgym.evaluation import rollout, upper_bounds
 from recgym.rng import NumpyRng, make_rng
 from recgym.runner import Runner
 from recgym.scenarios.ads import Bidding, Placement
+from recgym.scenarios.ads.campaign import paid
 from tests.test_ads import PLAIN, QUIET
 
 SURE = 1e6  # clicks of a packet without luck
@@ -126,3 +129,42 @@ def test_the_informed_policy_is_near_the_bound_of_the_plain_variant(horizon: int
     for _ in range(horizon):
         earned += runner.step(scenario.informed_action(runner.state)).info["expected_reward"]
     assert 0.98 <= earned.mean() / bound.mean() <= 1.0
+
+
+FEW: dict[str, Any] = {"packet": 10.0, "base_rate": (0.1, 0.1), "creatives": 2, "horizon": 60}
+LUCKY: dict[Any, dict[str, Any]] = {
+    Placement: {"fatigue": (0.0, 0.0), "slot_price": 3.0},
+    Bidding: {"price_level": 3.0},
+}
+
+
+@pytest.mark.parametrize("kind", [Placement, Bidding])
+@pytest.mark.parametrize("budget", [1e-5, 1e-3, 0.1])
+@pytest.mark.parametrize("spread", [0.3, 3.0])
+def test_the_bound_holds_on_average_where_money_buys_a_few_impressions(kind: Any, budget: float, spread: float) -> None:
+    """A hundred impressions to a packet, as few as may be, and fewer where prices are high: luck counts.
+
+    400 trials: an excess of four standard errors of the difference is found.
+    """
+    scenario = kind(**FEW, **LUCKY.get(kind, {}), budget=(budget, budget), price_spread=(spread, spread))
+    bound = upper_bounds(scenario, trials=400, seed=7)
+    for policy in (ConstantPolicy(scenario, 1), make_baseline("informed", scenario)):
+        excess = rollout(policy, scenario, trials=400, seed=7).returns - bound
+        assert excess.mean() <= 4.0 * excess.std() / np.sqrt(400.0) + 1e-6
+
+
+@pytest.mark.parametrize("kind", [Placement, Bidding])
+def test_packets_of_a_few_impressions_are_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"packet must be at least 100 impressions' clicks, 10 here, got 9"):
+        kind(**{**FEW, "packet": 9.0})
+    with pytest.raises(ValueError, match="packet must be at least 100 impressions' clicks"):
+        kind(packet=0.01, campaign="2997")
+
+
+def test_nothing_is_free_however_lucky() -> None:
+    """Of one impression the normal payment would be nothing or less in a sixth of the draws."""
+    rows = 10_000
+    one, price = np.ones(rows, dtype=np.int64), np.full(rows, 2.0, dtype=np.float32)
+    noise = np.random.default_rng(0).standard_normal(rows).astype(np.float32)
+    wins, spend = paid(one, price, price**2, noise, np.full(rows, 100.0, dtype=np.float32))
+    assert (wins == 1).all() and spend.min() == 1.0 and (spend == 1.0).mean() > 0.25

@@ -29,6 +29,8 @@ MAX_REWARD = 1e18
 MAX_ERROR_SD = 10.0  # logits, of predictions
 MONEY_PER_PRICE = 1e-3  # of an impression: prices are per thousand
 OFFERED = 2.0  # opportunities of a base packet per impression: a mean decision is to win half
+LEAST_PAID = 0.5  # share of the mean payment
+MIN_IMPRESSIONS = 100  # of a base packet: payments are normal, and whole impressions all that money buys
 TINY = 1e-9  # money, impressions or packets: what is divided by is no less
 ROUNDING = 1e-6  # of sums in float32, as a share
 UNIFORM = "[least, most] of a uniform distribution over campaigns"
@@ -72,6 +74,8 @@ def between(limits: tuple[float, float], luck: Array) -> Array:
 def paid(wins: Array, price: Array, variance: Array, noise: Array, left: Array) -> tuple[Array, Array]:
     """Impressions [B] int64 and spending [B]: what was won at a normal payment, both cut where money is short.
 
+    A payment is at least `LEAST_PAID` of its mean, so that nothing is free, however few impressions there are.
+
     Args:
         wins: [B] int64 impressions, were there money enough.
         price: [B] mean money that one costs.
@@ -81,7 +85,8 @@ def paid(wins: Array, price: Array, variance: Array, noise: Array, left: Array) 
     """
     xp = namespace(price)
     count = xp.astype(wins, xp.float32)
-    spend = clip(count * price + noise * xp.sqrt(count * variance), 0.0, None)
+    mean = count * price
+    spend = xp.maximum(mean + noise * xp.sqrt(count * variance), LEAST_PAID * mean)
     covered = clip(left / clip(spend, TINY, None), 0.0, 1.0)
     wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
     return wins, spend * (wins > 0)
@@ -158,6 +163,9 @@ class Campaign(Scenario):
             refuse(self, "campaign", f"one of {', '.join(CAMPAIGNS)}, or None")
         if self.base_rate[0] <= 0.0:
             refuse(self, "base_rate", "two numbers above 0")
+        rate = self.base_rate[1] if self.campaign is None else math.exp(CAMPAIGNS[self.campaign].base)
+        if self.packet < MIN_IMPRESSIONS * rate:
+            refuse(self, "packet", f"at least {MIN_IMPRESSIONS} impressions' clicks, {MIN_IMPRESSIONS * rate:g} here")
         pairs = numbers(self.delays)
         right = pairs.ndim == 2 and pairs.shape[1] == 2 and np.all(pairs > 0.0) and np.all(np.isfinite(pairs))
         if not right or abs(pairs[:, 0].sum() - 1.0) > 1e-6:

@@ -18,8 +18,9 @@ recent packets x. Creatives are coupled by money and by the one packet a day alo
   the whole packet or none.
 * Rivals who react win more of a packet and make what is left of it dearer: a share of it, at a higher price.
 * Wear follows expected impressions, so that it is no luck. A packet that the money does not cover is cut: its
-  impressions are at most its share of the mean, but for what the noise of the payment may give. `TAIL` packets' worth
-  of that is added, as the deviation of the money is.
+  impressions are at most its share of the mean, but for what the noise of the payment may give. A payment is at least
+  half of its mean: money that does not cover a mean payment is gone after at most `TAIL` packets, whose worth times
+  that noise is added, as the deviation of the money is.
 """
 
 from __future__ import annotations
