@@ -47,7 +47,10 @@ def write_changed(path: Path, text: str) -> None:
 
 
 def write_picture(env_id: str, path: Path) -> None:
-    """Draw a trial after its last decision but one: of the shipped agent, or of the best known baseline."""
+    """Draw a trial: of the shipped agent, or of the best known baseline.
+
+    After its last decision but one; of a campaign half-way, as its budget may be gone at the end.
+    """
     from PIL import Image
 
     env: Any = gym.make(env_id, render_mode="rgb_array")
@@ -57,7 +60,7 @@ def write_picture(env_id: str, path: Path) -> None:
     )
     observation, _ = env.reset(seed=SEED)
     policy_state = None
-    for _ in range(scenario.horizon - 1):
+    for _ in range(scenario.horizon - 1 if scenario.candidate_grid is None else scenario.horizon // 2):
         action, policy_state = policy.predict(observation, state=policy_state, deterministic=True)
         observation, *_ = env.step(action)
     Image.fromarray(env.render()).save(path)

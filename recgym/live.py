@@ -59,8 +59,8 @@ class LiveSession:
             Actions [B] or [B, k].
 
         Raises:
-            ValueError: the offer is missing or refused (names the field), the last choice waits for its feedback, or a
-                trial has no decision left. Nothing has changed.
+            ValueError: the offer is missing or refused (names the field), what would be observed of it is out of range,
+                the last choice waits for its feedback, or a trial has no decision left. Nothing has changed.
         """
         if self.action is not None:
             raise ValueError("the last choice waits for its feedback: call learn(feedback) first")
@@ -70,7 +70,7 @@ class LiveSession:
             horizon = self.scenario.horizon
             raise ValueError(f"all {horizon} decisions are made in rows {over[:8].tolist()}: call begin(rows=...)")
         action, memory = self.policy.predict(
-            self.scenario.observe(seen),
+            self._shown(seen),
             state=self.memory,
             episode_start=seen.time == 0,
             deterministic=self.deterministic,
@@ -111,12 +111,13 @@ class LiveSession:
         """Start new trials, with new users, in the rows [B] where `rows` is true; None: in all.
 
         Raises:
-            ValueError: the offer is missing or refused, or `rows` is no bool [B].
+            ValueError: the offer is missing or refused, or `rows` is no bool [B]. Nothing has changed.
         """
         mask = np.ones(self.rows, dtype=bool) if rows is None else np.asarray(rows)
         if mask.shape != (self.rows,) or mask.dtype != np.bool_:
             raise ValueError(f"rows must be bool [{self.rows}], got {mask.dtype} {mask.shape}")
         fresh = self.scenario.start(self._offer(offer))
+        self._shown(fresh)
         if self.seen is None:
             if not mask.all():
                 raise ValueError("the first trials begin in all rows: leave rows out")
@@ -136,6 +137,13 @@ class LiveSession:
         if self.seen is None:
             raise ValueError("nothing is known before the first offer: call choose(offer)")
         return self.scenario.observe(self.seen)
+
+    def _shown(self, seen: Seen) -> np.ndarray:
+        """[B, D] what the policy is shown; refused where it is out of range, as no trial would go on from there."""
+        observation = self.scenario.observe(seen)
+        if wrong := self.scenario.layout.outside(observation):
+            raise ValueError(f"an offer that cannot be: it leads to {wrong}")
+        return observation
 
     def _before_choice(self, offer: Any) -> Seen:
         if self.seen is None:

@@ -25,6 +25,7 @@ SHADE, DARKEST = "black", 0.25  # of a band
 LEGEND: dict[str, Any] = {"ncols": 9, "fontsize": 8, "frameon": False, "columnspacing": 1.4, "handlelength": 1.6}
 # Fixed, as letting matplotlib find them takes as long as all the rest of a picture.
 MARGINS = {"left": 0.07, "right": 0.985, "bottom": 0.125, "top": 0.92, "wspace": 0.23}
+NOTHING = "budget gone"  # where no cell of a grid is worth anything
 LEVELS = ("line", "area", "map")  # kinds that are known before the first decision
 
 
@@ -103,7 +104,8 @@ class Recorder:
                     None,
                 )  # nobody has told of this trial: a checkpoint was restored, for one
             estimate = None if estimated is None else to_numpy(estimated[row])
-            marked = (chosen[row] > 0) & (estimate is not None)
+            told = estimate is not None or runner.scenario.candidate_grid is not None  # candidates are still the same
+            marked = (chosen[row] > 0) & told
             view = kind(to_numpy(true[row]), estimate, marked, self.paths[row], runner.scenario)
             view.names, view.page = [shorter(names[row][i]) for i in view.rows], self._pages[row]
             pictures.append(view.text() if mode == "ansi" else view.image())
@@ -218,6 +220,8 @@ class _Timeline(_View):
         best = int(np.argmax(self.true))
         title = f"{self.title}   reward so far {path['total'][-1]:.2f}"
         last = f"best now: {self.names[best]}, expected reward {self.true[best]:.3f}"
+        if self.scenario.candidate_grid is not None and not self.true.any():
+            last = NOTHING
         return "\n".join([title, *(mark + line for mark, line in zip(marks, lines, strict=True)), *self._page(), last])
 
     def _page(self) -> list[str]:
@@ -285,14 +289,17 @@ class _Timeline(_View):
         for set_ticks, names in ((axes.set_yticks, across[0]), (axes.set_xticks, across[1])):
             shown = np.arange(0, len(names), 1 + len(names) // MAX_STRIPES)
             set_ticks(shown + 0.5, [shorter(names[i]) for i in shown], fontsize=7)
-        row, column = np.unravel_index(int(values.argmax()), shape)
-        axes.plot(column + 0.5, row + 0.5, "o", color=LINES[4], markersize=4)
+        if values.any():
+            row, column = np.unravel_index(int(values.argmax()), shape)
+            axes.plot(column + 0.5, row + 0.5, "o", color=LINES[4], markersize=4)
         for place in np.flatnonzero(self.cells[2]):
             row, column = np.unravel_index(place, shape)
             axes.plot(column + np.array([0, 1, 1, 0, 0]), row + np.array([0, 0, 1, 1, 0]), color=LINES[1], linewidth=2)
         axes.set_ylim(shape[0], 0)
-        axes.set_title(f"{title}: white 0, dark {high:.2g}", fontsize=8, pad=3)
-        axes.set_xlabel("dot: highest, frame: chosen last", fontsize=8)
+        shades = f"white 0, dark {high:.2g}" if values.any() else "all 0"
+        axes.set_title(f"{title}: {shades}", fontsize=8, pad=3)
+        framed = ", frame: chosen last" if self.cells[2].any() else ""
+        axes.set_xlabel(("dot: highest" if values.any() else NOTHING) + framed, fontsize=8)
 
     def _draw_candidates(self, axes: Any) -> None:
         places = np.arange(len(self.rows))

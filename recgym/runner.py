@@ -25,7 +25,7 @@ class Step(NamedTuple):
     observation: Array  # [B, D] to act on next
     reward: Array  # [B]
     ended: Array  # [B] bool
-    info: dict[str, Array]  # [B] each: regret, expected_reward, objectives, costs
+    info: dict[str, Array]  # [B] each: regret, expected_reward, objectives, costs; see `Scenario.solved`
     final_observation: Array | None = None  # [B, D] last observation of the trials that ended here; None: none can have
     restarted: Array | None = None  # [B] bool: rows whose trial began in this call; None where none can have
 
@@ -139,7 +139,9 @@ class Runner:
             self._together += 1
         self.state = outcome.state
         self._finished = outcome.ended
-        columns = [best - outcome.expected, outcome.expected]
+        # Weights that the optimum does not cover are not in `expected`, and then it is no mean of the reward.
+        expected = outcome.expected if self.scenario.solved else outcome.expected * np.nan
+        columns = [best - outcome.expected, expected]
         for block in (outcome.objectives + 0.0, outcome.costs + 0.0):  # copies: what is handed out is the caller's
             columns += [block[:, j] for j in range(block.shape[1])]
         info = dict(zip(self._names, columns, strict=True))

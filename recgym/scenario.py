@@ -88,7 +88,7 @@ class Scenario:
     objectives: ClassVar[tuple[str, ...]]  # what the reward may weigh, the most usual first
     costs: ClassVar[tuple[str, ...]] = ()  # what it may charge for
     covered: ClassVar[tuple[str, ...] | None] = None  # of both, what the optimum can weigh; None: all objectives
-    labels: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # names of the values of the task's whole numbers, by field
+    labels: ClassVar[Mapping[str, Mapping[int, str]]] = {}  # names of values of the task's whole numbers, by field
     myopic: ClassVar[bool] = True  # whether regret against the best action of the moment is a measure
     credited: ClassVar[bool] = False  # whether `expected`, summed, has the mean of the return, and less noise
     family: ClassVar[str] = ""  # "module:NAME" of the table of its baselines, experts, log readers and page
@@ -287,7 +287,10 @@ class Scenario:
 
     @property
     def solved(self) -> bool:
-        """Whether the optimum covers the weights; if not, there is neither regret nor bound nor an informed policy."""
+        """Whether the optimum covers the weights.
+
+        If not, there is neither bound nor informed policy, and regret and expected reward are NaN.
+        """
         covered = self.objectives if self.covered is None else self.covered
         return all(name in covered for name, (_, most) in self.weight_ranges.items() if most > 0)
 

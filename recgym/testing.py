@@ -41,6 +41,7 @@ MOVES = {  # the roles of the fields that a part of what is seen may move
     "offer": {"feature", "prior", "market", "preference", "presence", "availability", "group"},
     "kept": {"prior", "statistic", "outcome", "action", "market", "presence", "availability"},
 }
+TOLD = {"offer": {"statistic"}, "time": {"statistic", "feature"}}  # of candidates: clicks on a topic, rates of an hour
 
 
 class Moment(NamedTuple):
@@ -268,9 +269,8 @@ def check_roles(scenario: Scenario, seed: int) -> None:
                 for field in layout:
                     same = np.array_equal(layout.get(before, field.name), layout.get(after, field.name))
                     what = f"{name} moves the field {field.name!r}, whose role is {field.role!r}"
-                    # of a candidate on offer a statistic may be told: the clicks on its topic
-                    told = part == "offer" and field.role == "statistic" and field in layout.candidate
-                    assert same or told or field.role in MOVES[part], what
+                    told = TOLD.get(part, set()) if field in layout.candidate else set()
+                    assert same or field.role in MOVES[part] | told, what
 
 
 def _changes(seen: Seen, part: str) -> Iterator[tuple[str, Seen]]:

@@ -10,10 +10,12 @@ from scipy import integrate, special, stats
 
 import recgym
 from recgym.arrays import tree_map
+from recgym.baselines import make_baseline
 from recgym.catalog import Catalog
 from recgym.cli.result_pages import policies_table
 from recgym.evaluation import evaluate
 from recgym.evaluation.report import compare, print_table
+from recgym.live import LiveSession
 from recgym.rng import NumpyRng, make_rng
 from recgym.runner import Runner
 from recgym.scenarios.ads import Bidding, Placement
@@ -464,6 +466,24 @@ def test_expected_rewards_are_what_their_decision_earns(env_id: str) -> None:
     assert expected.var() < reward.var()
 
 
+def test_the_part_of_the_day_follows_from_the_clock() -> None:
+    """A live client offers the same all day: what is shown and what is counted are of the part of the decision."""
+    scenario = Bidding(creatives=2, parts=3, horizon=6)
+    assert "part" not in scenario.offer_space.spaces
+    predicted = np.array([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]], dtype=np.float32)
+    offer = alike(scenario, 1).state.seen.offer._replace(predicted=predicted[None])
+    session = LiveSession(make_baseline("constant", scenario, action=3), scenario)
+    levels, shown = len(scenario.levels), []
+    for t in range(6):
+        session.choose(offer if t == 0 else None)
+        shown.append(scenario.layout.get(session.observation(), "predicted")[0, [0, levels]].tolist())
+        session.learn({"wins": 10 * (t + 1), "offered": 100, "spend": 0.0, "clicks": 1, "conversions": [0, 0]})
+    assert shown == [predicted[:, part].tolist() for part in (0, 0, 1, 1, 2, 2)]
+    assert session.seen is not None
+    wins = session.seen.kept.tally.wins[0, 0] * scenario.base_wins(offer.base)[0]
+    np.testing.assert_allclose(wins, [30.0, 70.0, 110.0], rtol=1e-5)
+
+
 # --- feedback from outside -------------------------------------------------------------------------------------------
 def feedback(scenario: Any, **changed: Any) -> Any:
     kind = scenario.feedback_type
@@ -477,7 +497,12 @@ def feedback(scenario: Any, **changed: Any) -> Any:
         ("AdPlacement-v0", 0, {"wins": 10, "clicks": 11}, "more clicks than impressions"),
         ("AdPlacement-v0", 0, {"wins": 10, "spend": 1e11}, "spends more than is left"),
         ("AdPlacement-v0", 0, {"spend": 1.0}, "pays for impressions that it did not win"),
-        ("AdPlacement-v0", 0, {"wins": 10, "spend": 0.1, "conversions": [1] + [0] * 7}, "more conversions than clicks"),
+        (
+            "AdPlacement-v0",
+            0,
+            {"wins": 10, "spend": 0.1, "conversions": [1] + [0] * 7},
+            "more conversions of a creative than clicks",
+        ),
         ("AdPlacement-v0", 47, {"wins": 10, "spend": 0.1}, "not available"),
         ("AdBidding-v0", 3, {"wins": 10, "spend": 1.0, "offered": 9}, "wins more than was offered"),
         ("AdBidding-v0", 0, {"wins": 10, "spend": 1.0, "offered": 20}, "wins without a bid"),

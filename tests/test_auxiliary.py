@@ -185,6 +185,8 @@ def test_the_truth_needs_a_simulator() -> None:
     env = DummyVecEnv([lambda: gym.make("RecBandit-v0", horizon=5)])
     with pytest.raises(ValueError, match="asymmetric_critic needs the simulator's truth, which only a RecVecEnv gives"):
         MetaPPO("TransformerPolicy", env, policy_kwargs={"asymmetric_critic": True})
+    with pytest.raises(ValueError, match="knows no mean rewards with these weights"):
+        learner(parameters={**PLACEMENT, "weights": {"over_cap": 1.0}}, policy_kwargs={"asymmetric_critic": True})
 
 
 # --- labels that average draws ---------------------------------------------------------------------------------------

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("stable_baselines3")
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 from recgym.agents.callbacks import CheckpointCallback, EvaluationCallback
@@ -23,6 +25,16 @@ ARGUMENTS: dict[str, Any] = {"policy": "MlpPolicy", "n_steps": 5, "batch_size": 
 def learner() -> PPO:
     env = make_vec_env("RecBandit-v0", 4, 0, arms=2, horizon=5)
     return PPO(env=env, seed=0, device="cpu", **ARGUMENTS)
+
+
+class Names(KVWriter):
+    """Keeps the names of what is logged."""
+
+    def __init__(self, names: set[str]) -> None:
+        self.names = names
+
+    def write(self, key_values: dict[str, Any], *_: Any) -> None:
+        self.names.update(key_values)
 
 
 class Diary(EvaluationCallback):
@@ -105,3 +117,15 @@ def test_a_stop_saves_after_the_update_and_ends_training(tmp_path: Path) -> None
     model.learn(100, CallbackList([evaluation, callback, Ask(callback, 48)]))
     assert saves == [60] and callback.early
     assert read(tmp_path / "x.safetensors")[0]["num_timesteps"] == 60
+
+
+def test_expected_rewards_that_nobody_knows_are_not_logged() -> None:
+    for weights in (None, {"value": 1.0, "over_cap": 0.5}):
+        env = make_vec_env("AdPlacement-v0", 4, 0, creatives=2, horizon=5, profile=(1.0,), weights=weights)
+        model = PPO(env=env, seed=0, device="cpu", **ARGUMENTS)
+        logged: set[str] = set()
+        diary = Diary(env.scenario, every=0, trials=2)
+        model.set_logger(Logger(None, [Names(logged)]))
+        model.learn(1, diary)
+        assert ("eval/expected_reward" in logged) == (weights is None)
+        assert np.isfinite(diary.found[0].expected).all() == (weights is None)

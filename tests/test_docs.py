@@ -116,6 +116,9 @@ def test_the_page_of_an_environment_has_every_field_parameter_and_baseline(env_i
         assert f"| `{name}` |" in page, name
     (equations,) = re.findall(r"\{include\} \.\./(equations/\w+\.md)", page)
     assert (DOCS / equations).exists() and f"![A trial]({env_id}.png)" in page
+    assert all(f"`{key}`" in page for key in ("task", "regret", "expected_reward", *scenario.objectives))
+    guide = {"Ad": "ads", "RecSlate": "slates"}.get(next((k for k in ("Ad", "RecSlate") if env_id.startswith(k)), ""))
+    assert guide is None or f"](../guides/{guide}.md)" in page
     for section in ("Description", "Action Space", "Observation Space", "Rewards", "Starting State", "Episode End"):
         assert f"\n## {section}\n\n" in page
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 import recgym
+from recgym.cli.result_pages import policies_table
 from recgym.evaluation import cut_figure, cut_json, evaluate, interval, print_cut, rollout
 from recgym.evaluation.groups import _groups, cut_trials
+from recgym.evaluation.report import compare, print_table
+from recgym.evaluation.statistics import shown
 from recgym.scenarios.pricing.demand import FAMILIES
 from tests.toys import Toy
 
@@ -163,6 +166,46 @@ def test_a_group_in_which_nothing_can_be_won_shows_no_number(capsys: pytest.Capt
     print_cut({"by": "difficulty", "groups": groups, "left_out": {}})
     printed = capsys.readouterr().out
     assert "nan" not in printed and "0.500 ± 0.100" in printed and "random choices lose" in printed
+
+
+@pytest.mark.parametrize("horizon", [6, 200])
+def test_a_change_that_never_comes_is_a_group_of_its_own(horizon: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Few change points are groups of one value each, many are cut into tenths: none holds those without one."""
+    scenario = recgym.make_scenario("AdPlacement-v0", creatives=2, profile=(1.0,), horizon=horizon, change=0.5)
+    result = evaluate(scenario, {"round_robin": None}, trials=300, seed=0, by="change")
+    assert result.cut is not None
+    change = result.trials["random"].tasks.change
+    *others, last = result.cut.sizes
+    assert last == "never" and result.cut.sizes[last] == (change > horizon).sum()
+    assert sum(result.cut.sizes.values()) == 300 and len(others) <= 10
+    assert max(int(float(label.split(" to ")[-1])) for label in others) == change[change <= horizon].max()
+    print_cut(json.loads(json.dumps(cut_json(result.cut))))
+    assert "never" in capsys.readouterr().out
+    unlimited = recgym.make_scenario("DynamicPricing-v0", stock=None, horizon=3)
+    cut = evaluate(unlimited, {}, trials=20, seed=0, by="stock").cut
+    assert cut is not None and list(cut.sizes) == ["without limit"]
+
+
+def test_a_skewed_interval_is_written_from_low_to_high(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its ± would take in 0, while the + beside it says that it does not; and what is no number is none."""
+    assert shown({"mean": 17.93, "low": 0.4, "high": 44.53}, 2) == "17.93 (0.40 to 44.53)"
+    assert shown({"mean": -17.93, "low": -44.53, "high": -0.4}, 2) == "-17.93 (-44.53 to -0.40)"
+    assert shown({"mean": 17.93, "low": -0.4, "high": 44.53}, 2) == "17.93 ± 26.60"
+    assert shown({"mean": 2.0, "low": 1.5, "high": 2.25}, 1) == "2.0 ± 0.5"
+    scenario = recgym.make_scenario("AdPlacement-v0", creatives=2, profile=(1.0,), horizon=2)
+    weights = {"weights": {"value": 2.0}}
+    _, report = compare(scenario, {"round_robin": None}, env="AdPlacement-v0", parameters={}, trials=8, seed=0)
+    ours = report["policies"]["round_robin"]
+    nothing = dict.fromkeys(("mean", "low", "high"), float("nan"))
+    ours["normalised"] = ours["of_bound"] = nothing
+    ours["versus"][report["reference"]] = {"mean": 17.93, "low": 0.4, "high": 44.53}
+    for parameters in ({}, weights):
+        print_table({**report, "parameters": parameters})
+        printed = capsys.readouterr().out
+        assert "nan" not in printed and "17.93 (0.40 to 44.53) +" in printed
+        assert ("baselines play for the default reward" in printed) == bool(parameters)
+    _, _, *rows = policies_table(report).splitlines()
+    assert "nan" not in "".join(rows) and "| - |" in next(row for row in rows if "round_robin" in row)
 
 
 def test_without_an_optimum_scores_say_so() -> None:

@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import re
+import tracemalloc
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from recgym.data.impression_log import DAY, HELD_OUT, MIN_CLICKS
 from recgym.data.landscape import (
     ClickTable,
     area_under_curve,
+    fit_clicks,
     fit_delays,
     fit_market,
     fit_prediction,
@@ -275,6 +277,49 @@ def test_spreads_of_click_rates_are_net_of_noise() -> None:
     mean = np.mean(found, axis=0)
     np.testing.assert_allclose(mean[1:], [0.25, 0.09, 0.09], rtol=0.15)  # the logarithm of a ratio costs some
     assert np.mean(none, axis=0)[1:].max() < 0.01 and math.log(mean[0] / 0.01) == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("clicks", [0, 1, 2, 20, 1000])
+def test_clicks_of_one_creative_alone_are_a_difference(slots: int, clicks: int) -> None:
+    """Of 8 creatives one has all clicks: the more there are, the further are rates apart; one click tells nothing."""
+    table = ClickTable(np.full((8, slots), 1e4), np.zeros((8, slots)))
+    table.clicks[2] = clicks // slots + (np.arange(slots) < clicks % slots)
+    effects = fit_clicks(table)
+    assert all(math.isfinite(value) for each in (effects.creative, effects.slot, effects.cell) for value in each)
+    assert effects.slot.sd < 0.1
+    low, high = {0: (0.0, 0.0), 1: (0.0, 0.9), 2: (0.5, 1.9), 20: (1.9, 2.9), 1000: (2.8, 4.0)}[clicks]
+    assert low <= effects.creative.sd <= high, effects.creative
+    assert 0.0 < effects.median < 1.0 or clicks == 0
+    assert clicks < 2 or (effects.rates.argmax(axis=0) == 2).all()
+    slot = fit_clicks(ClickTable(table.shown.T, table.clicks.T))
+    assert (slot.slot.sd, slot.creative.sd) == pytest.approx(
+        (effects.creative.sd, effects.slot.sd), abs=1e-6
+    ) or slots == 1
+
+
+def test_errors_of_click_rates_are_those_of_the_jackknife() -> None:
+    """Each creative and each slot left out in turn, by hand; of many creatives groups, within the memory of a table."""
+    rng = np.random.default_rng(0)
+    shown = np.floor(600 * rng.lognormal(0.0, 0.7, size=(30, 4)))
+    rates = 1.0 / (1.0 + np.exp(4.5 - 0.5 * rng.normal(size=(30, 1)) - 0.3 * rng.normal(size=(1, 4))))
+    table = ClickTable(shown, rng.binomial(shown.astype(int), rates).astype(float))
+    variance = np.zeros(3)
+    for axis, size in ((0, 30), (1, 4)):
+        left = [ClickTable(*(np.delete(x, i, axis=axis) for x in table)) for i in range(size)]
+        values = np.array([np.sqrt(spreads_of(each)[1:]) for each in left])
+        variance += (size - 1) / size * ((values - values.mean(axis=0)) ** 2).sum(axis=0)
+    effects = fit_clicks(table)
+    np.testing.assert_array_equal(
+        [effects.creative.error, effects.slot.error, effects.cell.error], [math.sqrt(v) for v in variance]
+    )
+    few, many = (ClickTable(*(np.tile(x[:, :1], (times, 1)) for x in table)) for times in (1, 400))
+    tracemalloc.start()
+    wide = fit_clicks(many)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60 * many.shown.nbytes
+    assert 20.0 * wide.creative.error == pytest.approx(fit_clicks(few).creative.error, rel=0.4)
 
 
 def test_shrunk_rates_lie_between_the_count_and_the_mean() -> None:

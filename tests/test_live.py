@@ -9,7 +9,7 @@ import pytest
 
 import recgym
 from recgym.agents.pretrained import agent_ids, load_pretrained
-from recgym.baselines import RandomPolicy, make_baseline
+from recgym.baselines import RandomPolicy, baselines_for, make_baseline
 from recgym.live import LiveSession
 from recgym.rng import make_rng
 
@@ -60,6 +60,32 @@ def test_a_session_sees_what_the_simulator_shows(id: str, name: str, rows: int) 
         session = LiveSession.from_bytes(session.to_bytes(), policy, scenario)
     with pytest.raises(ValueError, match="all 6 decisions are made in rows"):
         session.choose(state.seen.offer)
+
+
+BASELINES = [
+    (id, name)
+    for id in IDS
+    for name, baseline in baselines_for(recgym.make_scenario(id, horizon=HORIZON)).items()
+    if baseline.kind != "informed"
+]
+
+
+@pytest.mark.parametrize("id, name", BASELINES)
+def test_every_baseline_goes_on_from_its_bytes(id: str, name: str) -> None:
+    """After a choice and after what came of it: a memory keeps the types and shapes that it starts with."""
+    scenario, state, rng = simulate(id, 2)
+    policy = make_baseline(name, scenario)
+    session = LiveSession(policy, scenario, rows=2)
+    for t in range(2):
+        action = session.choose(state.seen.offer)
+        content = session.to_bytes()
+        session = LiveSession.from_bytes(content, policy, scenario)
+        assert session.to_bytes() == content
+        rng.rekey(1, t)
+        hidden, response = scenario.respond(state, action, rng)
+        session.learn(response.feedback)
+        seen = scenario.learn(state.seen, action, response.feedback, response.offer)[0]
+        state = state._replace(hidden=hidden, seen=seen)
 
 
 def test_rows_begin_anew_each_for_itself() -> None:
@@ -166,6 +192,29 @@ def test_a_flipped_bit_is_noticed() -> None:
                 LiveSession.from_bytes(bytes(damaged), policy, scenario)
     with pytest.raises(ValueError, match="damaged"):
         LiveSession.from_bytes(content[:-1], policy, scenario)
+
+
+def test_an_offer_that_cannot_be_shown_changes_nothing() -> None:
+    """Each field is within its space, and what is observed of them together is not."""
+    scenario, state, _ = simulate("AdPlacement-v0", 2)
+    good = state.seen.offer
+    none, most = np.full_like(good.budget, 1e-8), np.full_like(good.price, 1e12)
+    dear = good._replace(budget=none, price=most, volume=most)
+    session = LiveSession(make_baseline("ts_lp", scenario), scenario, rows=2)
+    named = "an offer that cannot be: it leads to .*cost from .* to .*, not in"
+    for act in (session.choose, session.begin):
+        with pytest.raises(ValueError, match=named):
+            act(dear)
+        assert session.seen is None and session.memory is None
+    poor = good._replace(budget=none)
+    session.choose(poor)
+    session.learn({"wins": 0, "spend": 0.0, "clicks": 0, "conversions": np.zeros(8, dtype=np.int64)})
+    before = session.to_bytes()
+    for act in (session.choose, session.begin):
+        with pytest.raises(ValueError, match=named):
+            act(dear)
+        assert session.to_bytes() == before
+    session.choose(poor)
 
 
 def test_feedback_that_cannot_follow_a_choice_changes_nothing() -> None:

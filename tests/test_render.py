@@ -146,6 +146,34 @@ def test_the_page_that_was_shown_is_seen_as_a_person_sees_it() -> None:
     assert seen == {(True, True), (True, False), (False, False)}
 
 
+@pytest.mark.parametrize("id", [id for id in IDS if recgym.make_scenario(id).candidate_grid is not None])
+def test_a_grid_shows_what_was_chosen_and_what_is_best(id: str) -> None:
+    """A frame and a dot in the map, each in its colour; no dot where nothing can be had any more."""
+    pytest.importorskip("matplotlib")
+    env = single(id, render_mode="rgb_array", horizon=4, budget=(0.02, 0.02))
+    text = single(id, render_mode="ansi", horizon=4, budget=(0.02, 0.02))
+    frame, dot = ((0xE6, 0x9F, 0x00), (0xD5, 0x5E, 0x00))
+
+    def drawn() -> list[bool]:
+        picture: Any = env.render()
+        maps = picture[:, 3 * picture.shape[1] // 4 :]
+        first = maps[: maps.shape[0] // (2 if id == "AdPlacement-v0" else 1)]  # above that of predictions
+        return [bool((np.abs(first.astype(int) - color) < 20).all(axis=2).any()) for color in (frame, dot)]
+
+    env.reset(seed=0)
+    text.reset(seed=0)
+    assert drawn() == [False, True]
+    assert "best now" in str(text.render())
+    highest = env.unwrapped.scenario.layout.candidates - 1
+    for t in range(3):
+        for each in (env, text):
+            each.step(highest if t else 1)
+        left = env.unwrapped.layout.get(env.unwrapped.runner.observation(), "budget")[0]
+        assert drawn() == [True, left > 0.0]
+        assert ("budget gone" in str(text.render())) == (left == 0.0)
+    assert left == 0.0
+
+
 @every_id
 def test_rendering_without_a_mode_warns(id: str) -> None:
     for env in (single(id), vector(id, 2)):

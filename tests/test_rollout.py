@@ -13,7 +13,7 @@ import torch
 from stable_baselines3.common.callbacks import (
     BaseCallback,
 )
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecMonitor
 from torch import Tensor
 
 import recgym
@@ -155,6 +155,23 @@ def test_what_is_learned_from(device: str) -> None:
         meta(bandit(device=device), learn_from="clicks")
     with pytest.raises(ValueError, match="the environment's infos do not tell it"):
         meta(cart_pole(), learn_from="regret").learn(1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+@pytest.mark.parametrize("name", ["expected_reward", "regret"])
+def test_what_nobody_knows_is_not_learned_from(name: str, device: str) -> None:
+    """Weights that the optimum does not cover are refused at once, those of a variant too, and the reward is not."""
+    charged = {"weights": {"value": 1.0, "over_cap": 0.5}}
+    size = {"creatives": 2, "horizon": 3, "profile": (1.0,)}
+    env = RecVecEnv(recgym.make_scenario("AdPlacement-v0", **size, **charged), 2, device=device)
+    for inner in (env, VecMonitor(env)):
+        with pytest.raises(ValueError, match=f"learn_from='{name}': no expected reward is known for these weights"):
+            meta(inner, learn_from=name)
+    plain = RecVecEnv(recgym.make_scenario("AdPlacement-v0", **size), 2, device=device)
+    with pytest.raises(ValueError, match=f"learn_from='{name}': no expected reward is known for these weights"):
+        meta(plain, learn_from=name, variants=[{}, charged])
+    meta(env, n_steps=3, learn_from="reward")
+    meta(plain, n_steps=3, learn_from=name)
 
 
 @pytest.mark.parametrize("device", ["cpu", "torch"])

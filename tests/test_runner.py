@@ -123,3 +123,22 @@ def test_reset_masks_are_checked(id: str) -> None:
         with pytest.raises(ValueError, match="reset options"):
             single(id).reset(options=option)
     same(env.runner.snapshot(), kept)
+
+
+@every_id
+@every_device
+def test_what_nobody_knows_is_no_number(id: str, device: str) -> None:
+    """Where the optimum does not cover the weights there is neither regret nor expected reward; both are known else."""
+    env = vector(id, 3, device=device, horizon=4)
+    charged = {env.scenario.objectives[0]: 1.0, **dict.fromkeys(env.scenario.costs, 0.5)}
+    weighed = {"weights": charged} if "weights" in parameters_of(id) and env.scenario.costs else {}
+    for parameters in ({}, weighed):
+        env = vector(id, 3, device=device, horizon=4, **parameters)
+        assert env.scenario.solved == (not parameters)
+        env.reset(seed=0)
+        for _ in range(3):
+            _, reward, *_, info = env.step(draw(env.single_action_space, np.random.default_rng(0), 3))
+            assert np.isfinite(to_numpy(reward)).all()
+            for name in ("regret", "expected_reward"):
+                assert np.isfinite(to_numpy(info[name])).all() == env.scenario.solved, name
+                assert to_numpy(info[name]).dtype == np.float32

@@ -28,7 +28,7 @@ class EvaluationCallback(BaseCallback):
 
     Tags, named alike for every algorithm: `rollout/ctr` (or another objective per decision), `eval/ctr`, `eval/return`,
     `eval/regret`, `eval/expected_reward`, `eval/normalised_score`, `eval/difference` (to the best baseline), and the
-    images `eval/regret_curves` and `eval/actions`. A model with a method `figures(scenario, seed=..., title=...)` adds
+    images `eval/regret_curves` and `eval/actions`; regret, expected reward and score where an optimum is known. A model with a method `figures(scenario, seed=..., title=...)` adds
     its own, by name.
 
     Args:
@@ -136,7 +136,7 @@ class EvaluationCallback(BaseCallback):
         if summary.regret is not None and summary.normalised is not None:  # an optimum is known
             self.logger.record("eval/regret", summary.regret.mean)
             self.logger.record("eval/normalised_score", summary.normalised.mean)
-        self.logger.record("eval/expected_reward", float(trials.expected.mean()) / self.scenario.horizon)
+            self.logger.record("eval/expected_reward", float(trials.expected.mean()) / self.scenario.horizon)
         self.logger.record("eval/difference", summary.versus[reference].mean)
         hidden = ("stdout", "log", "json", "csv")
         title = f"after {self.num_timesteps:,} timesteps, {self.trials:,} validation trials"

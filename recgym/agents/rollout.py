@@ -16,7 +16,7 @@ from torch import Tensor
 import recgym
 from recgym.agents.auxiliary import check_labels, check_truth, hidden_labels, true_rewards
 from recgym.agents.buffer import TrialBuffer
-from recgym.agents.environments import horizon_of
+from recgym.agents.environments import attribute_of, horizon_of
 from recgym.agents.imitation import Expert, follow_expert
 from recgym.agents.memory import Memory
 from recgym.agents.options import MetaPPOOptions
@@ -31,6 +31,7 @@ __all__ = [
     "Turn",
     "check_length",
     "check_rewards",
+    "check_source",
     "check_trials",
     "make_arenas",
     "plan_rollouts",
@@ -125,6 +126,7 @@ def _make_arena(env: VecEnv, n_steps: int, policy: TransformerPolicy, options: M
     check_length(policy, length)
     check_labels(env, policy.options.auxiliary)
     check_truth(env, asked=policy.options.asymmetric_critic)
+    check_source(env, options.learn_from)
     asked = options.expert is not None and (options.pretrain_steps or options.expert_coef)
     expert = Expert(options.expert, env, options.expert_draws) if options.expert and asked else None
     buffer = TrialBuffer(
@@ -140,6 +142,18 @@ def _make_arena(env: VecEnv, n_steps: int, policy: TransformerPolicy, options: M
         truth=(policy.layout.candidates, int(policy.options.asymmetric_critic)) if policy.layout else (0, 0),
     )
     return Arena(env, length, buffer, expert)
+
+
+def check_source(env: VecEnv, learn_from: str) -> None:
+    """Refuse to learn from what the environment does not know for its weights.
+
+    Raises:
+        ValueError: says what it is, and what to learn from instead.
+    """
+    if learn_from != "reward" and not getattr(attribute_of(env, "scenario"), "solved", True):
+        raise ValueError(
+            f"learn_from={learn_from!r}: no expected reward is known for these weights; use learn_from='reward'"
+        )
 
 
 def check_length(policy: TransformerPolicy, length: int) -> None:

@@ -36,6 +36,8 @@ class Family(NamedTuple):
     baselines: Mapping[str, Baseline] = {}
     shown: tuple[str, ...] = ()  # of them, what TensorBoard draws beside an agent
     expert: str = ""  # of them, what an agent may imitate first
+    guide: str = ""  # name of its guide in the documentation
+    bound: str = ""  # what pages of results say of its bound
     reader: str = ""  # "module:NAME" of the function that reads a log and fits the parameters to it
 
 

@@ -16,6 +16,12 @@ from recgym.scenario import Scenario
 
 __all__ = ["environment_page", "environments_table", "meaning_of"]
 
+ALWAYS_TOLD = (
+    "Beside these, at every step: `expected_reward`, the mean reward of the action given the hidden task, and "
+    "`regret`, by how much that of the best action of the moment is higher; both are NaN with weights for which no "
+    "optimum is known. "
+    "Where a trial begins, `task` has the hidden task, an array for each of its fields."
+)
 WRITTEN_HERE = ("Arguments", "Version History")  # sections of a docstring that a page shows in another form or place
 
 
@@ -63,12 +69,19 @@ def environment_page(env: str, documentation: Path | None = None) -> str:
     lines += [f"`{kind.__module__}.{kind.__name__}`, of the family *{family_of(scenario).page}*.", ""]
     if documentation is not None:
         lines += [f"![A trial]({env}.png)", "", '*One trial, as `render_mode="rgb_array"` draws it.*', ""]
+    if documentation is not None and (guide := family_of(scenario).guide):
+        lines += [f"How to play, train and use it: the [guide](../guides/{guide}.md).", ""]
     for base in named_bases(kind, sections):
         lines += [f"What is said to be as in `{base.__name__}` stands on the page of {page_of(base)}.", ""]
     for title, text in sections.items():
         if title in WRITTEN_HERE:
             continue
         lines += [f"## {title}", "", text, ""]
+        if title == "Rewards" and "Info" not in sections:
+            names = ", ".join(f"`{name}`" for name in (*scenario.objectives, *scenario.costs))
+            lines += ["## Info", "", f"{names}.", "", ALWAYS_TOLD, ""]
+        if title == "Info":
+            lines += [ALWAYS_TOLD, ""]
         if title == "Description" and documentation is not None:
             lines += equations(kind, documentation)
         if title == "Observation Space":

@@ -12,12 +12,14 @@ A page takes one up between two comments, and keeps everything around it:
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import recgym
+from recgym.baselines import family_of
 from recgym.benchmarks.results import AGENT, SUITE, Cell, PublishedSize, data_file, env_cells, read_cell, sizes
 from recgym.cli.pages import table
 from recgym.evaluation import rl2
@@ -38,12 +40,20 @@ def result_page(folder: Path, env: str) -> str:
     label = f",{AGENT}=pretrained:{env},{AGENT}{ARGMAX}=pretrained:{env}" if AGENT in report["policies"] else ""
     lines = [f"# Results: {env}", "", _held_out(report), f"What is played is described on [its page]({PAGES}{env}.md)."]
     lines += ["", "```sh", f"recgym evaluate --env {env} --policies baselines{label}", "```", ""]
-    lines += [policies_table(report), "", f"![Over the decisions of a trial]({env}.png)", ""]
+    about = [INTERVALS] if AGENT in report["policies"] else []
+    if "of_bound" in next(iter(report["policies"].values())) and (bound := family_of(env).bound):
+        about.append(bound)
+    lines += [policies_table(report), "", *(line for text in about for line in (text, ""))]
+    lines += [f"![Over the decisions of a trial]({env}.png)", ""]
     if len(of_this := [cell for cell in env_cells(env) if cell.env == env]) > 1:
         lines += ["## Where the problem is shifted", "", SHIFTED_TEXT, "", shifted_table(folder, of_this[1:]), ""]
     return "\n".join(lines)
 
 
+INTERVALS = (
+    "Intervals cover trials: how far other held-out trials would move the figures of these weights. They do not cover "
+    "training: other seeds of it give other weights."
+)
 SHIFTED_TEXT = (
     "The same weights on tasks they were not trained for, minus the best of all prior-free and of all prior-aware "
     "baselines there, whose constants stay those of the preset."
@@ -126,7 +136,9 @@ def agent_cells(report: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def interval(figure: Mapping[str, float], digits: int = 2) -> str:
-    """Mean and 95 % interval."""
+    """Mean and 95 % interval; "-" where it is no number."""
+    if not math.isfinite(figure["mean"]):
+        return "-"
     mean, low, high = (f"{figure[part]:.{digits}f}" for part in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
 

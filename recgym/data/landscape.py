@@ -42,6 +42,9 @@ DECIMALS = 5  # of the weight of a delay
 MIN_MIXTURE = 200  # conversions: fewer do not tell two delays apart
 MIN_RATE, MAX_RATE = 1e-9, 0.5  # of a predicted click
 PER_THOUSAND = 1_000.0  # impressions: what prices and losses are of
+UNSEEN = 0.5  # clicks, where none tells the rate of what has none
+ROUNDED = 1e-12  # share of a sum that is its rounding
+GROUPS = 1_000  # of creatives or slots that are left out in turn
 TINY = 1e-300
 
 
@@ -209,7 +212,9 @@ def spreads_of(table: ClickTable) -> tuple[float, float, float, float]:
     (n (n - 1)) has the mean of the squared rate, M^2 e^(a^2 + g^2 + x^2). Ratios of such means over pairs of cells give
     the variances, without sampling noise in them. (Moments of variance components: Searle, Casella & McCulloch 1992;
     factorial moments for counts.) Cells are weighted as if each had an effect of variance `TYPICAL`, so that none with
-    many clicks drowns the others. Logits: divided by the square of 1 - rate, d log(rate) / d logit.
+    many clicks drowns the others. Logits: divided by the square of 1 - rate, d log(rate) / d logit. Where no two cells
+    that share nothing have both clicks, as all are of one creative or slot, M^2 is that of half a click more, spread
+    over all impressions: a spread that large at least, and not none.
     """
     seen = np.ix_(table.shown.sum(axis=1) > 0, table.shown.sum(axis=0) > 0)
     shown, clicks = table.shown[seen], table.clicks[seen]
@@ -225,6 +230,8 @@ def spreads_of(table: ClickTable) -> tuple[float, float, float, float]:
         return rows - square, columns - square, x.sum() ** 2 - rows - columns + square
 
     products, weights = sums(weight * rates), sums(weight)
+    if clicks.sum() > 0.0 and not products[2] > ROUNDED * (weight * rates).sum() ** 2:
+        products = sums(weight * (rates + UNSEEN / shown.sum() * (shown > 0.0)))
     same = (weight**2 * squares)[pairs > 0].sum(), (weight**2)[pairs > 0].sum()
 
     def mean(product: float, weighted: float) -> float:
@@ -244,18 +251,19 @@ def spreads_of(table: ClickTable) -> tuple[float, float, float, float]:
 
 
 def fit_clicks(table: ClickTable) -> ClickEffects:
-    """Fit click rates by creative and slot, with shrinkage; standard errors by leaving out each creative and slot."""
+    """Fit click rates by creative and slot, with shrinkage; standard errors by leaving out each creative and slot.
+
+    Of more than `GROUPS` creatives, as many groups are left out in turn (Efron & Tibshirani 1993, An introduction to
+    the bootstrap: the jackknife).
+    """
     median, *variances = spreads_of(table)
-    shape = table.shown.shape
-    left = [
-        ClickTable(*(np.delete(x, i, axis=a) for x in table)) for a in (0, 1) if shape[a] > 2 for i in range(shape[a])
-    ]
-    values = np.array([np.sqrt(spreads_of(each)[1:]) for each in left]).reshape(-1, 3)
     deviation = np.zeros(3)
-    first = shape[0] if shape[0] > 2 else 0
-    for part in (values[:first], values[first:]):  # the jackknife of either side, added up
-        if len(part):
-            deviation += (len(part) - 1.0) / len(part) * ((part - part.mean(axis=0)) ** 2).sum(axis=0)
+    for axis, size in enumerate(table.shown.shape):  # the jackknife of either side, added up
+        if size > 2:
+            groups = np.array_split(np.arange(size), min(size, GROUPS))
+            left = (ClickTable(*(np.delete(x, out, axis=axis) for x in table)) for out in groups)
+            values = np.array([np.sqrt(spreads_of(each)[1:]) for each in left])
+            deviation += (len(values) - 1.0) / len(values) * ((values - values.mean(axis=0)) ** 2).sum(axis=0)
     spreads = [Spread(math.sqrt(v), math.sqrt(d)) for v, d in zip(variances, deviation, strict=True)]
     creatives, slots = ((table.shown.sum(axis=axis) > 0).sum() for axis in (1, 0))
     noise = variances[0] / creatives + variances[1] / slots + variances[2] / (creatives * slots)

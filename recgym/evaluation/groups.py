@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from recgym.evaluation.drawing import new_figure
+from recgym.evaluation.statistics import shown
 from recgym.evaluation.summary import Summary, summarise
 from recgym.evaluation.trials import Trials, subset
 from recgym.scenario import Scenario
@@ -92,10 +92,21 @@ def _drawn_weights(scenario: Scenario) -> list[str]:
 def _groups(scenario: Scenario, by: str, values: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Names of the groups, in the order of their values, and [N] the place in it of each trial's."""
     if values.dtype.kind in "iub":
+        names = scenario.labels.get(by, {})
         kinds, places = np.unique(values, return_inverse=True)
         if len(kinds) <= 2 * GROUPS:
-            names = scenario.labels.get(by)
-            return [names[kind] if names else str(kind) for kind in kinds.tolist()], places
+            return [names.get(kind, str(kind)) for kind in kinds.tolist()], places
+        named = np.isin(values, list(names))  # what has a name is no number: never
+        if named.any():
+            labels, places[~named] = _tenths(values[~named])
+            own, places[named] = np.unique(values[named], return_inverse=True)
+            places[named] += len(labels)
+            return [*labels, *(names[kind] for kind in own.tolist())], places
+    return _tenths(values)
+
+
+def _tenths(values: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The spans of tenths of numbers [N], and the place of each in them."""
     exact = np.sort(values.astype(np.float64))
     parts = max(min(GROUPS, len(exact) // MIN_TRIALS), 1)
     lows = np.unique(exact[np.arange(parts) * len(exact) // parts])  # equal values stay in one group
@@ -149,10 +160,7 @@ def print_cut(report: Mapping[str, Any]) -> None:
     table = Table(title, (str(report["by"]), "trials", *names))
     for label, group in report["groups"].items():
         figures = [group["policies"][name][measure] for name in names]
-        halves = [max(f["high"] - f["mean"], f["mean"] - f["low"]) for f in figures]
-        known = [f"{f['mean']:.3f} ± {half:.3f}" for f, half in zip(figures, halves, strict=True)]
-        cells = [cell if math.isfinite(half) else "-" for cell, half in zip(known, halves, strict=True)]
-        table.add(label, f"{group['trials']:,}", *cells)
+        table.add(label, f"{group['trials']:,}", *(shown(figure, 3) for figure in figures))
     table.caption = (
         "± 95 % bootstrap interval over the trials of the group; -: it has none, random is too close to informed"
     )

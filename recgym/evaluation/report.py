@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from recgym.baselines import baselines_for
 from recgym.evaluation.comparison import Comparison, evaluate
 from recgym.evaluation.drawing import new_figure
 from recgym.evaluation.groups import cut_json, print_cut
-from recgym.evaluation.statistics import Z95, ratio
+from recgym.evaluation.statistics import Z95, ratio, shown
 from recgym.evaluation.summary import Summary
 from recgym.evaluation.trials import ARGMAX, CHUNK, TEST_SEED, Trials, action_shares
 from recgym.scenario import Scenario
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 KNOWS = {"prior-free": "nothing", "prior-aware": "task distribution", "informed": "the task", "agent": "its training"}
+ABOVE = "+ / -: the whole paired interval is above / below 0"
 SIGNS = {1: "+", 0: " ", -1: "-"}
 MAX_INSIDE = 12  # curves whose legend fits into the figure
 LINE = 120  # characters, of what is no terminal
@@ -84,11 +85,6 @@ def _sign(gain: Mapping[str, float]) -> int:
 
 def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
     """Print the report as a table, best return first."""
-
-    def figure(value: Mapping[str, float], digits: int) -> str:
-        half = max(value["high"] - value["mean"], value["mean"] - value["low"])
-        return f"{value['mean']:.{digits}f} ± {half:.{digits}f}"
-
     first = next(iter(report["policies"].values()))
     bounded = "of_bound" in first  # regret of the moment is no measure there
     solved = "normalised" in first
@@ -107,16 +103,18 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
         table.add(
             name,
             KNOWS[policy["kind"]],
-            figure(policy["return"], 2),
-            *_score_cells(policy, figure),
-            f"{figure(gain, 2)} {SIGNS[_sign(gain)]}",
-            *(figure(policy["figures"][key], 2) for key in extra),
+            shown(policy["return"], 2),
+            *_score_cells(policy),
+            f"{shown(gain, 2)} {SIGNS[_sign(gain)]}",
+            *(shown(policy["figures"][key], 2) for key in extra),
             bold=policy["kind"] == "agent",
         )
-    table.caption = "± 95 % bootstrap interval; + / -: the whole paired interval is above / below 0"
+    table.caption = "± 95 % bootstrap interval, from low to high where it is skewed; " + ABOVE
     table.show()
     if not solved:
         say("no optimum is known for these weights: no regret, no bound and no normalised score")
+    if report["parameters"].get("weights"):
+        say("baselines play for the default reward, not for these weights; so do agents that were trained without them")
     for name, policy in rows:
         if policy["kind"] == "agent":
             for sign, meaning in ((1, "is above"), (0, "cannot be told from"), (-1, "is below")):
@@ -125,14 +123,14 @@ def print_table(report: Mapping[str, Any], *, title: str = "") -> None:
                     say(f"{name} {meaning} {', '.join(others)}")
 
 
-def _score_cells(policy: Mapping[str, Any], figure: Callable[[Mapping[str, float], int], str]) -> list[str]:
+def _score_cells(policy: Mapping[str, Any]) -> list[str]:
     """Give the cells of a policy that need an optimum."""
     if "normalised" not in policy:
         return []
     if "of_bound" in policy:
-        share = figure({key: 100 * value for key, value in policy["of_bound"].items()}, 1)
-        return [share, figure(policy["normalised"], 3)]
-    return [figure(policy["regret"], 2), figure(policy["normalised"], 3)]
+        share = shown({key: 100 * value for key, value in policy["of_bound"].items()}, 1)
+        return [share, shown(policy["normalised"], 3)]
+    return [shown(policy["regret"], 2), shown(policy["normalised"], 3)]
 
 
 def check_drawable(*, figure: bool) -> None:

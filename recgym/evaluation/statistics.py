@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Z95", "Interval", "interval", "percentiles", "ratio", "resampled_means"]
+__all__ = ["Z95", "Interval", "interval", "percentiles", "ratio", "resampled_means", "shown"]
 
 Z95 = 1.959963984540054  # of a normal distribution: 95 % lie within so many standard errors
 RESAMPLES = 1000  # of the bootstrap
@@ -68,3 +69,21 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> Interval:
     if not resampled[:, 1].min() > 0:
         return Interval(np.nan, np.nan, np.nan)
     return percentiles(means[0] / means[1], resampled[:, 0] / resampled[:, 1])
+
+
+def shown(figure: Mapping[str, float], digits: int) -> str:
+    """A figure as text: mean ± the larger half of its interval; "-" where it is no number.
+
+    Where that would take in 0, which a skewed interval does not: mean (low to high).
+
+    Args:
+        figure: an `Interval` by field.
+        digits: after the point.
+    """
+    mean, low, high = (figure[part] for part in Interval._fields)
+    half = max(high - mean, mean - low)
+    if not math.isfinite(half):
+        return "-"
+    if low * high > 0.0 and half >= abs(mean):
+        return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"

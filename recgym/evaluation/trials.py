@@ -100,7 +100,7 @@ class Trials(NamedTuple):
     """Result of N trials of one policy."""
 
     returns: np.ndarray  # [N] float64 sum of rewards
-    expected: np.ndarray  # [N] float64 sum of the expected rewards of what was chosen
+    expected: np.ndarray  # [N] float64 sum of the expected rewards of what was chosen; NaN where no optimum is known
     regret: np.ndarray  # [N, T] float32 per decision; NaN where no optimum is known
     rewards: np.ndarray  # [N, T] float32 per decision
     objectives: np.ndarray  # [N, M] sums

@@ -106,5 +106,9 @@ FAMILY = Family(
     },
     shown=("greedy_lp", "lints_lp", "belief_lp"),
     expert="belief_lp",
+    guide="ads",
+    bound="`informed` knows click and conversion rates and plans as if prices and rates stayed as they are: a good "
+    "planner, not the optimum. The bound gives money and days a price, and knows the whole path of prices, drift and "
+    "traffic in advance, as nobody does: so it lies above `informed`, and holds on average over trials.",
     reader="recgym.data.ads:impressions",
 )

@@ -237,7 +237,8 @@ class BiddingDesk(_Common):
         return np.zeros((len(reading.remaining), self.scenario.creatives))
 
     def due(self, reading: Reading) -> Floats:
-        return self.scenario.profile[self.time(reading)] / self.scenario.horizon
+        share = self.scenario.profile[self.time(reading)] / self.scenario.horizon
+        return share.astype(np.float64)  # memories are, from the start on
 
     def ahead(self, log_rate: Floats, conversion: Floats) -> Floats:
         """[B, K, T] reward of a base packet in each decision of the day."""

@@ -52,7 +52,7 @@ class Particles:
         self._unconstrained = 1e-6 + sold  # [N] units that the best candidate sells, if there is no limit
 
     def start(self, rows: int) -> Weights:
-        return Weights(np.zeros((rows, len(self.pull)), dtype=np.float32), *np.zeros((3, rows)))
+        return Weights(np.zeros((rows, len(self.pull))), *np.zeros((3, rows)))
 
     def learn(self, memory: Weights, reading: Reading) -> Weights:
         """What was sold, and at the start what is told of the product."""

@@ -111,6 +111,7 @@ _COLLABORATIVE = {
 
 FAMILY = Family(
     page="Recommendation in slates",
+    guide="slates",
     baselines={
         "popularity": Baseline(
             lambda scenario: by_field(scenario, "popularity"), "prior-free", "the most popular candidates"

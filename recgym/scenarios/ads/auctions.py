@@ -16,6 +16,7 @@ __all__ = ["AUCTIONS", "MIN_CHANCE", "Auction", "auction", "normal_cdf", "per_wi
 
 AUCTIONS = ("second", "first")
 MIN_CHANCE = 1e-12  # of winning: what is divided by
+MAX_EXPONENT = 87.0  # float32 holds e^88; beyond, the chance that it is times has long been 0
 SURE = 1e-5  # of the square of a mean: a variance below it is rounding
 
 
@@ -58,8 +59,10 @@ def auction(kind: str, log_bid: Array, mean: Array, spread: Array) -> Auction:
     if kind == "first":
         bid = xp.exp(log_bid)
         return Auction(win, bid * win, bid * bid * win)
-    cost = xp.exp(mean + 0.5 * spread * spread) * normal_cdf(q - spread)
-    return Auction(win, cost, xp.exp(2.0 * (mean + spread * spread)) * normal_cdf(q - 2.0 * spread))
+    first = clip(mean + 0.5 * spread * spread, None, MAX_EXPONENT)
+    second = clip(2.0 * (mean + spread * spread), None, MAX_EXPONENT)
+    cost = xp.exp(first) * normal_cdf(q - spread)
+    return Auction(win, cost, xp.exp(second) * normal_cdf(q - 2.0 * spread))
 
 
 def per_win(found: Auction) -> tuple[Array, Array]:

@@ -61,7 +61,7 @@ class BiddingHidden(NamedTuple):
 
 
 class BiddingOffer(NamedTuple):
-    """What is known of a campaign; only the last changes."""
+    """What is known of a campaign; nothing of it changes."""
 
     base: Array  # [B]
     embedding: Array  # [B, K, d]
@@ -69,7 +69,6 @@ class BiddingOffer(NamedTuple):
     budget: Array  # [B] reference prices
     goal: Array  # [B]
     preference: Array  # [B, P]
-    part: Array  # [B] int64 part of the day of the coming decision
 
 
 class Result(NamedTuple):
@@ -178,6 +177,9 @@ class Bidding(Campaign):
         object.__setattr__(self, "levels", tuple(levels.tolist()))
         if self.auction not in AUCTIONS:
             refuse(self, "auction", f"one of {', '.join(AUCTIONS)}")
+        goal = self.goal[1] * self.most_wins / self.packet / self.conversion_rate
+        budget = self.budget[1] * self.horizon * self.most_wins
+        self.check_amounts(budget=budget, goal=goal, decision=OFFERED * self.most_wins * float(self.profile.max()))
 
     @cached_property
     def slots(self) -> int:
@@ -225,9 +227,8 @@ class Bidding(Campaign):
         walk = self.price_walk * rng.normal((task.base.shape[0],))
         predicted = predict(self, task, rng)
         known = task.budget, task.goal, task.preference
-        part = self.part_at(none)
-        hidden = self._meet(task, none, part, walk, none, waiting)
-        return hidden, BiddingOffer(task.base, task.embedding, predicted, *known, part)
+        hidden = self._meet(task, none, walk, none, waiting)
+        return hidden, BiddingOffer(task.base, task.embedding, predicted, *known)
 
     def respond(self, state: State, action: Array, rng: Rng) -> tuple[BiddingHidden, Response]:
         task, hidden, seen = state
@@ -249,18 +250,15 @@ class Bidding(Campaign):
         delivery, waiting = self.sell(wins, spend, creative, click_rate, task.rate, hidden.waiting, rng)
         rivals = self.rival_memory * hidden.rivals + (1.0 - self.rival_memory) * task.reaction * chance
         walk = hidden.walk + self.price_walk * noise[:, 1]
-        part = self.part_at(seen.time + 1.0)
-        after = self._meet(task, seen.time + 1.0, part, walk, rivals, waiting)
-        return after, Response(Result(*delivery, offered), seen.offer._replace(part=part), expected)
+        after = self._meet(task, seen.time + 1.0, walk, rivals, waiting)
+        return after, Response(Result(*delivery, offered), seen.offer, expected)
 
-    def _meet(
-        self, task: BiddingTask, time: Array, part: Array, walk: Array, rivals: Array, waiting: Array
-    ) -> BiddingHidden:
-        """The market before the decision at `time` [B], in a part [B] of the day."""
+    def _meet(self, task: BiddingTask, time: Array, walk: Array, rivals: Array, waiting: Array) -> BiddingHidden:
+        """The market before the decision at `time` [B]."""
         log_price = self.log_price_at(task, time, walk, rivals)
         levels, bids = self.table_like("log_levels", task.base), self.table_like("bids", task.base)
         found = auction(self.auction, levels[None], log_price[:, None], task.sigma[:, None])
-        click_rate = logistic(self.logits_in(task, part))
+        click_rate = logistic(self.logits_at(task, time))
         worth = click_rate * self.value_of_clicks(task.rate, time)
         market = self.traffic_at(task, time), found.win * bids, found.cost * bids, per_win(found)[1]
         return BiddingHidden(walk, rivals, waiting, *market, click_rate, worth)
@@ -288,8 +286,9 @@ class Bidding(Campaign):
         """[B] int64 part of the day at `time` [B]."""
         return self.table_like("slot_of", time)[self.index_of(time)]
 
-    def logits_in(self, task: BiddingTask, part: Array) -> Array:
-        """[B, K] logits of a click in a part [B] of the day."""
+    def logits_at(self, task: BiddingTask, time: Array) -> Array:
+        """[B, K] logits of a click at `time` [B]."""
+        part = self.part_at(time)
         return cut(task.logit[rows_of(part), :, part])
 
     # --- the bookkeeping ---
@@ -309,7 +308,7 @@ class Bidding(Campaign):
         kept, base = seen.kept, seen.offer.base
         rows = rows_of(action)
         creative, level = action // len(self.levels), action % len(self.levels)
-        tally = self.tally_after(kept.tally, base, action, creative, seen.offer.part, feedback.delivery)
+        tally = self.tally_after(kept.tally, base, action, creative, self.part_at(seen.time), feedback.delivery)
         offered = xp.astype(feedback.offered, xp.float32) / self.base_wins(base)
         any_won = feedback.wins > 0
         paid = feedback.spend / clip(xp.astype(feedback.wins, xp.float32), 1.0, None)
@@ -331,7 +330,7 @@ class Bidding(Campaign):
         above = feedback.spend > most
         if self.auction == "first" and above.any():
             return f"row {int(above.argmax())} pays more than its bids"
-        return self.why_impossible(seen.kept.tally, feedback.delivery)
+        return self.why_impossible(seen.kept.tally, action // len(self.levels), feedback.delivery)
 
     def observe(self, seen: Seen) -> Array:
         return bidding_observation(self, seen)
@@ -355,7 +354,7 @@ class Bidding(Campaign):
         """[B, C] of each candidate: `logit` of a click now less the base, and `win`, the probability to win."""
         xp, task = namespace(state.seen.reward), state.task
         win = state.hidden.win
-        logit = self.logits_in(task, state.seen.offer.part) - task.base[:, None]
+        logit = self.logits_at(task, state.seen.time) - task.base[:, None]
         shape = (logit.shape[0], self.creatives, len(self.levels))
         both = (xp.broadcast_to(logit[:, :, None], shape), xp.broadcast_to(win[:, None], shape))
         return dict(zip(("logit", "win"), (each.reshape(shape[0], -1) for each in both), strict=True))
@@ -419,8 +418,7 @@ class Bidding(Campaign):
 
     @cached_property
     def offer_space(self) -> gymnasium.spaces.Dict:
-        part = gymnasium.spaces.Box(0, self.parts - 1, (), np.int64)
-        return gymnasium.spaces.Dict(dict(self.public_boxes) | {"predicted": self.predicted_box, "part": part})
+        return gymnasium.spaces.Dict(dict(self.public_boxes) | {"predicted": self.predicted_box})
 
     @cached_property
     def feedback_space(self) -> gymnasium.spaces.Dict:

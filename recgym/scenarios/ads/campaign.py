@@ -32,6 +32,7 @@ OFFERED = 2.0  # opportunities of a base packet per impression: a mean decision 
 LEAST_PAID = 0.5  # share of the mean payment
 MIN_IMPRESSIONS = 100  # of a base packet: payments are normal, and whole impressions all that money buys
 TINY = 1e-9  # money, impressions or packets: what is divided by is no less
+ROUNDING = 1e-6  # of sums in float32, as a share
 UNIFORM = "[least, most] of a uniform distribution over campaigns"
 
 
@@ -139,7 +140,7 @@ class Campaign(Scenario):
     goal: tuple[float, float] = ranged(
         (0.8, 1.5), 0.01, 100.0, "of the mean cost of a conversion", f"cost per conversion that is wanted; {UNIFORM}"
     )
-    cap: int = param(4, 1, 100, "impressions per user", "frequency cap, beyond which impressions are counted as a cost")
+    cap: int = param(4, 1, 50, "impressions per user", "frequency cap, beyond which impressions are counted as a cost")
     creatives: int = param(8, 1, MAX_CREATIVES, "creatives", "to choose from")
     dose: float = param(0.5, 0.0, 10.0, "recent packets", "that one base packet adds")
     fatigue_memory: float = param(0.95, 0.0, 0.999, "share", "of recent packets kept at each decision")
@@ -156,6 +157,8 @@ class Campaign(Scenario):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.campaign, int | np.integer):
+            object.__setattr__(self, "campaign", str(self.campaign))  # their names are numbers
         if self.campaign is not None and self.campaign not in CAMPAIGNS:
             refuse(self, "campaign", f"one of {', '.join(CAMPAIGNS)}, or None")
         if self.base_rate[0] <= 0.0:
@@ -180,7 +183,25 @@ class Campaign(Scenario):
             if found.items < self.creatives:
                 refuse(self, "creatives", f"at most the number of the catalog's items, {found.items}")
 
+    def check_amounts(self, **most: float) -> None:
+        """Refuse parameters under which money or impressions may be more than tasks and offers hold.
+
+        Args:
+            most: the largest, by what it is of.
+        """
+        for name, amount in most.items():
+            if amount > MAX_MONEY:
+                kind, why = type(self).__name__, f"of up to {amount:.3g}, more than {MAX_MONEY:g}"
+                ways = "lower packet, prices or horizon, or raise base_rate"
+                raise ValueError(f"{kind}: with these parameters a {name} is {why}: {ways}")
+
     # --- constants that follow ---
+    @cached_property
+    def most_wins(self) -> float:
+        """Impressions of a base packet where clicks are rarest."""
+        rate = self.base_rate[0] if self.campaign is None else CAMPAIGNS[self.campaign].click_rate
+        return self.packet / rate
+
     @cached_property
     def slots(self) -> int:
         """Number of parts of the day."""
@@ -363,15 +384,16 @@ class Campaign(Scenario):
         kept = np.minimum(1.0, wanted / np.maximum(spend, TINY))
         return {"auctionnet_score": conversions * kept**2}
 
-    def why_impossible(self, tally: Tally, feedback: Delivery) -> str:
-        """Say why no packet could have led to `feedback`; "": one could."""
-        clicks = tally.clicks.sum(axis=(1, 2)) + feedback.clicks
-        revealed = tally.revealed.sum(axis=1) + feedback.conversions.sum(axis=1)
+    def why_impossible(self, tally: Tally, creative: np.ndarray, feedback: Delivery) -> str:
+        """Say why no packet of a creative [B] could have led to `feedback`; "": one could."""
+        clicks = tally.clicks.sum(axis=2)
+        clicks[rows_of(creative), creative] += feedback.clicks
+        unclicked = tally.revealed + feedback.conversions > clicks * (1.0 + ROUNDING)
         faults = {
             "has more clicks than impressions": feedback.clicks > feedback.wins,
-            "spends more than is left": feedback.spend > tally.left * (1.0 + 1e-6),
+            "spends more than is left": feedback.spend > tally.left * (1.0 + ROUNDING),
             "pays for impressions that it did not win": (feedback.wins == 0) & (feedback.spend > 0.0),
-            "has more conversions than clicks so far": revealed > clicks,
+            "has more conversions of a creative than clicks on it so far": unclicked.any(axis=1),
         }
         wrong = next(((why, rows) for why, rows in faults.items() if rows.any()), None)
         return "" if wrong is None else f"row {int(wrong[1].argmax())} {wrong[0]}"

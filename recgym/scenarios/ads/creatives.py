@@ -12,8 +12,19 @@ from typing import Any, NamedTuple
 
 from recgym.arrays import Array, Rng, clip, logistic, namespace
 
-__all__ = ["KEPT", "MAX_PREDICTED", "Logits", "cut", "draw_embedding", "draw_logits", "draw_rates", "predict"]
+__all__ = [
+    "KEPT",
+    "MAX_PREDICTED",
+    "MIN_CLICK_LOGIT",
+    "Logits",
+    "cut",
+    "draw_embedding",
+    "draw_logits",
+    "draw_rates",
+    "predict",
+]
 
+MIN_CLICK_LOGIT = -20.0
 MAX_CLICK_LOGIT = -0.5  # a click rate below a half: the bound needs convexity
 MAX_PREDICTED = 20.0  # logits above or below the base, of a prediction
 KEPT = 0.5  # share of the variance of what a change point redraws; the rest is new, so that variances stay
@@ -60,8 +71,8 @@ def draw_logits(scenario: Any, base: Array, embedding: Array, rng: Rng) -> Logit
 
 
 def cut(logit: Array) -> Array:
-    """Not above the largest that a click may have."""
-    return clip(logit, None, MAX_CLICK_LOGIT)
+    """Between the least and the largest that a click may have."""
+    return clip(logit, MIN_CLICK_LOGIT, MAX_CLICK_LOGIT)
 
 
 def draw_rates(scenario: Any, rng: Rng, batch: int) -> Array:

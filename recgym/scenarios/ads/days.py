@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from recgym.arrays import Array, Rng
+from recgym.arrays import Array, Rng, clip
 from recgym.scenarios.ads.campaign import between
 from recgym.scenarios.ads.campaigns import CAMPAIGNS
-from recgym.scenarios.ads.creatives import draw_embedding, draw_logits, draw_rates
+from recgym.scenarios.ads.creatives import MIN_CLICK_LOGIT, draw_embedding, draw_logits, draw_rates
 
 __all__ = ["BLOCK", "BiddingTask", "day_space", "sample_days", "usual_traffic"]
 
 BLOCK = 4  # decisions of one factor of the traffic
 # Logarithm of a day's traffic by hour, a stand-in for AuctionNet's shape, twelve times as much at its peak as at night.
 DAILY, TWICE = (1.05, 20.5), (0.35, 12.0)  # amplitude and hour of the two waves
+MAX_TRAFFIC = 1e6
 LIMITS = {
     "sigma": (1e-3, 10.0),
     "level_price": (-10.0, 10.0),
@@ -61,6 +62,7 @@ def sample_days(scenario: Any, rng: Rng, batch: int) -> BiddingTask:
     spread = (CAMPAIGNS[scenario.campaign].spread,) * 2 if scenario.campaign is not None else scenario.price_spread
     blocks = -(-scenario.horizon // BLOCK)
     traffic = xp.exp(scenario.traffic * rng.normal((batch, blocks)) - 0.5 * scenario.traffic**2)
+    level = scenario.price_level * rng.normal((batch,))
     reacts = xp.astype(luck[:, 4] < 0.5, xp.float32)
     return BiddingTask(
         base=base,
@@ -68,9 +70,9 @@ def sample_days(scenario: Any, rng: Rng, batch: int) -> BiddingTask:
         logit=logits.now,
         rate=rate,
         sigma=between(spread, luck[:, 0]),
-        level_price=scenario.price_level * rng.normal((batch,)),
+        level_price=clip(level, *LIMITS["level_price"]),
         phase=luck[:, 1],
-        traffic=traffic,
+        traffic=clip(traffic, None, MAX_TRAFFIC),
         reaction=between(scenario.reaction, luck[:, 5]) * reacts,
         budget=between(scenario.budget, luck[:, 2]) * scenario.base_wins(base) * scenario.horizon,
         goal=between(scenario.goal, luck[:, 3]) * xp.exp(-base) / scenario.conversion_rate,
@@ -82,7 +84,7 @@ def day_space(scenario: Any) -> gymnasium.spaces.Dict:
     """What a task of a `Bidding` may be."""
     boxes = dict(scenario.public_boxes)
     boxes |= {name: scenario.box(*limits) for name, limits in LIMITS.items()}
-    boxes["logit"] = scenario.box(-20.0, 0.0, scenario.creatives, scenario.slots)
+    boxes["logit"] = scenario.box(MIN_CLICK_LOGIT, 0.0, scenario.creatives, scenario.slots)
     boxes["rate"] = scenario.box(0.0, 1.0, scenario.creatives)
-    boxes["traffic"] = scenario.box(0.0, 1e6, -(-scenario.horizon // BLOCK))
+    boxes["traffic"] = scenario.box(0.0, MAX_TRAFFIC, -(-scenario.horizon // BLOCK))
     return gymnasium.spaces.Dict(boxes)

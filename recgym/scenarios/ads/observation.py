@@ -30,8 +30,13 @@ def log_field(name: str, meaning: str, role: str = "statistic") -> Field:
     return Field(name, -MAX_LOG, MAX_LOG, meaning, role=role)
 
 
-def campaign_context(scenario: Any) -> list[Field]:
-    """Context fields of every campaign."""
+def numbering(what: str, count: int) -> str:
+    """What a field from `numbered` means."""
+    return f"number of the {what}, counted from 0, divided by {max(count - 1, 1)}"
+
+
+def campaign_context(scenario: Any, packet: str) -> list[Field]:
+    """Context fields of every campaign; `packet` says what a mean packet is."""
     reward = (-MAX_REWARD, MAX_REWARD)
     return [
         *clock_fields(scenario.horizon, reward=reward),
@@ -39,7 +44,7 @@ def campaign_context(scenario: Any) -> list[Field]:
         Field("last_clicks", 0.0, MAX_NUMBER, "clicks of the last decision, in those of a base packet", role="outcome"),
         Field("last_conversions", 0.0, MAX_NUMBER, "conversions that came in it, likewise", role="outcome"),
         Field("budget", 0.0, 1.0, "share of the budget that is left", role="market"),
-        log_field("pace", "log of the money left per decision left, in mean packets", "market"),
+        log_field("pace", f"log of the money left per decision left, in the cost of {packet}", "market"),
         Field("maturity", 0.0, 1.0, "share of conversions of a click now that will come in the trial", role="clock"),
         Field("base", -MAX_LOG, MAX_LOG, "the campaign's base logit, less that of one click per thousand"),
         log_field("goal", "log of the wanted cost of a conversion, in that expected at the base", "feature"),
@@ -51,33 +56,42 @@ def creative_fields(scenario: Any) -> list[Field]:
     """Candidate fields that belong to the creative."""
     frequency = f"recent base packets of the creative, times {FREQUENCY:g}"
     mature = f"{MATURE:g} times the log of 1 plus the creative's clicks whose conversions would have come"
+    none = "; 0 before anything was shown"
     return [
         CHOSEN,
-        Field("predicted", -MAX_PREDICTED, MAX_PREDICTED, "predicted logit of a click, less the base; 0: none"),
+        Field(
+            "predicted", -MAX_PREDICTED, MAX_PREDICTED, "predicted logit of a click in the slot, less the base; 0: none"
+        ),
         Field("embedding", -1e3, 1e3, "of the creative", scenario.width),
         Field("frequency", 0.0, MAX_NUMBER, frequency, role="statistic"),
         log_field("exposure", "log of 1 plus the base packets bought of the creative in the slot"),
-        log_field("response", f"log of its clicks per click expected at the base, {PSEUDO:g} of each added"),
-        log_field("exposure_creative", "the same of the creative in all slots"),
-        log_field("response_creative", "the same of the creative in all slots"),
+        log_field(
+            "response", f"log of its clicks in the slot per click expected at the base, {PSEUDO:g} of each added{none}"
+        ),
+        log_field("exposure_creative", "log of 1 plus the base packets bought of the creative in all slots"),
+        log_field("response_creative", f"as response, of the creative in all slots{none}"),
         log_field("mature", mature),
-        log_field("conversion", "log of its conversions per conversion expected of them, 1 of each added"),
-        Field("creative", 0.0, 1.0, "number of the creative", role="group"),
+        log_field(
+            "conversion", f"log of its conversions per conversion expected of mature clicks, 1 of each added{none}"
+        ),
+        Field("creative", 0.0, 1.0, numbering("creative", scenario.creatives), role="group"),
     ]
 
 
 def placement_layout(scenario: Any) -> Layout:
     """The layout of a `Placement`."""
+    slot = f"{numbering('slot', scenario.slots)}; slots are equal parts of the day, the first from midnight on"
     candidate = [
         *creative_fields(scenario),
-        Field("slot", 0.0, 1.0, "number of the slot", role="group"),
+        Field("slot", 0.0, 1.0, slot, role="group"),
         Field("available", 0.0, 1.0, "1 for a creative that can be had", role="availability"),
         log_field("cost", "log of a packet's cost, in the money left per decision left", "market"),
         log_field("volume", "log of the impressions that a packet wins, in base packets", "market"),
         log_field("exposure_slot", "log of 1 plus the base packets bought of all creatives in the slot"),
-        log_field("response_slot", f"log of their clicks per click expected at the base, {PSEUDO:g} of each added"),
+        log_field("response_slot", "as response, of all creatives in the slot"),
     ]
-    return Layout(tuple(campaign_context(scenario)), tuple(candidate), scenario.creatives * scenario.slots)
+    context = campaign_context(scenario, "a packet now, the mean over slots")
+    return Layout(tuple(context), tuple(candidate), scenario.creatives * scenario.slots)
 
 
 def log_ratio(xp: Any, one: Array, other: Array) -> Array:
@@ -178,7 +192,7 @@ def placement_observation(scenario: Any, seen: Seen) -> Array:
 def bidding_layout(scenario: Any) -> Layout:
     """The layout of a `Bidding`."""
     context = [
-        *campaign_context(scenario),
+        *campaign_context(scenario, "a base packet at the reference price"),
         Field("last_auctions", 0.0, MAX_NUMBER, "auctions of the last decision, in base packets", role="outcome"),
         log_field("paid", "log of the mean price of the last decision that won", "market"),
         Field(
@@ -190,10 +204,16 @@ def bidding_layout(scenario: Any) -> Layout:
     ]
     candidate = [
         *creative_fields(scenario),
-        Field("outlook", -MAX_PREDICTED, MAX_PREDICTED, "predicted in each part of the day", scenario.slots),
+        Field(
+            "outlook",
+            -MAX_PREDICTED,
+            MAX_PREDICTED,
+            "predicted, in each part of the day from midnight on",
+            scenario.slots,
+        ),
         Field("bid", -MAX_LOG, MAX_LOG, "log of the level; the lowest where it bids nothing"),
         Field("bids", 0.0, 1.0, "1 for a level that bids"),
-        Field("level", 0.0, 1.0, "number of the level", role="group"),
+        Field("level", 0.0, 1.0, numbering("level", len(scenario.levels)), role="group"),
         log_field("cost", "log of the bid, in the money left per usual auction won of those to come", "market"),
         log_field("asked", "log of 1 plus the auctions at the level so far, in base packets"),
         Field("win_rate", 0.0, 1.0, "share of them won, shrunk to a half", role="statistic"),
@@ -208,7 +228,7 @@ def bidding_observation(scenario: Any, seen: Seen) -> Array:
     tally = ledger.tally
     grid = scenario.creatives, len(scenario.levels)
     index = scenario.index_of(seen.time)
-    slot = offer.part
+    slot = scenario.part_at(seen.time)
     usual = scenario.table_like("profile", seen.reward)[index]
     to_come = scenario.table_like("profile_left", seen.reward)[index]
     half = scenario.base_wins(offer.base)  # of a mean decision's auctions

@@ -6,6 +6,7 @@ Badanidiyuru, Kleinberg & Slivkins 2013 for bandits with a budget.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,7 +38,7 @@ from recgym.scenarios.ads.campaign import (
     ranged,
 )
 from recgym.scenarios.ads.campaigns import CAMPAIGNS
-from recgym.scenarios.ads.creatives import cut, draw_embedding, draw_logits, draw_rates, predict
+from recgym.scenarios.ads.creatives import MIN_CLICK_LOGIT, cut, draw_embedding, draw_logits, draw_rates, predict
 from recgym.scenarios.ads.observation import placement_layout, placement_observation
 from recgym.scenarios.ads.placement_bound import bound_of_placement
 
@@ -167,6 +168,7 @@ class Placement(Campaign):
     )
     rival_memory: float = param(0.8, 0.0, 0.999, "share", "of that kept at each decision")
 
+    labels: ClassVar[Mapping[str, Mapping[int, str]]] = {"change": {NEVER: "never"}}
     task_type: ClassVar[type] = PlacementTask
     offer_type: ClassVar[type] = PlacementOffer
 
@@ -176,6 +178,14 @@ class Placement(Campaign):
         if shares.ndim != 1 or not 1 <= len(shares) <= MAX_SLOTS or not np.all((shares > 0.0) & (shares <= 100.0)):
             refuse(self, "profile", f"1 to {MAX_SLOTS} numbers above 0, at most 100: one per slot")
         object.__setattr__(self, "profile", tuple(shares.tolist()))
+        price = MONEY_PER_PRICE * math.exp(self.price_of_campaign[0][1])  # no win pays more than the bid
+        mean, most = (OFFERED * self.most_wins * share for share in (shares.mean(), shares.max()))
+        per_click = price * self.most_wins / self.packet
+        self.check_amounts(
+            budget=self.budget[1] * self.horizon * mean * price,
+            goal=self.goal[1] * per_click / self.conversion_rate,
+            packet=most,
+        )
 
     @cached_property
     def slots(self) -> int:
@@ -187,6 +197,14 @@ class Placement(Campaign):
         """[S] float32 the profile."""
         return np.asarray(self.profile, dtype=np.float32)
 
+    @cached_property
+    def price_of_campaign(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """[least, most] of the logarithm of prices and of its spread."""
+        if self.campaign is None:
+            return self.log_price, self.price_spread
+        real = CAMPAIGNS[self.campaign]
+        return (real.log_price,) * 2, (real.spread,) * 2
+
     # --- the world ---
     def sample_task(self, rng: Rng, batch: int) -> PlacementTask:
         xp = rng.xp
@@ -197,15 +215,12 @@ class Placement(Campaign):
         rate = draw_rates(self, rng, batch)
         late = rng.uniform((batch, self.creatives, 2))
         fatigue = between(self.fatigue, rng.uniform((batch, self.creatives)))
-        log_price, spread = self.log_price, self.price_spread
-        if self.campaign is not None:
-            real = CAMPAIGNS[self.campaign]
-            log_price, spread = (real.log_price,) * 2, (real.spread,) * 2
+        log_price, spread = self.price_of_campaign
         bid, sigma = between(log_price, luck[:, 0]), between(spread, luck[:, 1])
-        price = bid[:, None] + self.slot_price * rng.normal((batch, self.slots))
+        price = clip(bid[:, None] + self.slot_price * rng.normal((batch, self.slots)), *LIMITS["bid"])
         found, cost, _ = self.market(base, price, sigma, bid)
         budget = between(self.budget, luck[:, 2]) * self.horizon * (found * cost).mean(axis=1)
-        mean_cost = (found * cost).sum(axis=1) / found.sum(axis=1)
+        mean_cost = (found * cost).sum(axis=1) / clip(found.sum(axis=1), TINY, None)
         goal = between(self.goal, luck[:, 3]) * mean_cost * xp.exp(-base) / self.conversion_rate
         changes = luck[:, 4] < self.change
         never = xp.full((batch,), NEVER, dtype=xp.int64, device=rng.device)
@@ -226,7 +241,7 @@ class Placement(Campaign):
             sigma=sigma,
             bid=bid,
             reaction=between(self.reaction, rng.uniform((batch,))),
-            budget=budget,
+            budget=clip(budget, TINY, None),
             goal=goal,
             preference=self.draw_preference(rng, batch),
         )
@@ -309,7 +324,7 @@ class Placement(Campaign):
         there = seen.offer.available[np.arange(len(action)), action // self.slots]
         if (feedback.wins[~there] > 0).any():
             return f"row {int((~there & (feedback.wins > 0)).argmax())} buys a creative that is not available"
-        return self.why_impossible(seen.kept, feedback)
+        return self.why_impossible(seen.kept, action // self.slots, feedback)
 
     def observe(self, seen: Seen) -> Array:
         return placement_observation(self, seen)
@@ -387,9 +402,9 @@ class Placement(Campaign):
     def task_space(self) -> gymnasium.spaces.Dict:
         boxes = dict(self.public_boxes)
         boxes |= {name: self.box(*limits) for name, limits in LIMITS.items()}
-        boxes |= {name: self.box(-20.0, 0.0, self.creatives, self.slots) for name in ("logit", "changed")}
+        boxes |= {name: self.box(MIN_CLICK_LOGIT, 0.0, self.creatives, self.slots) for name in ("logit", "changed")}
         boxes |= {"rate": self.box(0.0, 1.0, self.creatives), "fatigue": self.box(0.0, 5.0, self.creatives)}
-        boxes["log_price"] = self.box(-20.0, 20.0, self.slots)
+        boxes["log_price"] = self.box(*LIMITS["bid"], self.slots)
         boxes["change"] = gymnasium.spaces.Box(0, NEVER, (), np.int64)
         boxes["launch"] = gymnasium.spaces.Box(0, NEVER, (self.creatives,), np.int64)
         return gymnasium.spaces.Dict(boxes)

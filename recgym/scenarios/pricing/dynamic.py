@@ -232,7 +232,11 @@ class DynamicPricing(Market):
     feedback_type: ClassVar[type] = Sales
     objectives: ClassVar[tuple[str, ...]] = ("revenue", "profit", "volume")
     costs: ClassVar[tuple[str, ...]] = ("volatility", "stock_out")
-    labels: ClassVar[Mapping[str, tuple[str, ...]]] = {"family": FAMILIES, "rival": RIVALS}
+    labels: ClassVar[Mapping[str, Mapping[int, str]]] = {
+        "family": dict(enumerate(FAMILIES)),
+        "rival": dict(enumerate(RIVALS)),
+        "stock": {UNLIMITED: "without limit"},
+    }
     myopic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
