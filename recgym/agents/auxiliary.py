@@ -66,5 +66,5 @@ def check_truth(env: VecEnv, *, asked: bool) -> None:
     """
     if asked and not isinstance(env.unwrapped, RecVecEnv):
         raise ValueError("asymmetric_critic needs the simulator's truth, which only a RecVecEnv gives")
-    if asked and not env.unwrapped.scenario.solved:
+    if asked and not env.unwrapped.scenario.solved:  # type: ignore[attr-defined] # a RecVecEnv's
         raise ValueError("asymmetric_critic: the simulator knows no mean rewards with these weights: leave it out")
