@@ -28,8 +28,8 @@ class EvaluationCallback(BaseCallback):
 
     Tags, named alike for every algorithm: `rollout/ctr` (or another objective per decision), `eval/ctr`, `eval/return`,
     `eval/regret`, `eval/expected_reward`, `eval/normalised_score`, `eval/difference` (to the best baseline), and the
-    images `eval/regret_curves` and `eval/actions`; regret, expected reward and score where an optimum is known. A model with a method `figures(scenario, seed=..., title=...)` adds
-    its own, by name.
+    images `eval/regret_curves` and `eval/actions`; regret, expected reward and score where an optimum is known. A model
+    with a method `figures(scenario, seed=..., title=...)` adds its own, by name.
 
     Args:
         scenario: what is evaluated, as `recgym.make_scenario` takes it; seeds are those of validation, the same tasks
