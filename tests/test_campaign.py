@@ -16,7 +16,7 @@ from recgym.catalog import Catalog
 from recgym.rng import make_rng
 from recgym.runner import Runner
 from recgym.scenarios.ads import Bidding, Placement
-from recgym.scenarios.ads.campaign import Delivery, share_over
+from recgym.scenarios.ads.campaign import Delivery, paid, share_over
 
 SPREADS = dict.fromkeys(
     ("level", "taste", "taste_by_slot", "slot_effect", "creative_effect", "cell_effect", "conversion_spread"), 3.0
@@ -110,6 +110,17 @@ def test_the_share_beyond_the_cap_is_that_of_the_law(cap: int) -> None:
     np.testing.assert_allclose(share_over(mean.astype(np.float32), cap), (mean - cap + short) / mean, atol=2e-5)
     with pytest.raises(ValueError, match=r"cap must be a whole number in \[1, 50\]"):
         Placement(cap=51)
+
+
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+def test_not_more_is_bought_than_was_won(device: str) -> None:
+    """Above 2^24 float32 knows no odd number."""
+    xp = make_rng(device).xp
+    wins = xp.asarray(np.arange(2**25, 2**25 + 8, dtype=np.int64))
+    one = xp.asarray(np.ones(8, dtype=np.float32))
+    bought, _ = paid(wins, one, 0.0 * one, 0.0 * one, 1e9 * one)
+    assert (to_numpy(bought) <= to_numpy(wins)).all()
+    assert (to_numpy(bought) >= to_numpy(wins) - 2).all()
 
 
 @pytest.mark.parametrize("env_id", ["AdPlacement-v0", "AdBidding-v0"])

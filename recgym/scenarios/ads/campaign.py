@@ -88,8 +88,9 @@ def paid(wins: Array, price: Array, variance: Array, noise: Array, left: Array) 
     mean = count * price
     spend = xp.maximum(mean + noise * xp.sqrt(count * variance), LEAST_PAID * mean)
     covered = clip(left / clip(spend, TINY, None), 0.0, 1.0)
-    wins, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
-    return wins, spend * (wins > 0)
+    bought, spend = xp.astype(xp.floor(count * covered), xp.int64), xp.minimum(spend, left)
+    bought = xp.minimum(bought, wins)  # float32 may round a count up
+    return bought, spend * (bought > 0)
 
 
 def affordable(amount: Array, cost: Array, left: Array) -> Array:
