@@ -54,7 +54,7 @@ tensorboard: $(STAMP) ## show the runs in logs/
 	$(BIN)/tensorboard --logdir logs $(ARGS)
 
 test: lint types docs ## lint, check types, build the documentation and run the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 -m "not slow" $(ARGS)
 
 test-slow: $(STAMP) ## run the slow tests
 	$(BIN)/python -m pytest -m slow $(ARGS)
