@@ -65,7 +65,7 @@ FAMILY = Family(
             "proportional-integral pacing of a price of money, around the predictions, tuned",
             {"proportional": (0.03, 0.1, 0.3), "integral": (0.1, 0.4, 0.8), "first": _FIRST, "scale": _SCALE},
             {
-                "AdPlacement-v0": {"proportional": 0.3, "integral": 0.1, "first": 1.0, "scale": 0.5},
+                "AdPlacement-v0": {"proportional": 0.3, "integral": 0.1, "first": 0.0, "scale": 0.25},
                 "AdBidding-v0": {"proportional": 0.1, "integral": 0.4, "first": 2.0, "scale": 0.25},
             },
         ),
