@@ -22,19 +22,21 @@ def test_figures_by_hand() -> None:
     rewards = np.array([[1, 0, 1, 1], [0, 0, 0, 1]], dtype=np.float32)
     regret = np.array([[0, 0, 0.5, 0], [0.1, 0, 0, 0]], dtype=np.float32)
     sums = rewards.sum(axis=1)
-    found = explore(Trials(sums, sums, regret, rewards, NONE, NONE, actions, None))
+    trials = Trials(sums, sums, regret, rewards, NONE, NONE, actions, None)
+    found = explore(trials, recgym.make_scenario("RecBandit-v0"))
     np.testing.assert_array_equal(found.new, [1.0, 0.5, 0.5, 0.0])
     np.testing.assert_array_equal(found.tried, [1.0, 1.5, 2.0, 2.0])
     np.testing.assert_array_equal(found.best, [0.5, 1.0, 0.5, 1.0])
     np.testing.assert_array_equal(found.stayed_after_reward, [np.nan, 1.0, np.nan, 0.0])
     np.testing.assert_array_equal(found.stayed_after_none, [np.nan, 0.0, 0.5, 1.0])
+    assert np.isnan(explore(trials, recgym.make_scenario("DynamicPricing-v0")).best).all()  # no measure there
 
 
 def test_classics_explore_as_they_are_known_to() -> None:
     """The Gittins index stays with a winner (Robbins 1952), explores longer than greedy and less than Thompson."""
     scenario = recgym.make_scenario("RecBandit-v0", horizon=30)
     found = {
-        name: explore(rollout(make_baseline(name, scenario), scenario, trials=500, seed=0))
+        name: explore(rollout(make_baseline(name, scenario), scenario, trials=500, seed=0), scenario)
         for name in ("gittins", "thompson", "greedy")
     }
     assert (found["gittins"].stayed_after_reward[1:] == 1.0).all()
@@ -64,4 +66,5 @@ def test_the_command_draws_and_prints(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_json_has_no_number_that_is_none() -> None:
     scenario = recgym.make_scenario("RecBandit-v0", horizon=5)
     results = {"greedy": rollout(make_baseline("greedy", scenario), scenario, trials=10, seed=0)}
-    json.dumps(exploration_json(results), allow_nan=False)
+    found = exploration_json({name: explore(trials, scenario) for name, trials in results.items()})
+    json.dumps(found, allow_nan=False)

@@ -15,12 +15,18 @@ from torch import Tensor
 from recgym.arrays import to_numpy
 from recgym.sb3 import RecVecEnv
 
-__all__ = ["check_labels", "check_truth", "hidden_labels", "true_rewards"]
+__all__ = ["check_labels", "check_truth", "hidden_labels", "simulator_of", "true_rewards"]
+
+
+def simulator_of(env: VecEnv) -> tuple[Any, Any]:
+    """Scenario and state that a RecVecEnv, wrapped or not, is in; the state is None before the first reset."""
+    inner: Any = env.unwrapped
+    return inner.scenario, inner.runner.state
 
 
 def hidden_labels(env: VecEnv, device: Any) -> Tensor:
     """[B, K, n] those of a scenario's `targets` that have a number per candidate, of what the environments are in."""
-    scenario, state = env.unwrapped.scenario, env.unwrapped.runner.state  # type: ignore[attr-defined]
+    scenario, state = simulator_of(env)
     rows, count = env.num_envs, scenario.layout.candidates
     labels = [value for value in scenario.targets(state).values() if tuple(value.shape) == (rows, count)]
     if not labels:
@@ -53,7 +59,7 @@ def check_labels(env: VecEnv, wanted: int) -> None:
 
 def true_rewards(env: VecEnv, device: Any) -> Tensor:
     """[B, K, 1] mean reward of each candidate, as `Scenario.candidate_rewards` knows it; 0 where it does not."""
-    scenario, state = env.unwrapped.scenario, env.unwrapped.runner.state  # type: ignore[attr-defined]
+    scenario, state = simulator_of(env)
     rewards = as_labels(scenario.candidate_rewards(state)[0], device)
     return torch.nan_to_num(rewards)[..., None]
 
@@ -66,5 +72,5 @@ def check_truth(env: VecEnv, *, asked: bool) -> None:
     """
     if asked and not isinstance(env.unwrapped, RecVecEnv):
         raise ValueError("asymmetric_critic needs the simulator's truth, which only a RecVecEnv gives")
-    if asked and not env.unwrapped.scenario.solved:  # type: ignore[attr-defined] # a RecVecEnv's
+    if asked and not simulator_of(env)[0].solved:
         raise ValueError("asymmetric_critic: the simulator knows no mean rewards with these weights: leave it out")

@@ -137,8 +137,10 @@ def check_raw(env: VecEnv) -> None:
 def spaces_of(env: VecEnv) -> dict[str, list[int]]:
     """Sizes of observations and actions."""
     space = env.action_space
-    discrete = isinstance(space, gymnasium.spaces.Discrete)
-    action = [int(space.n)] if discrete else np.ravel(getattr(space, "nvec", ())).tolist()  # type: ignore[attr-defined]
+    if isinstance(space, gymnasium.spaces.Discrete):
+        action = [int(space.n)]
+    else:
+        action = np.ravel(getattr(space, "nvec", ())).tolist()
     return {"observation": list(env.observation_space.shape or ()), "action": action}
 
 

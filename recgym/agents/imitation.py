@@ -15,6 +15,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from recgym.agents.auxiliary import simulator_of
 from recgym.agents.distribution import PlackettLuce
 from recgym.agents.losses import mean_present
 from recgym.arrays import to_numpy
@@ -66,7 +67,7 @@ class Expert:
         """What the expert would do: probabilities [B, K], or a slate [B, k] int64."""
         seen: Any = to_numpy(observation)
         if getattr(self.policy, "sees_state", False):
-            seen = self._env.unwrapped.runner.state  # type: ignore[attr-defined]
+            seen = simulator_of(self._env)[1]
         arguments = {"state": self._memory, "episode_start": to_numpy(starts)}
         if hasattr(self.policy, "distribution") and not self.slate:
             label, self._memory = self.policy.distribution(seen, **arguments, **self._draws)

@@ -73,7 +73,7 @@ class MetaPPO(OnPolicyAlgorithm):
     any_candidates: ClassVar[bool] = True  # a checkpoint may be loaded with another number of candidates
     options: MetaPPOOptions
     policy: TransformerPolicy
-    rollout_buffer: TrialBuffer  # type: ignore[assignment]
+    rollout_buffer: TrialBuffer  # type: ignore[assignment] # of whole trials
 
     @takes_options(MetaPPOOptions, by_position=BY_POSITION)
     def __init__(
@@ -141,7 +141,7 @@ class MetaPPO(OnPolicyAlgorithm):
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         with single_precision():
-            self.policy = self.policy_class(  # type: ignore[assignment]
+            self.policy = self.policy_class(  # type: ignore[assignment] # or a subclass
                 self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
             ).to(self.device)
         check_length(self.policy, horizon_of(self.env, layout) or 0)
@@ -328,10 +328,10 @@ class MetaPPO(OnPolicyAlgorithm):
         """Distributions, values [b, S] and batch of `batch_decisions`, where [b, S] one is made, auxiliary loss."""
         count = self.options.batch_decisions
         at = None if count is None else torch.randperm(length, device=self.device)[:count].sort().values
-        whole, batch = batch, batch if at is None else Batch(*(column[:, at] for column in batch))
-        distribution, values, told = self.policy.tell_trials(whole.observations, whole.starts, at, batch.truth)
-        present = self.policy.present(batch.observations)
-        return distribution, values, batch, present, losses.auxiliary_loss(told, batch.hidden, present)
+        seen = batch if at is None else Batch(*(column[:, at] for column in batch))
+        distribution, values, told = self.policy.tell_trials(batch.observations, batch.starts, at, seen.truth)
+        present = self.policy.present(seen.observations)
+        return distribution, values, seen, present, losses.auxiliary_loss(told, seen.hidden, present)
 
     def _value_loss(self, values: Tensor, batch: Batch, present: Tensor | None) -> Tensor:
         return losses.value_loss(values, batch.returns, self.policy.decisions_left(batch.observations), present)
@@ -402,7 +402,7 @@ class MetaPPO(OnPolicyAlgorithm):
         save_model(path, self, algo=NAME, arguments=self.arguments())
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(  # type: ignore[override] # reads no pickle, so has fewer arguments
         cls: type[SelfMetaPPO],
         path: str | Path,
         env: GymEnv | None = None,

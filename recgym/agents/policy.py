@@ -88,7 +88,8 @@ class TransformerPolicy(ActorCriticPolicy):
             {"params": [weight for weight in weights if weight.ndim > 1]},
             {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},  # biases, time scales
         ]
-        self.optimizer = self.optimizer_class(groups, lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        optimizer: Any = self.optimizer_class  # the base class has no lr, all others do
+        self.optimizer = optimizer(groups, lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _build(self, lr_schedule: Any) -> None:
         """Nothing of what `ActorCriticPolicy` builds is needed; SB3 calls this in its constructor."""
@@ -143,7 +144,7 @@ class TransformerPolicy(ActorCriticPolicy):
         logits, values, memory = self.network.step(observation, self.restarted(memory, observation, starts), truth)
         return PlackettLuce(logits, self.places), values, memory
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override] # the memory goes in and out
         self, obs: Tensor, memory: Memory | None, starts: Tensor, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, Memory]:
         """Actions [B] or [B, k], values [B], log-probabilities [B] and the memory for the next call."""
@@ -151,7 +152,7 @@ class TransformerPolicy(ActorCriticPolicy):
         actions = distribution.mode() if deterministic else distribution.sample()
         return actions, values, distribution.log_prob(actions), memory
 
-    def get_distribution(  # type: ignore[override]
+    def get_distribution(  # type: ignore[override] # as above
         self, obs: Tensor, memory: Memory | None, starts: Tensor
     ) -> tuple[PlackettLuce, Memory]:
         """The action distribution and the memory for the next call."""

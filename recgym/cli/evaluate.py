@@ -12,7 +12,13 @@ from recgym.baselines import baselines_for
 from recgym.cli.list_ import print_baselines
 from recgym.cli.options import add_parameters, choose_device, guarded, make_parser
 from recgym.evaluation import ARGMAX, PRETRAINED, Shuffled, cut_figure, rl2
-from recgym.evaluation.exploration import check_explored, exploration_figure, exploration_json, print_exploration
+from recgym.evaluation.exploration import (
+    check_explored,
+    exploration_figure,
+    exploration_json,
+    explore,
+    print_exploration,
+)
 from recgym.evaluation.report import FIGURE_ENDINGS, check_drawable, compare, curves_figure, print_comparison
 from recgym.files import check_writable, write_atomically, write_json
 from recgym.terminal import progress, say
@@ -132,13 +138,14 @@ def run_evaluation(options: argparse.Namespace) -> int:
     if fields:
         report["shuffled"] = fields
     if options.exploration:
-        report["exploration"] = exploration_json(comparison.trials)
+        explored = {name: explore(trials, scenario) for name, trials in comparison.trials.items()}
+        report["exploration"] = exploration_json(explored)
     if options.json:
         write_json(options.json, report)
     title = f"{env}, {options.trials:,} held-out trials"
     emphasis = [name for name, player in players.items() if player is not None]
     if options.exploration:
-        exploration_figure(comparison.trials, title=title, emphasise=emphasis).savefig(options.exploration)
+        exploration_figure(explored, title=title, emphasise=emphasis).savefig(options.exploration)
     if options.figure:
         if comparison.cut is not None:
             figure = cut_figure(comparison.cut, title=title, emphasise=emphasis)

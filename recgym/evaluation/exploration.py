@@ -31,7 +31,7 @@ class Exploration(NamedTuple):
     tried: np.ndarray  # [T] different candidates so far
     stayed_after_reward: np.ndarray  # [T] share that choose the same again, of those whose last reward was above 0
     stayed_after_none: np.ndarray  # [T] of those whose last reward was not
-    best: np.ndarray  # [T] share that choose the best of the moment
+    best: np.ndarray  # [T] share that choose the best of the moment; NaN where that is no measure
 
 
 def check_explored(scenario: Any) -> None:
@@ -46,7 +46,7 @@ def check_explored(scenario: Any) -> None:
         )
 
 
-def explore(trials: Trials) -> Exploration:
+def explore(trials: Trials, scenario: Any) -> Exploration:
     """Measure how the policy that played these trials explores, in a problem whose decision is one candidate."""
     actions, rewarded = trials.actions, trials.rewards > 0.0
     count, decisions = actions.shape
@@ -64,18 +64,20 @@ def explore(trials: Trials) -> Exploration:
         stayed = np.where(number > 0, (same & kind).sum(axis=0) / np.maximum(number, 1), np.nan)
         return np.concatenate([[np.nan], stayed])
 
-    best = (trials.regret <= 1e-6).mean(axis=0)
+    measured = scenario.myopic and scenario.solved
+    best = (trials.regret <= 1e-6).mean(axis=0) if measured else np.full(decisions, np.nan)
     return Exploration(new, tried, share(rewarded[:, :-1]), share(~rewarded[:, :-1]), best)
 
 
-def exploration_json(results: Mapping[str, Trials]) -> dict[str, dict[str, list[float | None]]]:
+def exploration_json(explored: Mapping[str, Exploration]) -> dict[str, dict[str, list[float | None]]]:
     """By policy and figure, over all decisions, as JSON can carry it."""
 
     def plain(values: np.ndarray) -> list[float | None]:
         return [None if np.isnan(value) else float(value) for value in values]
 
-    explored = {name: explore(trials)._asdict() for name, trials in results.items()}
-    return {name: {key: plain(values) for key, values in figures.items()} for name, figures in explored.items()}
+    return {
+        name: {key: plain(values) for key, values in figures._asdict().items()} for name, figures in explored.items()
+    }
 
 
 def print_exploration(report: Mapping[str, Mapping[str, Sequence[float | None]]]) -> None:
@@ -93,16 +95,16 @@ def print_exploration(report: Mapping[str, Mapping[str, Sequence[float | None]]]
         table.show()
 
 
-def exploration_figure(results: Mapping[str, Trials], *, title: str = "", emphasise: Sequence[str] = ()) -> Any:
-    """Draw what `explore` measures, over the decisions of a trial on a logarithmic axis; a matplotlib Figure."""
+def exploration_figure(explored: Mapping[str, Exploration], *, title: str = "", emphasise: Sequence[str] = ()) -> Any:
+    """Draw what `explore` measured, over the decisions of a trial on a logarithmic axis; a matplotlib Figure."""
+    measured = not any(np.isnan(figures.best).any() for figures in explored.values())
     figure, axes = new_figure(10.0, 7.0, grid=(2, 2))
     panels = (
         ("tried", "different candidates so far"),
-        ("best", "chooses the best, share of trials"),
+        ("best", "chooses the best, share of trials") if measured else ("new", "chooses a new one, share of trials"),
         ("stayed_after_reward", "stays after a reward, share"),
         ("stayed_after_none", "stays after none, share"),
     )
-    explored = {name: explore(trials) for name, trials in results.items()}
     for axis, (key, label) in zip(axes.ravel(), panels, strict=True):
         for name, figures in explored.items():
             values = getattr(figures, key)

@@ -45,14 +45,14 @@ def own_luck(policy: Any, seed: Sequence[int]) -> Iterator[None]:
     space = getattr(getattr(policy, "action_space", None), "np_random", None)
     space_state = None if space is None else space.bit_generator.state
     with LUCK, torch.random.fork_rng():
-        state = np.random.get_state()  # noqa: NPY002 - see above
+        state = np.random.get_state()  # noqa: NPY002 - SB3's algorithms draw from it; put back below
         torch.manual_seed(int(words[0]))
-        np.random.seed(words[1])  # noqa: NPY002
+        np.random.seed(words[1])  # noqa: NPY002 - as above
         if space is not None:
             space.bit_generator.state = np.random.PCG64(int(words[2])).state
         try:
             yield
         finally:
-            np.random.set_state(state)  # noqa: NPY002
+            np.random.set_state(state)  # noqa: NPY002 - as above
             if space is not None:
                 space.bit_generator.state = space_state
