@@ -105,13 +105,17 @@ def exploration_figure(explored: Mapping[str, Exploration], *, title: str = "", 
         ("stayed_after_reward", "stays after a reward, share"),
         ("stayed_after_none", "stays after none, share"),
     )
+    decisions = max(len(figures.new) for figures in explored.values())
+    ticks = [step * 10**power for power in range(6) for step in (1, 2, 5) if step * 10**power <= decisions]
     for axis, (key, label) in zip(axes.ravel(), panels, strict=True):
         for name, figures in explored.items():
             values = getattr(figures, key)
             width, order = (2.6, 3) if name in emphasise else (1.3, 2)
             axis.plot(np.arange(1, len(values) + 1), values, label=name, linewidth=width, zorder=order)
         axis.axvline(FIRST, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(xscale="log", ylabel=label, xlabel="decision")
+        axis.set(xscale="log", ylabel=label, xlabel="decision", xlim=(0.9, 1.1 * decisions))
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.set_xticks([], minor=True)
         if key != "tried":
             axis.set_ylim(0, 1.02)
     axes[0, 0].legend(fontsize=9, frameon=False)
